@@ -1,0 +1,64 @@
+# The project's commands. `make` alone lists them. Everything runs in .venv, installed from constraints.txt.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lab export readme docs docs-check lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# what a user needs, and no more
+$(VENV)/.run: $(VENV)/bin/python settings.ini setup.py pyproject.toml constraints.txt
+	@echo "installing dacl-dr into $(VENV) (a few minutes the first time)"
+	@$(PIP) install --progress-bar on -q -e .
+	@touch $@
+
+# nbdev and pytest on top
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what development needs into $(VENV)"
+	@$(PIP) install -q -e '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/.run ## train A, B, C, D on the offline corpus and report what searching each costs (ARGS='--seeds 3')
+	@$(BIN)/dacl quickstart $(ARGS)
+
+test: $(VENV)/.dev ## check exports, run every notebook, run pytest
+	@rm -rf build/drift && mkdir -p build && cp -r dacl_dr build/drift && PATH="$(BIN):$$PATH" $(BIN)/nbdev_export
+	@diff -r -x __pycache__ build/drift dacl_dr || { echo 'dacl_dr/ did not match nbs/; it does now: commit it'; exit 1; }
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | diff README.md - || { echo 'README.md does not match nbs/index.ipynb: make readme'; exit 1; }
+	@echo 'exports and README match the notebooks'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(VENV)/.dev ## open JupyterLab in nbs/
+	$(BIN)/jupyter lab --notebook-dir nbs
+
+export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, metadata cleaned
+	PATH="$(BIN):$$PATH" $(BIN)/nbdev_export
+	PATH="$(BIN):$$PATH" $(BIN)/nbdev_clean
+	@$(MAKE) --no-print-directory readme
+
+readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb > README.md.partial && mv README.md.partial README.md
+
+docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
+	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
+
+docs-check: $(VENV)/.dev ## process every notebook for the site, without Quarto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
+
+lock: ## constraints.txt from a fresh environment with the newest allowed versions
+	rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install -q -e '.[dev]'
+	{ echo '# Exact versions of everything make installs. Made by make lock on CPython'; build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > constraints.txt
+
+clean: ## remove the environment, runs and build products (keeps data_set/)
+	rm -rf $(VENV) build dist *.egg-info _docs _proc runs .pytest_cache .hypothesis
