@@ -56,9 +56,12 @@ docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or ne
 docs-check: $(VENV)/.dev ## process every notebook for the site, without Quarto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
 
+# torch is part of the offline corpus and its newest builds need CUDA packages, so its version is chosen by hand
+TORCH = torch==2.13.0
 lock: ## constraints.txt from a fresh environment with the newest allowed versions
-	rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install -q -e '.[dev]'
-	{ echo '# Exact versions of everything make installs. Made by make lock on CPython'; build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > constraints.txt
+	rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install -q $(TORCH) && build/lock/bin/python -m pip install -q -e '.[dev]'
+	{ echo '# Exact versions of everything that make installs, chosen by make lock'; build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+[a-z0-9]*$$//' | grep -v -E '^(nvidia|cuda|triton)'; } > constraints.txt
+	rm -rf build/lock
 
 clean: ## remove the environment, runs and build products (keeps data_set/)
 	rm -rf $(VENV) build dist *.egg-info _docs _proc runs .pytest_cache .hypothesis
