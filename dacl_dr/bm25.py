@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['words', 'bm25_index', 'bm25_search']
 
-# %% ../nbs/04_bm25.ipynb #e42a04ad
+# %% ../nbs/04_bm25.ipynb #e8badeb9
 import re
 
 import bm25s
 import numpy as np
 
-# %% ../nbs/04_bm25.ipynb #3f7a0851
+# %% ../nbs/04_bm25.ipynb #974a961a
 def words(
     text:str,
     identifiers:bool=True, # split snake_case and camelCase
@@ -20,7 +20,7 @@ def words(
     if identifiers: text = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', ' ', text).replace('_', ' ')
     return re.findall(r'\w+', text.lower())
 
-# %% ../nbs/04_bm25.ipynb #12020c84
+# %% ../nbs/04_bm25.ipynb #e71d45c8
 def bm25_index(
     texts, # passages
 )->bm25s.BM25:
@@ -29,7 +29,7 @@ def bm25_index(
     index.index([words(t) for t in texts], show_progress=False)
     return index
 
-# %% ../nbs/04_bm25.ipynb #15982cc9
+# %% ../nbs/04_bm25.ipynb #944e1fe8
 def bm25_search(
     index:bm25s.BM25,
     queries, # strings

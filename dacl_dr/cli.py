@@ -6,14 +6,14 @@
 __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'print_summary', 'harvest_command', 'report_command',
            'build_parser', 'main']
 
-# %% ../nbs/17_cli.ipynb #9f246e72
+# %% ../nbs/17_cli.ipynb #0c029e54
 import argparse, os, re, sys
 from pathlib import Path
 
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/17_cli.ipynb #a528bb8d
+# %% ../nbs/17_cli.ipynb #9959b8e1
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D (also --distance_weight)'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -39,14 +39,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/17_cli.ipynb #d52fc546
+# %% ../nbs/17_cli.ipynb #950a74aa
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/17_cli.ipynb #627d8a8c
+# %% ../nbs/17_cli.ipynb #2a07fa66
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -67,7 +67,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/17_cli.ipynb #bb77cbfa
+# %% ../nbs/17_cli.ipynb #a08a5f35
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -86,7 +86,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir, corpus))}')
     return 0
 
-# %% ../nbs/17_cli.ipynb #f21c4fb9
+# %% ../nbs/17_cli.ipynb #55fdc292
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -111,7 +111,7 @@ def build_parser()->Parser:
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder')
     return parser
 
-# %% ../nbs/17_cli.ipynb #e716bca7
+# %% ../nbs/17_cli.ipynb #55318ffa
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

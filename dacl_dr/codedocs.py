@@ -7,7 +7,7 @@ __all__ = ['LEFT_OUT', 'Pair', 'first_sentence', 'function_pair', 'named_functio
            'harvest', 'normalised', 'drop_repeats', 'split_of', 'to_passage', 'to_question', 'write_codedocs',
            'codedocs']
 
-# %% ../nbs/03_codedocs.ipynb #4c5de4cc
+# %% ../nbs/03_codedocs.ipynb #30a75ab6
 import ast, re, textwrap, warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -17,13 +17,13 @@ from pathlib import Path
 import hashlib, multiprocessing, os
 
 import msgspec
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .config import CorpusSettings, DaclError
 from .runs import code_stamp, file_stamp, installed_version, step
 from .data import Context, Passage, Question, write_passages, write_questions
 
-# %% ../nbs/03_codedocs.ipynb #b47d640b
+# %% ../nbs/03_codedocs.ipynb #cd14ce67
 class Pair(msgspec.Struct, frozen=True):
     "A documented function as a question-passage pair."
     file: str # path inside site-packages
@@ -32,7 +32,7 @@ class Pair(msgspec.Struct, frozen=True):
     query: str
     code: str
 
-# %% ../nbs/03_codedocs.ipynb #5794b139
+# %% ../nbs/03_codedocs.ipynb #e578667f
 def first_sentence(
     doc:str, # a docstring
 )->str: # on one line
@@ -41,7 +41,7 @@ def first_sentence(
     m = re.match(r'.+?[.!?](?=\s|$)', paragraph)
     return m[0] if m else paragraph
 
-# %% ../nbs/03_codedocs.ipynb #aa91975f
+# %% ../nbs/03_codedocs.ipynb #21f3e4c0
 def function_pair(
     node:ast.FunctionDef|ast.AsyncFunctionDef, # a function
     lines:list[str], # of the source file
@@ -59,7 +59,7 @@ def function_pair(
     if len(body) < settings.min_body_lines: return None
     return Pair(file, node.lineno, name, query, textwrap.dedent('\n'.join(head + body)))
 
-# %% ../nbs/03_codedocs.ipynb #7ae7d923
+# %% ../nbs/03_codedocs.ipynb #8e688e34
 def named_functions(
     tree:ast.AST, # of a module
     prefix:str='', # qualified name of what encloses it
@@ -70,7 +70,7 @@ def named_functions(
         if name and not isinstance(node, ast.ClassDef): yield name, node
         yield from named_functions(node, f'{name}.' if name else prefix)
 
-# %% ../nbs/03_codedocs.ipynb #aed94a4a
+# %% ../nbs/03_codedocs.ipynb #9d204f67
 def read_pairs(
     path:str|Path, # a Python file
     file:str, # its name in the pairs
@@ -87,7 +87,7 @@ def read_pairs(
     pairs = (function_pair(node, lines, name, file, settings) for name, node in named_functions(tree))
     return [p for p in pairs if p]
 
-# %% ../nbs/03_codedocs.ipynb #22b1b5e0
+# %% ../nbs/03_codedocs.ipynb #2f210ec5
 LEFT_OUT = {'tests', 'test', 'testing', 'conftest.py', 'vendor', '_vendor', '_vendored', 'vendored', 'fx_vendored', '_lib_vendored',
             'extern', '_extern', 'externals', 'third_party', 'array_api_compat', '_distutils'}
 
@@ -100,7 +100,7 @@ def source_files(
     dist = distribution(package)
     return sorted((str(f), str(dist.locate_file(f))) for f in dist.files or () if keep(f))
 
-# %% ../nbs/03_codedocs.ipynb #9e99206d
+# %% ../nbs/03_codedocs.ipynb #166df1c0
 def read_job(
     job:tuple[str, str], # (name in the pairs, path on disk)
     settings:CorpusSettings,
@@ -108,7 +108,7 @@ def read_job(
     "`read_pairs` with its arguments in one tuple, for a process pool."
     return read_pairs(job[1], job[0], settings)
 
-# %% ../nbs/03_codedocs.ipynb #4c81df33
+# %% ../nbs/03_codedocs.ipynb #6e0a9ac3
 def harvest(
     settings:CorpusSettings,
     workers:int|None=None, # processes; None: one a core
@@ -122,7 +122,7 @@ def harvest(
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
         return [p for ps in bar(pool.map(read, jobs, chunksize=32)) for p in ps]
 
-# %% ../nbs/03_codedocs.ipynb #4c8331a0
+# %% ../nbs/03_codedocs.ipynb #10e5adb5
 def normalised(
     text:str,
 )->str: # lower-case words, punctuation and layout gone
@@ -137,7 +137,7 @@ def drop_repeats(
     nq, nc = Counter(queries), Counter(codes)
     return [p for p, q, c in zip(pairs, queries, codes) if nq[q] == 1 and nc[c] == 1]
 
-# %% ../nbs/03_codedocs.ipynb #b533aebd
+# %% ../nbs/03_codedocs.ipynb #a65d0dd8
 def split_of(
     file:str, # path inside site-packages
     dev_share:float, # of files
@@ -147,7 +147,7 @@ def split_of(
     u = int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) / 2**32
     return 'test' if u < test_share else 'dev' if u < test_share + dev_share else 'train'
 
-# %% ../nbs/03_codedocs.ipynb #8b183ba2
+# %% ../nbs/03_codedocs.ipynb #15ce8137
 def to_passage(
     pair:Pair,
 )->Passage: # id `file:line`, title the dotted name
@@ -161,7 +161,7 @@ def to_question(
     p = to_passage(pair)
     return Question(pair.query, (Context(p.title, p.text, p.id),))
 
-# %% ../nbs/03_codedocs.ipynb #f399f093
+# %% ../nbs/03_codedocs.ipynb #a105fb8e
 def write_codedocs(
     folder:Path, # gets psgs.tsv and codedocs-{train,dev,test}.json
     settings:CorpusSettings,
@@ -178,7 +178,7 @@ def write_codedocs(
     return {'functions': len(raw), 'pairs': len(pairs), **counts, 'content': file_stamp(folder/'psgs.tsv'),
             'by_package': dict(by_package.most_common())}
 
-# %% ../nbs/03_codedocs.ipynb #ee9c62f1
+# %% ../nbs/03_codedocs.ipynb #fa2370f8
 def codedocs(
     folder:str|Path, # e.g. data_set/codedocs
     settings:CorpusSettings=CorpusSettings(),

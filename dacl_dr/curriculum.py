@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Stage', 'recipe_stages', 'weight_at', 'batch_rows']
 
-# %% ../nbs/08_curriculum.ipynb #0ab5a38f
+# %% ../nbs/08_curriculum.ipynb #7271adea
 import msgspec, numpy as np
 
 from .config import DaclError, TrainSettings, did_you_mean
 
-# %% ../nbs/08_curriculum.ipynb #ac71a569
+# %% ../nbs/08_curriculum.ipynb #242fd0c5
 class Stage(msgspec.Struct, frozen=True):
     "A stretch of training with one source of negatives."
     name: str
@@ -18,7 +18,7 @@ class Stage(msgspec.Struct, frozen=True):
     w: tuple[float, float] # weight of the distance loss at its start and end
     negatives: str # 'in-batch', 'bm25' or 'model'
 
-# %% ../nbs/08_curriculum.ipynb #33d4dc9d
+# %% ../nbs/08_curriculum.ipynb #8fa6848b
 def recipe_stages(
     recipe:str, # A, B, C or D
     settings:TrainSettings,
@@ -34,7 +34,7 @@ def recipe_stages(
     if not stages: raise DaclError(f'recipe {recipe} has no epochs; give at least one stage an epoch')
     return stages
 
-# %% ../nbs/08_curriculum.ipynb #9a1dcf95
+# %% ../nbs/08_curriculum.ipynb #864da592
 def weight_at(
     stage:Stage,
     step:int, # 0 … steps-1 within the stage
@@ -44,7 +44,7 @@ def weight_at(
     start, end = stage.w
     return start + (end - start) * step / max(steps - 1, 1)
 
-# %% ../nbs/08_curriculum.ipynb #31abf80d
+# %% ../nbs/08_curriculum.ipynb #ede35502
 def batch_rows(
     n:int, # training questions
     batch_size:int,

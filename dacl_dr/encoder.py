@@ -6,7 +6,7 @@
 __all__ = ['code_tokenizer', 'train_tokenizer', 'TokenBags', 'bag_texts', 'StaticTower', 'sqrt_idf', 'Encoder', 'StaticEncoder',
            'TokenLists', 'pool', 'TransformerEncoder', 'load_encoder', 'load_static', 'load_transformer']
 
-# %% ../nbs/05_encoder.ipynb #59f82547
+# %% ../nbs/05_encoder.ipynb #821ce959
 import json
 from pathlib import Path
 from unicodedata import category
@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .config import DaclError, EncoderSettings
 
-# %% ../nbs/05_encoder.ipynb #70d2c9fa
+# %% ../nbs/05_encoder.ipynb #f3509531
 def code_tokenizer(
     model:models.Model,
 )->Tokenizer:
@@ -31,7 +31,7 @@ def code_tokenizer(
     tok.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\W_]+'), 'removed')
     return tok
 
-# %% ../nbs/05_encoder.ipynb #c597b63c
+# %% ../nbs/05_encoder.ipynb #1c60efb6
 def train_tokenizer(
     texts, # training texts only
     vocab_size:int, # pieces, special tokens included
@@ -44,7 +44,7 @@ def train_tokenizer(
     tok.train_from_iterator(texts, trainer)
     return code_tokenizer(models.WordPiece(tok.get_vocab(), unk_token='[UNK]'))
 
-# %% ../nbs/05_encoder.ipynb #df4d0c11
+# %% ../nbs/05_encoder.ipynb #5fe8de49
 class TokenBags:
     "Texts as bags of tokens: flat `ids` and `weights` (T,), cut at `offsets` (N + 1,); indexed by rows."
     def __init__(self, offsets:np.ndarray, ids:np.ndarray, weights:np.ndarray): self.offsets, self.ids, self.weights = offsets, ids, weights
@@ -66,7 +66,7 @@ class TokenBags:
         at, offsets = self.gather(rows)
         return TokenBags(offsets, self.ids[at], self.weights[at])
 
-# %% ../nbs/05_encoder.ipynb #9d68af23
+# %% ../nbs/05_encoder.ipynb #f00b14b0
 def bag_texts(
     tokenizer:Tokenizer,
     texts, # strings
@@ -82,7 +82,7 @@ def bag_texts(
     lengths = np.bincount(key // V, minlength=len(texts))
     return TokenBags(np.concatenate([[0], np.cumsum(lengths)]), key % V, (1 + np.log(count)).astype(np.float32))
 
-# %% ../nbs/05_encoder.ipynb #28fa74fa
+# %% ../nbs/05_encoder.ipynb #60eed348
 class StaticTower(nn.Module):
     "A weighted bag of token vectors."
     def __init__(self,
@@ -101,7 +101,7 @@ class StaticTower(nn.Module):
         w = self.dropout(weights * self.importance[ids]) # (T,)
         return F.normalize(F.embedding_bag(ids, self.vectors, offsets, mode='sum', per_sample_weights=w), dim=-1)
 
-# %% ../nbs/05_encoder.ipynb #28485930
+# %% ../nbs/05_encoder.ipynb #e5b192aa
 def sqrt_idf(
     bags:TokenBags, # the passages of the training split
     vocab_size:int,
@@ -110,7 +110,7 @@ def sqrt_idf(
     df = np.bincount(bags.ids, minlength=vocab_size) # each token stands once in a bag
     return torch.from_numpy(np.sqrt(np.log((len(bags) + 1) / (df + 1))).astype(np.float32))
 
-# %% ../nbs/05_encoder.ipynb #e423621b
+# %% ../nbs/05_encoder.ipynb #5e03f7c2
 class Encoder(nn.Module):
     "What training, embedding and search need of an encoder: `prepare`, `forward`, `save`."
     dim: int
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         self.train(was)
         return out
 
-# %% ../nbs/05_encoder.ipynb #516f01a4
+# %% ../nbs/05_encoder.ipynb #9e821cd3
 class StaticEncoder(Encoder):
     "Two static towers over one tokenizer."
     def __init__(self, tokenizer:Tokenizer, query:StaticTower, passage:StaticTower):
@@ -166,14 +166,14 @@ class StaticEncoder(Encoder):
         self.tokenizer.save(str(folder/'tokenizer.json'))
         (folder/'encoder.json').write_text(json.dumps({'kind': 'static', 'token_dropout': self.query.dropout.p}))
 
-# %% ../nbs/05_encoder.ipynb #bd02b332
+# %% ../nbs/05_encoder.ipynb #9c31fdde
 class TokenLists:
     "Texts tokenised on demand, padded per batch."
     def __init__(self, tokenizer, texts, max_length:int): self.tokenizer, self.texts, self.max_length = tokenizer, list(texts), max_length
     def __len__(self): return len(self.texts)
     def __getitem__(self, rows): return self.tokenizer([self.texts[r] for r in rows], padding=True, truncation=True, max_length=self.max_length, return_tensors='pt')
 
-# %% ../nbs/05_encoder.ipynb #fa8e02f8
+# %% ../nbs/05_encoder.ipynb #e6a20f48
 def pool(
     hidden:Tensor, # (B, L, D)
     mask:Tensor, # (B, L), 1 for real tokens
@@ -184,7 +184,7 @@ def pool(
     m = mask.unsqueeze(-1).to(hidden.dtype) # (B, L, 1)
     return (hidden * m).sum(1) / m.sum(1).clamp(min=1)
 
-# %% ../nbs/05_encoder.ipynb #be3d0c60
+# %% ../nbs/05_encoder.ipynb #a0d8f168
 class TransformerEncoder(Encoder):
     "One or two Hugging Face models with pooling and normalisation."
     def __init__(self,
@@ -221,7 +221,7 @@ class TransformerEncoder(Encoder):
         self.tokenizer.save_pretrained(folder)
         (folder/'encoder.json').write_text(json.dumps({'kind': 'transformer', 'towers': list(towers), 'pooling': self.pooling, 'max_length': self.max_length}))
 
-# %% ../nbs/05_encoder.ipynb #4ace63b8
+# %% ../nbs/05_encoder.ipynb #6a8551d3
 def load_encoder(
     folder:str|Path, # written by `save`
 )->Encoder:

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COLOURS', 'VEGA_MIME', 'LOSS_PARTS', 'recipe_colour', 'chart_output', 'theme', 'frontier', 'plane', 'loss_curves']
 
-# %% ../nbs/14_figures.ipynb #99f56a61
+# %% ../nbs/14_figures.ipynb #cc253e0d
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/14_figures.ipynb #ca4655ea
+# %% ../nbs/14_figures.ipynb #e1d0ea5c
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777'}
 VEGA_MIME = 'application/vnd.vegalite.v6+json'
 
@@ -20,7 +20,7 @@ def recipe_colour(
     "The colour channel of every figure."
     return alt.Color('recipe:N', title=title, scale=alt.Scale(domain=list(COLOURS)[:4], range=list(COLOURS.values())[:4]))
 
-# %% ../nbs/14_figures.ipynb #61c46652
+# %% ../nbs/14_figures.ipynb #2b6bc263
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
@@ -38,7 +38,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/14_figures.ipynb #0c6d4868
+# %% ../nbs/14_figures.ipynb #e183605e
 def frontier(
     sweep:pd.DataFrame, # columns recipe, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -54,7 +54,7 @@ def frontier(
         tooltip=['recipe', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/14_figures.ipynb #1ca549f8
+# %% ../nbs/14_figures.ipynb #920cf33e
 def plane(
     results:pd.DataFrame, # wide: recipe, seed, alignment, uniformity passages
 )->alt.Chart:
@@ -65,7 +65,7 @@ def plane(
         tooltip=['recipe', 'seed', alt.Tooltip('alignment:Q', format='.3f'), alt.Tooltip('uniformity passages:Q', format='.3f')])
     return base.mark_point(size=110, filled=True).encode(color=recipe_colour()) + base.mark_text(dx=13, fontSize=13, fontWeight='bold').encode(text='recipe:N', color=alt.Color('recipe:N', legend=None))
 
-# %% ../nbs/14_figures.ipynb #30e2ebb7
+# %% ../nbs/14_figures.ipynb #a2286669
 LOSS_PARTS = {'infonce': 'InfoNCE (nats)', 'distance': 'L_dis (1 − cosine)', 'w': 'w'}
 
 def loss_curves(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_unit', 'exact_search', 'build_hnsw', 'save_index', 'load_index']
 
-# %% ../nbs/11_index.ipynb #fee274fd
+# %% ../nbs/11_index.ipynb #54eb6732
 from pathlib import Path
 
 import faiss
@@ -14,7 +14,7 @@ import numpy as np
 from .config import DaclError
 from .runs import atomic_file
 
-# %% ../nbs/11_index.ipynb #4a03459e
+# %% ../nbs/11_index.ipynb #60cd44ee
 def check_unit(
     vectors:np.ndarray, # (N, D) float32
     what:str='vectors', # named in the error
@@ -24,7 +24,7 @@ def check_unit(
     if len(bad := np.flatnonzero(~(np.abs(norms - 1) < 1e-3))): raise DaclError(f'{what}: row {bad[0]} has norm {norms[bad[0]]:.4g} ({len(bad)} such rows); an HNSW index here needs unit vectors: normalise them, and look for texts without a known token')
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
-# %% ../nbs/11_index.ipynb #03d3dcfd
+# %% ../nbs/11_index.ipynb #ba79c017
 def exact_search(
     queries:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm
@@ -33,7 +33,7 @@ def exact_search(
     "The k passages of highest inner product."
     return faiss.knn(queries, passages, min(k, len(passages)), metric=faiss.METRIC_INNER_PRODUCT)[1]
 
-# %% ../nbs/11_index.ipynb #4dfc0d94
+# %% ../nbs/11_index.ipynb #9446de0a
 def build_hnsw(
     passages:np.ndarray, # (N, D) unit norm
     m:int=32, # links per node; twice as many on the lowest level
@@ -45,7 +45,7 @@ def build_hnsw(
     index.add(check_unit(passages, 'passages'))
     return index
 
-# %% ../nbs/11_index.ipynb #aa4b7dc4
+# %% ../nbs/11_index.ipynb #e041d600
 def save_index(
     index:faiss.Index,
     path:str|Path,

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['infonce_loss', 'same_passage', 'distance_loss', 'Losses', 'combined_loss']
 
-# %% ../nbs/06_losses.ipynb #02e9c05d
+# %% ../nbs/06_losses.ipynb #69625d29
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/06_losses.ipynb #8232524b
+# %% ../nbs/06_losses.ipynb #fb3d05d0
 def infonce_loss(
     q:Tensor, # (B, D) unit norm
     d:Tensor, # (P, D) unit norm, P >= B; row i < B is the positive of query i
@@ -24,7 +24,7 @@ def infonce_loss(
     if mask is not None: logits = logits.masked_fill(mask, torch.finfo(logits.dtype).min)
     return F.cross_entropy(logits, torch.arange(len(q), device=q.device))
 
-# %% ../nbs/06_losses.ipynb #a7fbd2a9
+# %% ../nbs/06_losses.ipynb #986a25f5
 def same_passage(
     positives:Tensor, # (B,) corpus row of each query's positive
     passages:Tensor, # (P,) corpus row of each passage of the batch
@@ -34,7 +34,7 @@ def same_passage(
     same.fill_diagonal_(False)
     return same
 
-# %% ../nbs/06_losses.ipynb #608c4bfe
+# %% ../nbs/06_losses.ipynb #9546844c
 def distance_loss(
     q:Tensor, # (B, D) unit norm
     positive:Tensor, # (B, D) unit norm
@@ -42,7 +42,7 @@ def distance_loss(
     "Mean cosine distance of queries to their positives."
     return (1 - (q.float() * positive.float()).sum(-1)).mean()
 
-# %% ../nbs/06_losses.ipynb #0f058b82
+# %% ../nbs/06_losses.ipynb #066b916e
 class Losses(NamedTuple):
     "The total and its two parts, scalars."
     total: Tensor

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['pick_negatives', 'fill_random', 'model_negatives']
 
-# %% ../nbs/07_negatives.ipynb #7427fa91
+# %% ../nbs/07_negatives.ipynb #3984d84b
 from typing import Callable
 
 import faiss
 import numpy as np
 
-# %% ../nbs/07_negatives.ipynb #52281cc4
+# %% ../nbs/07_negatives.ipynb #32371997
 def pick_negatives(
     rows:np.ndarray, # (Q, K) candidate passages, best first; -1 where there is none
     scores:np.ndarray, # (Q, K)
@@ -26,7 +26,7 @@ def pick_negatives(
     picked = np.where(np.take_along_axis(safe, first, 1), np.take_along_axis(rows, first, 1), -1)
     return picked, 1 - safe.sum() / max(exists.sum(), 1)
 
-# %% ../nbs/07_negatives.ipynb #79e7eb5c
+# %% ../nbs/07_negatives.ipynb #4995a3b7
 def fill_random(
     negatives:np.ndarray, # (Q, n), -1 where empty
     positives:np.ndarray, # (Q,)
@@ -39,7 +39,7 @@ def fill_random(
     while (empty := (out < 0) | (out == pos)).any(): out[empty] = rng.choice(pool, empty.sum())
     return out
 
-# %% ../nbs/07_negatives.ipynb #cc336257
+# %% ../nbs/07_negatives.ipynb #36ca94c2
 def model_negatives(
     embed:Callable[[], tuple[np.ndarray, np.ndarray]], # () -> questions (Q, D), pool (N, D), unit norm
     positives:np.ndarray, # (Q,) position of each question's positive in the pool

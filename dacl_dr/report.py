@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'experiment_notebook', 'execute', 'chart_html', 'fill_outputs', 'page']
 
-# %% ../nbs/15_report.ipynb #5ed7c030
+# %% ../nbs/15_report.ipynb #f29e95b9
 import html, json, logging, re, warnings
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from .config import DaclError, did_you_mean
 from .runs import atomic_file
 from .figures import VEGA_MIME
 
-# %% ../nbs/15_report.ipynb #1e80afdb
+# %% ../nbs/15_report.ipynb #4e4ea408
 def experiment_notebook(
     name:str, # without .ipynb
 )->Path:
@@ -30,7 +30,7 @@ def experiment_notebook(
     if name not in found: raise DaclError(f"no experiment notebook '{name}'.{did_you_mean(name, found)}")
     return found[name]
 
-# %% ../nbs/15_report.ipynb #42119c98
+# %% ../nbs/15_report.ipynb #274e2532
 def execute(
     notebook:str|Path, # with a cell tagged `parameters`
     output:str|Path, # the executed notebook
@@ -51,7 +51,7 @@ def execute(
         finally: draft.unlink(missing_ok=True)
     return Path(output)
 
-# %% ../nbs/15_report.ipynb #73098e94
+# %% ../nbs/15_report.ipynb #a4ded6de
 STYLE = '''
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fbfbfa; --line: #d9d9d6; --quiet: #66666a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececec; --paper: #17181a; --line: #3a3b3f; --quiet: #a0a0a6; } }
@@ -73,7 +73,7 @@ def chart_html(
     safe = json.dumps(spec).replace('</', '<\\/')
     return f'<div class="chart" id="{id}"></div><script type="module">vegaEmbed("#{id}", {safe}, {{actions: {{export: true, source: false, compiled: false, editor: false}}}});</script>'
 
-# %% ../nbs/15_report.ipynb #2cc9f45a
+# %% ../nbs/15_report.ipynb #17a0a1a8
 def fill_outputs(
     nb:nbformat.NotebookNode, # changed in place
 )->None:
@@ -85,7 +85,7 @@ def fill_outputs(
             if VEGA_MIME in data: out.data = {'text/html': chart_html(data[VEGA_MIME], f'chart-{n}-{m}')}
             elif 'text/html' in data: out.data = {'text/html': f'<div class="scroll">{data["text/html"]}</div>'}
 
-# %% ../nbs/15_report.ipynb #0baf3fc9
+# %% ../nbs/15_report.ipynb #4ec53152
 def page(
     notebook:str|Path, # executed
     output:str|Path, # .html

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['alignment', 'uniformity', 'geometry']
 
-# %% ../nbs/13_representation.ipynb #17d0dd74
+# %% ../nbs/13_representation.ipynb #91e1a54d
 import numpy as np
 
-# %% ../nbs/13_representation.ipynb #a96f6844
+# %% ../nbs/13_representation.ipynb #0bacf951
 def alignment(
     q:np.ndarray, # (n, D) unit norm
     d:np.ndarray, # (n, D) unit norm, the positive of each query
@@ -16,7 +16,7 @@ def alignment(
     "Mean squared distance of positive pairs."
     return float(((q - d)**2).sum(1).mean())
 
-# %% ../nbs/13_representation.ipynb #146e4742
+# %% ../nbs/13_representation.ipynb #5da6cfa2
 def uniformity(
     x:np.ndarray, # (n, D) unit norm
     block:int=1024, # rows at a time: memory is block times n
@@ -28,7 +28,7 @@ def uniformity(
         total += np.exp(-2 * (2 - 2 * cos)).sum()
     return float(np.log((total - n) / (n * (n - 1)))) # every point's pair with itself, exp(0), taken out
 
-# %% ../nbs/13_representation.ipynb #a4d33acb
+# %% ../nbs/13_representation.ipynb #46b3856e
 def geometry(
     q:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm

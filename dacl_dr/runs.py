@@ -6,7 +6,7 @@
 __all__ = ['make_folder', 'atomic_file', 'atomic_folder', 'write_json', 'inside', 'stamp', 'code_stamp', 'file_stamp',
            'installed_version', 'environment', 'read_manifest', 'step', 'cpu_seconds']
 
-# %% ../nbs/01_runs.ipynb #df386116
+# %% ../nbs/01_runs.ipynb #8280e6b0
 import hashlib, importlib, json, os, platform, shutil, tempfile, time
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ import msgspec
 
 from .config import DaclError
 
-# %% ../nbs/01_runs.ipynb #5ca6fd6a
+# %% ../nbs/01_runs.ipynb #f19c0866
 def make_folder(
     path:str|Path, # a folder that may not exist yet
 )->Path:
@@ -28,7 +28,7 @@ def make_folder(
     except OSError as e: raise DaclError(f'{path}: cannot write here ({e.strerror}); choose another folder or change its permissions') from None
     return path
 
-# %% ../nbs/01_runs.ipynb #b51312d3
+# %% ../nbs/01_runs.ipynb #ba1a7f8f
 @contextmanager
 def atomic_file(
     path:str|Path, # where the file shall stand
@@ -41,7 +41,7 @@ def atomic_file(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/01_runs.ipynb #fa332172
+# %% ../nbs/01_runs.ipynb #a3e7e60d
 @contextmanager
 def atomic_folder(
     path:str|Path, # where the folder shall stand; an old one is replaced
@@ -55,7 +55,7 @@ def atomic_folder(
         os.replace(tmp, path)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/01_runs.ipynb #7585aa05
+# %% ../nbs/01_runs.ipynb #c6fc4f08
 def write_json(
     path:str|Path,
     value, # anything msgspec can encode
@@ -64,7 +64,7 @@ def write_json(
     with atomic_file(path) as tmp: tmp.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1))
     return Path(path)
 
-# %% ../nbs/01_runs.ipynb #93416b43
+# %% ../nbs/01_runs.ipynb #4d7afac6
 def inside(
     root:str|Path, # the folder that must not be left
     name:str, # a path given by a user
@@ -74,14 +74,14 @@ def inside(
     if not path.is_relative_to(root): raise DaclError(f"'{name}' leads out of {root}; give a name inside it")
     return path
 
-# %% ../nbs/01_runs.ipynb #80c34e2f
+# %% ../nbs/01_runs.ipynb #0b140c2e
 def stamp(
     *values, # settings, numbers, strings: anything msgspec can encode
 )->str: # 16 hexadecimal digits
     "A short hash of values, independent of key order."
     return hashlib.sha256(msgspec.json.encode(values, order='sorted')).hexdigest()[:16]
 
-# %% ../nbs/01_runs.ipynb #7b8e3aa6
+# %% ../nbs/01_runs.ipynb #eb2bdf5b
 def code_stamp(
     *modules:str, # names such as 'losses'
 )->str:
@@ -89,14 +89,14 @@ def code_stamp(
     files = [importlib.import_module(f'dacl_dr.{m}').__file__ for m in modules]
     return stamp([Path(f).read_text(encoding='utf-8') for f in files])
 
-# %% ../nbs/01_runs.ipynb #97254adb
+# %% ../nbs/01_runs.ipynb #4fdec9bf
 def file_stamp(
     path:str|Path,
 )->str: # 16 hexadecimal digits
     "A hash of a file's content."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
-# %% ../nbs/01_runs.ipynb #3ec4cf25
+# %% ../nbs/01_runs.ipynb #3ba20224
 def installed_version(
     package:str, # distribution name
 )->str:
@@ -109,7 +109,7 @@ def environment()->dict[str, object]: # recorded in every manifest
     return {'python': platform.python_version(), 'cpus': os.cpu_count(),
             **{p: installed_version(p) for p in ('numpy', 'torch', 'tokenizers')}}
 
-# %% ../nbs/01_runs.ipynb #2af4e310
+# %% ../nbs/01_runs.ipynb #e965a9af
 def read_manifest(
     folder:str|Path, # of a step
 )->dict: # {} if there is none or it can't be read
@@ -117,7 +117,7 @@ def read_manifest(
     try: return json.loads((Path(folder)/'manifest.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
 
-# %% ../nbs/01_runs.ipynb #8932ff90
+# %% ../nbs/01_runs.ipynb #3a764d68
 def step(
     folder:str|Path, # where the step's files shall stand
     made_from:dict, # everything its result depends on

@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['hnsw_search', 'ef_sweep', 'cost_at', 'matched_costs']
 
-# %% ../nbs/12_search.ipynb #0788e317
+# %% ../nbs/12_search.ipynb #a8242b94
 import time
 
 import faiss
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .config import DaclError, SearchSettings
 from .metrics import ann_recall, gold_rank, task_metrics
 from .index import check_unit
 
-# %% ../nbs/12_search.ipynb #582295c3
+# %% ../nbs/12_search.ipynb #572e14f8
 def hnsw_search(
     index:faiss.IndexHNSW,
     queries:np.ndarray, # (Q, D) unit norm
@@ -32,7 +32,7 @@ def hnsw_search(
     seconds, s, n = time.perf_counter() - begin, faiss.cvar.hnsw_stats, len(queries)
     return rows, {'visited': s.ndis / n + 1, 'hops': s.nhops / n, 'seconds': seconds}
 
-# %% ../nbs/12_search.ipynb #57001212
+# %% ../nbs/12_search.ipynb #9a93e3c9
 def ef_sweep(
     index:faiss.IndexHNSW,
     queries:np.ndarray, # (Q, D) unit norm
@@ -52,7 +52,7 @@ def ef_sweep(
         if table[-1]['ann_recall'] >= max(settings.targets) and table[-1]['recall@10'] >= goal: break
     return table
 
-# %% ../nbs/12_search.ipynb #f4b624bd
+# %% ../nbs/12_search.ipynb #c954ced7
 def cost_at(
     target:float, # quality to reach
     quality, # of each sweep point, cheapest first
@@ -67,7 +67,7 @@ def cost_at(
     if i == 0: return float('nan')
     return float(c[i-1] + (target - q[i-1]) / (q[i] - q[i-1]) * (c[i] - c[i-1]))
 
-# %% ../nbs/12_search.ipynb #ed950c42
+# %% ../nbs/12_search.ipynb #550e24e6
 def matched_costs(
     table:list[dict], # from `ef_sweep`
     exact_recall:float, # end-task recall@10 of exact search
