@@ -18,13 +18,13 @@ $(VENV)/bin/python:
 # what a user needs, and no more
 $(VENV)/.run: $(VENV)/bin/python settings.ini setup.py pyproject.toml constraints.txt
 	@echo "installing dacl-dr into $(VENV) (a few minutes the first time)"
-	@$(PIP) install --progress-bar on -q -e .
+	@$(PIP) install -e .
 	@touch $@
 
 # nbdev and pytest on top
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what development needs into $(VENV)"
-	@$(PIP) install -q -e '.[dev]'
+	@$(PIP) install -e '.[dev]'
 	@touch $@
 
 quickstart: $(VENV)/.run ## train A, B, C, D on the offline corpus and report what searching each costs (ARGS='--seeds 3')

@@ -7,7 +7,7 @@ __all__ = ['Task', 'bm25_step', 'train_step', 'filled', 'search_step', 'run_reci
            'read_tables', 'wide', 'change', 'with_interval', 'summary', 'cost_finding', 'quality_finding', 'findings',
            'write_report', 'quickstart', 'tiny_settings']
 
-# %% ../nbs/16_experiment.ipynb #be372992
+# %% ../nbs/16_experiment.ipynb #fcb4c1cf
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .search import ef_sweep, matched_costs
 from .representation import geometry
 from .report import execute, experiment_notebook, page
 
-# %% ../nbs/16_experiment.ipynb #445905be
+# %% ../nbs/16_experiment.ipynb #2a81bf87
 class Task:
     "Questions and passages of a DPR folder, with what the encoders need of them."
     def __init__(self,
@@ -65,7 +65,7 @@ class Task:
     @cached_property
     def eval_bags(self): return bag_texts(self.tokenizer, [q.question for q in self.eval_questions])
 
-# %% ../nbs/16_experiment.ipynb #d5a15a6c
+# %% ../nbs/16_experiment.ipynb #c6765bb4
 def bm25_step(
     folder:Path, # gets negatives.npy (Q_train, H) and ranks.parquet
     task:Task,
@@ -80,7 +80,7 @@ def bm25_step(
     np.save(folder/'negatives.npy', negatives)
     return task_metrics(ranks)
 
-# %% ../nbs/16_experiment.ipynb #369affc4
+# %% ../nbs/16_experiment.ipynb #bc885fc0
 def train_step(
     folder:Path, # gets encoder/ and history.parquet
     task:Task,
@@ -99,7 +99,7 @@ def train_step(
     pd.DataFrame(history.steps).to_parquet(folder/'history.parquet')
     return {'steps': len(history.steps), 'minings': history.minings}
 
-# %% ../nbs/16_experiment.ipynb #e4f842b1
+# %% ../nbs/16_experiment.ipynb #e1a3b4ec
 def filled(
     negatives:np.ndarray, # (Q, H), -1 where BM25 found too few
     data:TrainingData,
@@ -108,7 +108,7 @@ def filled(
     "BM25 negatives with random training passages in the empty places."
     return fill_random(negatives, data.positives, np.arange(len(data.passages)), seed)
 
-# %% ../nbs/16_experiment.ipynb #f14f92c0
+# %% ../nbs/16_experiment.ipynb #622cd59d
 def search_step(
     folder:Path, # gets index.faiss, sweep.parquet, ranks.parquet
     task:Task,
@@ -128,7 +128,7 @@ def search_step(
     quality = task_metrics(ranks)
     return quality | matched_costs(table, quality['recall@10'], s) | geometry(queries, passages, task.gold)
 
-# %% ../nbs/16_experiment.ipynb #97029c0b
+# %% ../nbs/16_experiment.ipynb #80b28262
 def run_recipes(
     settings:Settings,
     corpus:str|Path, # folder in DPR's formats, with a manifest
@@ -150,7 +150,7 @@ def run_recipes(
     write_tables(run_dir, s)
     return run_dir
 
-# %% ../nbs/16_experiment.ipynb #da5ff7bb
+# %% ../nbs/16_experiment.ipynb #56f52800
 def epoch_means(
     steps:pd.DataFrame, # history.parquet of a training
 )->pd.DataFrame: # epoch, stage, part, value
@@ -159,7 +159,7 @@ def epoch_means(
     means = steps.groupby(['epoch', 'stage'], as_index=False)[['infonce', 'distance', 'w']].mean()
     return means.melt(['epoch', 'stage'], var_name='part')
 
-# %% ../nbs/16_experiment.ipynb #74a1eb8d
+# %% ../nbs/16_experiment.ipynb #89d21eca
 def write_tables(
     run_dir:Path,
     settings:Settings,
@@ -182,7 +182,7 @@ def write_tables(
     pd.concat([pd.DataFrame({'recipe': r, 'seed': s, 'question': range(len(v)), 'rank': v}) for (r, s), v in ranks.items()]).to_parquet(run_dir/'ranks.parquet', index=False)
     write_json(run_dir/'settings.json', settings)
 
-# %% ../nbs/16_experiment.ipynb #1ebc3735
+# %% ../nbs/16_experiment.ipynb #96dfa50f
 class Tables(msgspec.Struct):
     "What a report reads."
     settings: Settings
@@ -202,7 +202,7 @@ def read_tables(
                        *(pd.read_parquet(run_dir/f'{n}.parquet') for n in ('sweeps', 'history', 'ranks')))
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as e: raise DaclError(f'{run_dir}: not a finished run ({getattr(e, "filename", None) or e}); run `dacl quickstart` first') from None
 
-# %% ../nbs/16_experiment.ipynb #e5f6aa3f
+# %% ../nbs/16_experiment.ipynb #0b250716
 def wide(
     results:pd.DataFrame, # tidy
 )->pd.DataFrame: # one row a recipe and seed, one column a metric
@@ -220,7 +220,7 @@ def change(
     both = v[[recipe, baseline]].dropna() if {recipe, baseline} <= set(v) else v.iloc[:0]
     return seed_interval(both[recipe] / both[baseline] - 1) if len(both) else (float('nan'),) * 2
 
-# %% ../nbs/16_experiment.ipynb #505faae1
+# %% ../nbs/16_experiment.ipynb #27962d10
 def with_interval(
     values, # one per seed
     form:str, # of a number, such as '.3f'
@@ -230,7 +230,7 @@ def with_interval(
     if np.isnan(mean): return 'outside sweep'
     return f'{mean:{form}}' + ('' if np.isnan(half) else f' ± {half:{form}}')
 
-# %% ../nbs/16_experiment.ipynb #6ae07153
+# %% ../nbs/16_experiment.ipynb #de168a55
 def summary(
     results:pd.DataFrame, # tidy
 )->pd.DataFrame: # strings, one row a system
@@ -247,7 +247,7 @@ def summary(
         rows.append(row)
     return pd.DataFrame(rows).set_index('system')
 
-# %% ../nbs/16_experiment.ipynb #49a2d7df
+# %% ../nbs/16_experiment.ipynb #2e1ee439
 def cost_finding(
     results:pd.DataFrame, # tidy
     metric:str, # a cost
@@ -261,19 +261,19 @@ def cost_finding(
     if np.isnan(half): return f'{size} {where}'
     return f'{size} {where} (±{half:.1%})' if abs(mean) > half else f'no difference seen {where} ({mean:+.1%} ±{half:.1%})'
 
-# %% ../nbs/16_experiment.ipynb #e633b36b
+# %% ../nbs/16_experiment.ipynb #6185ecef
 def quality_finding(
     ranks:pd.DataFrame, # recipe, seed, question, rank
     recipe:str,
     metric:str='recall@10',
 )->str: # such as 'recall@10 no difference seen (-0.1 points, -0.5 to +0.1)'
-    "A recipe's quality against A's, with a 95% interval over questions."
-    per_question = lambda r: np.mean([METRICS[metric](g['rank'].to_numpy()) for _, g in ranks[ranks.recipe == r].groupby('seed')], axis=0)
-    mean, low, high = paired_interval(per_question(recipe), per_question('A'))
+    "A recipe's quality against A's, with a 95% interval over questions and seeds."
+    values = lambda r: np.array([METRICS[metric](g['rank'].to_numpy()) for _, g in ranks[ranks.recipe == r].groupby('seed')]) # (S, Q)
+    mean, low, high = paired_interval(values(recipe), values('A'))
     verdict = 'no difference seen' if low <= 0 <= high else 'better' if mean > 0 else 'worse'
     return f'{metric} {verdict} ({100*mean:+.1f} points, {100*low:+.1f} to {100*high:+.1f})'
 
-# %% ../nbs/16_experiment.ipynb #f7902f49
+# %% ../nbs/16_experiment.ipynb #2a127fec
 def findings(
     tables:Tables,
 )->list[str]: # a sentence a recipe; empty without A
@@ -283,7 +283,7 @@ def findings(
     tail = ' One seed, so no interval on cost.' if len(tables.settings.seeds) == 1 else ''
     return [f"{r} against A: {quality_finding(tables.ranks, r)}. Visited nodes: {'; '.join(cost_finding(tables.results, c, r) for c in costs)}.{tail}" for r in others]
 
-# %% ../nbs/16_experiment.ipynb #b91a30fd
+# %% ../nbs/16_experiment.ipynb #efe38d04
 def write_report(
     run_dir:str|Path, # finished
     corpus:str|Path,
@@ -298,7 +298,7 @@ def write_report(
         page(folder/'quickstart.ipynb', folder/'quickstart.html')
     return step(run_dir/'report', made_from, make, say)/'quickstart.html'
 
-# %% ../nbs/16_experiment.ipynb #e46671f5
+# %% ../nbs/16_experiment.ipynb #9265dea6
 def quickstart(
     settings:Settings=Settings(),
     data_dir:str|Path='data_set',
@@ -314,7 +314,7 @@ def quickstart(
             return write_report(output_dir, corpus, say)
     except Timeout: raise DaclError(f'{output_dir}: another dacl process is at work here; wait for it or choose another --output_dir') from None
 
-# %% ../nbs/16_experiment.ipynb #53b271f1
+# %% ../nbs/16_experiment.ipynb #0f1b8a19
 def tiny_settings()->Settings:
     "Settings of a run that takes seconds, for tests and tutorials."
     return msgspec.convert({'corpus': {'packages': ['traitlets', 'nbformat', 'joblib']}, 'encoder': {'vocab_size': 2000, 'dim': 64},

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COLOURS', 'VEGA_MIME', 'LOSS_PARTS', 'recipe_colour', 'chart_output', 'theme', 'frontier', 'plane', 'loss_curves']
 
-# %% ../nbs/14_figures.ipynb #cc253e0d
+# %% ../nbs/14_figures.ipynb #6a26ec35
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/14_figures.ipynb #e1d0ea5c
+# %% ../nbs/14_figures.ipynb #6d9eb745
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777'}
 VEGA_MIME = 'application/vnd.vegalite.v6+json'
 
@@ -20,7 +20,7 @@ def recipe_colour(
     "The colour channel of every figure."
     return alt.Color('recipe:N', title=title, scale=alt.Scale(domain=list(COLOURS)[:4], range=list(COLOURS.values())[:4]))
 
-# %% ../nbs/14_figures.ipynb #2b6bc263
+# %% ../nbs/14_figures.ipynb #1969a82e
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
@@ -38,7 +38,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/14_figures.ipynb #e183605e
+# %% ../nbs/14_figures.ipynb #7144cd5d
 def frontier(
     sweep:pd.DataFrame, # columns recipe, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -54,7 +54,7 @@ def frontier(
         tooltip=['recipe', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/14_figures.ipynb #920cf33e
+# %% ../nbs/14_figures.ipynb #acd6d7c1
 def plane(
     results:pd.DataFrame, # wide: recipe, seed, alignment, uniformity passages
 )->alt.Chart:
@@ -63,9 +63,10 @@ def plane(
         x=alt.X('uniformity passages:Q', title='uniformity of passages (lower is better)', scale=alt.Scale(zero=False, padding=30), axis=alt.Axis(tickCount=5, format='.3f')),
         y=alt.Y('alignment:Q', title='alignment of positives (lower is better)', scale=alt.Scale(zero=False, padding=25), axis=alt.Axis(tickCount=5, format='.3f')),
         tooltip=['recipe', 'seed', alt.Tooltip('alignment:Q', format='.3f'), alt.Tooltip('uniformity passages:Q', format='.3f')])
-    return base.mark_point(size=110, filled=True).encode(color=recipe_colour()) + base.mark_text(dx=13, fontSize=13, fontWeight='bold').encode(text='recipe:N', color=alt.Color('recipe:N', legend=None))
+    label = alt.Chart(results).mark_text(dy=-16, fontSize=13, fontWeight='bold').encode(x='mean(uniformity passages):Q', y='mean(alignment):Q', text='recipe:N', color=alt.Color('recipe:N', legend=None))
+    return base.mark_point(size=90, filled=True).encode(color=recipe_colour()) + label
 
-# %% ../nbs/14_figures.ipynb #a2286669
+# %% ../nbs/14_figures.ipynb #5173f0ad
 LOSS_PARTS = {'infonce': 'InfoNCE (nats)', 'distance': 'L_dis (1 − cosine)', 'w': 'w'}
 
 def loss_curves(

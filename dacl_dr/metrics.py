@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['METRICS', 'gold_rank', 'recall_at', 'mrr_at', 'task_metrics', 'ann_recall', 'seed_interval', 'paired_interval']
 
-# %% ../nbs/10_metrics.ipynb #603fb754
+# %% ../nbs/10_metrics.ipynb #8e9c5003
 from typing import Callable
 
 import numpy as np
 from scipy import stats
 
-# %% ../nbs/10_metrics.ipynb #587f0f99
+# %% ../nbs/10_metrics.ipynb #533b1c5f
 def gold_rank(
     rows:np.ndarray, # (Q, K) retrieved passages, best first
     gold:np.ndarray, # (Q,) the relevant passage of each query
@@ -20,7 +20,7 @@ def gold_rank(
     hit = rows == np.asarray(gold)[:, None]
     return np.where(hit.any(1), hit.argmax(1) + 1, 0)
 
-# %% ../nbs/10_metrics.ipynb #75948ba2
+# %% ../nbs/10_metrics.ipynb #3731b0f1
 def recall_at(k:int)->Callable:
     "Recall@k of one gold passage: 1 if it is among the first k."
     return lambda ranks: ((ranks > 0) & (ranks <= k)).astype(float)
@@ -31,7 +31,7 @@ def mrr_at(k:int)->Callable:
 
 METRICS = {'recall@1': recall_at(1), 'recall@10': recall_at(10), 'recall@100': recall_at(100), 'mrr@10': mrr_at(10)}
 
-# %% ../nbs/10_metrics.ipynb #cb4f2de8
+# %% ../nbs/10_metrics.ipynb #36de6120
 def task_metrics(
     ranks:np.ndarray, # (Q,) from `gold_rank`
     names=tuple(METRICS), # which of the registry
@@ -39,7 +39,7 @@ def task_metrics(
     "Means over queries of end-task metrics."
     return {n: float(METRICS[n](np.asarray(ranks)).mean()) for n in names}
 
-# %% ../nbs/10_metrics.ipynb #34e3c1d7
+# %% ../nbs/10_metrics.ipynb #a7b35950
 def ann_recall(
     found:np.ndarray, # (Q, k) of the graph search
     exact:np.ndarray, # (Q, >= k) of exact search, best first
@@ -48,7 +48,7 @@ def ann_recall(
     k = found.shape[1]
     return (found[:, :, None] == exact[:, None, :k]).any(1).mean(1)
 
-# %% ../nbs/10_metrics.ipynb #bf51cd98
+# %% ../nbs/10_metrics.ipynb #e1a76283
 def seed_interval(
     values, # one per seed
     level:float=.95,
@@ -57,16 +57,16 @@ def seed_interval(
     v = np.asarray(values, float)
     return v.mean(), stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)) if len(v) > 1 else float('nan')
 
-# %% ../nbs/10_metrics.ipynb #a3d736cd
+# %% ../nbs/10_metrics.ipynb #060c1c8f
 def paired_interval(
-    a:np.ndarray, # (Q,) values per query
-    b:np.ndarray, # (Q,) the baseline's, same queries
+    a:np.ndarray, # (S, Q) values per seed and question
+    b:np.ndarray, # (S, Q) the baseline's, same seeds and questions
     level:float=.95,
     draws:int=2000,
     seed:int=0,
 )->tuple[float, float, float]: # mean of a - b, lower, upper
-    "Bootstrap interval over queries of a paired difference."
-    d = np.asarray(a, float) - np.asarray(b, float)
-    rng = np.random.default_rng(seed)
-    means = [d[rng.integers(0, len(d), len(d))].mean() for _ in range(draws)]
+    "Bootstrap interval of a paired difference, over questions and seeds."
+    d, rng = np.atleast_2d(a) - np.atleast_2d(b), np.random.default_rng(seed)
+    S, Q = d.shape
+    means = [d[rng.integers(0, S, S)].mean(0)[rng.integers(0, Q, Q)].mean() for _ in range(draws)]
     return d.mean(), *np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

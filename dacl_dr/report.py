@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'experiment_notebook', 'execute', 'chart_html', 'fill_outputs', 'page']
 
-# %% ../nbs/15_report.ipynb #f29e95b9
+# %% ../nbs/15_report.ipynb #6c9dc0f8
 import html, json, logging, re, warnings
 from importlib.resources import files
 from pathlib import Path
@@ -14,12 +14,13 @@ import nbformat
 import vl_convert as vlc
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
+from traitlets.config import Config
 
 from .config import DaclError, did_you_mean
 from .runs import atomic_file
 from .figures import VEGA_MIME
 
-# %% ../nbs/15_report.ipynb #4e4ea408
+# %% ../nbs/15_report.ipynb #4a33f81f
 def experiment_notebook(
     name:str, # without .ipynb
 )->Path:
@@ -30,7 +31,7 @@ def experiment_notebook(
     if name not in found: raise DaclError(f"no experiment notebook '{name}'.{did_you_mean(name, found)}")
     return found[name]
 
-# %% ../nbs/15_report.ipynb #274e2532
+# %% ../nbs/15_report.ipynb #4d09fa16
 def execute(
     notebook:str|Path, # with a cell tagged `parameters`
     output:str|Path, # the executed notebook
@@ -46,12 +47,12 @@ def execute(
         warnings.simplefilter('ignore')
         draft = tmp.with_suffix('.ipynb')
         try:
-            papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar={'leave': False})
+            papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar={'leave': False}, config=Config(KernelManager={'transport': 'ipc'}))
             draft.replace(tmp)
         finally: draft.unlink(missing_ok=True)
     return Path(output)
 
-# %% ../nbs/15_report.ipynb #a4ded6de
+# %% ../nbs/15_report.ipynb #9d680b77
 STYLE = '''
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fbfbfa; --line: #d9d9d6; --quiet: #66666a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececec; --paper: #17181a; --line: #3a3b3f; --quiet: #a0a0a6; } }
@@ -73,7 +74,7 @@ def chart_html(
     safe = json.dumps(spec).replace('</', '<\\/')
     return f'<div class="chart" id="{id}"></div><script type="module">vegaEmbed("#{id}", {safe}, {{actions: {{export: true, source: false, compiled: false, editor: false}}}});</script>'
 
-# %% ../nbs/15_report.ipynb #17a0a1a8
+# %% ../nbs/15_report.ipynb #7df64dc0
 def fill_outputs(
     nb:nbformat.NotebookNode, # changed in place
 )->None:
@@ -85,7 +86,7 @@ def fill_outputs(
             if VEGA_MIME in data: out.data = {'text/html': chart_html(data[VEGA_MIME], f'chart-{n}-{m}')}
             elif 'text/html' in data: out.data = {'text/html': f'<div class="scroll">{data["text/html"]}</div>'}
 
-# %% ../nbs/15_report.ipynb #4ec53152
+# %% ../nbs/15_report.ipynb #1ea4194c
 def page(
     notebook:str|Path, # executed
     output:str|Path, # .html
