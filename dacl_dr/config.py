@@ -7,18 +7,18 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'PACKAGES', 'STAGES', 'EF_VALUES'
            'Frozen', 'CorpusSettings', 'EncoderSettings', 'TrainSettings', 'SearchSettings', 'Settings', 'key_lines',
            'read_yaml', 'known_keys', 'explain', 'build_settings', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #a9d6b73d
+# %% ../nbs/00_config.ipynb #2d2092a9
 from typing import Annotated
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #830ee04b
+# %% ../nbs/00_config.ipynb #c0a9d7bf
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #eb948114
+# %% ../nbs/00_config.ipynb #82daadba
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -27,7 +27,7 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #034d6015
+# %% ../nbs/00_config.ipynb #d63edbb6
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -37,11 +37,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #5da8d6fc
+# %% ../nbs/00_config.ipynb #d498b8e9
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #1bb08144
+# %% ../nbs/00_config.ipynb #35d6e58a
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -50,7 +50,10 @@ class CorpusSettings(Frozen):
     dev_share: Share = .1 # share of files, by hash of their path
     test_share: Share = .2
 
-# %% ../nbs/00_config.ipynb #2da1cf32
+    def __post_init__(self):
+        if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
+
+# %% ../nbs/00_config.ipynb #68c4c828
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
@@ -58,7 +61,7 @@ class EncoderSettings(Frozen):
     init_std: Annotated[float, msgspec.Meta(gt=0)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #28a4fcb7
+# %% ../nbs/00_config.ipynb #e6f1a801
 STAGES = ('warm-up', 'distance', 'joint')
 
 class TrainSettings(Frozen):
@@ -78,7 +81,7 @@ class TrainSettings(Frozen):
             if s not in STAGES: raise ValueError(f"unknown stage '{s}'.{did_you_mean(s, STAGES)}")
         if set(self.stages) != set(STAGES): raise ValueError(f"stages must give the epochs of each of {', '.join(STAGES)}")
 
-# %% ../nbs/00_config.ipynb #8c1772d6
+# %% ../nbs/00_config.ipynb #61b4b8f4
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
@@ -94,7 +97,7 @@ class SearchSettings(Frozen):
         if not self.ef_values: raise ValueError("ef_values is empty: give at least one efSearch")
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #69ff6a44
+# %% ../nbs/00_config.ipynb #ab6d9a49
 RECIPES = ('A', 'B', 'C', 'D')
 
 class Settings(Frozen):
@@ -112,7 +115,7 @@ class Settings(Frozen):
         for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
 
-# %% ../nbs/00_config.ipynb #f2890ed9
+# %% ../nbs/00_config.ipynb #4479f518
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -128,7 +131,7 @@ def key_lines(
     walk(yaml.compose(text, Loader=yaml.SafeLoader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #7942cbfb
+# %% ../nbs/00_config.ipynb #a77af949
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
@@ -144,7 +147,7 @@ def read_yaml(
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #edceb937
+# %% ../nbs/00_config.ipynb #a2337d21
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
 )->tuple[str, ...]: # the keys it understands
@@ -153,7 +156,7 @@ def known_keys(
     for part in filter(None, path.split('.')): cls = dict(zip(cls.__struct_fields__, cls.__struct_defaults__))[part].__class__
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #c4a1f91d
+# %% ../nbs/00_config.ipynb #2e05ca01
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -169,7 +172,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #3c64be6b
+# %% ../nbs/00_config.ipynb #9eefebce
 def build_settings(
     data:dict, # nested values; what is absent keeps its default
     source:str='settings', # named in the error
@@ -179,7 +182,7 @@ def build_settings(
     try: return msgspec.convert(data, Settings)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {})) from None
 
-# %% ../nbs/00_config.ipynb #962c6468
+# %% ../nbs/00_config.ipynb #00f8f33d
 def load_settings(
     path:str|Path|None=None, # a YAML file; None keeps the defaults
     overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None values are skipped
