@@ -6,16 +6,16 @@
 __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'print_summary', 'harvest_command', 'report_command',
            'build_parser', 'main']
 
-# %% ../nbs/17_cli.ipynb #0c029e54
+# %% ../nbs/17_cli.ipynb #c3d5db0c
 import argparse, os, re, sys
 from pathlib import Path
 
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/17_cli.ipynb #9959b8e1
+# %% ../nbs/17_cli.ipynb #c9e07628
 SETTING_FLAGS = {
-    'w': ('training.w', float, 'weight of L_dis in recipes B and D (also --distance_weight)'),
+    'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
     'batch_size': ('training.batch_size', int, 'questions a step; each sees as many in-batch passages'),
     'learning_rate': ('training.learning_rate', float, "Adam's, decayed linearly to 0"),
@@ -29,7 +29,7 @@ SETTING_FLAGS = {
 
 class Parser(argparse.ArgumentParser):
     "An argparse parser whose errors are one line, with a suggestion for a misspelt flag."
-    def __init__(self, *args, **kwargs): super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+    def __init__(self, *args, **kwargs): super().__init__(*args, allow_abbrev=False, **kwargs)
     def parse_known_args(self, args=None, namespace=None):
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown: raise DaclError(f"unknown flag or argument '{unknown[0]}'{self.hint(unknown[0])}")
@@ -39,23 +39,23 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/17_cli.ipynb #950a74aa
+# %% ../nbs/17_cli.ipynb #8061f162
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/17_cli.ipynb #2a07fa66
+# %% ../nbs/17_cli.ipynb #18ed08b9
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
-    if args.seeds < 1: raise DaclError(f'--seeds: {args.seeds} is too few; train each recipe at least once')
-    if args.seeds > 1 or args.seed is not None: overrides['seeds'] = [(args.seed or 0) + i for i in range(args.seeds)]
+    if args.seeds is not None and args.seeds < 1: raise DaclError(f'--seeds: {args.seeds} is too few; train each recipe at least once')
+    if args.seeds or args.seed is not None: overrides['seeds'] = [(args.seed or 0) + i for i in range(args.seeds or 1)]
     settings = load_settings(args.config, overrides, {path: f'--{flag}' for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': '--recipes', 'seeds': '--seed'})
     from dacl_dr.experiment import quickstart, read_tables, summary
     report = quickstart(settings, args.data_dir, args.output_dir)
-    print_summary(summary(read_tables(args.output_dir, Path(args.data_dir)/'codedocs').results))
+    print_summary(summary(read_tables(args.output_dir).results))
     print(f'\nreport: {os.path.relpath(report)}')
     return 0
 
@@ -67,7 +67,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/17_cli.ipynb #a08a5f35
+# %% ../nbs/17_cli.ipynb #48f6ba3b
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -81,12 +81,11 @@ def harvest_command(args)->int:
 def report_command(args)->int:
     "Write the report of a finished run again."
     from dacl_dr.experiment import read_tables, write_report
-    corpus = Path(args.data_dir)/'codedocs'
-    read_tables(args.output_dir, corpus)
-    print(f'report: {os.path.relpath(write_report(args.output_dir, corpus))}')
+    read_tables(args.output_dir)
+    print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/17_cli.ipynb #55fdc292
+# %% ../nbs/17_cli.ipynb #bda03cbb
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -95,23 +94,26 @@ def build_parser()->Parser:
     def command(name, run, help):
         p = commands.add_parser(name, help=help, description=help)
         p.set_defaults(run=run)
-        p.add_argument('--data_dir', default='data_set', help='where data sets stand')
-        p.add_argument('--config', metavar='FILE', help='YAML with any of the settings; flags go over it')
         return p
+    def data_flags(p):
+        p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
+        p.add_argument('--config', metavar='FILE', help='YAML with any of the settings; flags go over it')
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
-    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder')
+    data_flags(p)
+    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
     p.add_argument('--recipes', nargs='+', metavar='R', help=f"which of {' '.join(RECIPES)} (default: all)")
-    p.add_argument('--seeds', type=int, default=1, metavar='N', help='how many times each recipe is trained; 3 give intervals')
+    p.add_argument('--seeds', type=int, metavar='N', help='how many times each recipe is trained (default: 1); 3 give intervals')
     p.add_argument('--seed', type=int, metavar='S', help='the first seed (default: 0)')
     for flag, (_, kind, help) in SETTING_FLAGS.items():
         p.add_argument(f'--{flag}', *(['--distance_weight'] if flag == 'w' else []), dest=flag, type=kind, metavar=kind.__name__.upper(), help=help, default=None)
     p = command('harvest', harvest_command, 'Harvest the offline code-search corpus from the installed packages.')
+    data_flags(p)
     p.add_argument('--packages', nargs='+', metavar='NAME', help='installed distributions to read (default: a fixed list)')
     p = command('report', report_command, 'Write the report of a finished quickstart again.')
-    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder')
+    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
     return parser
 
-# %% ../nbs/17_cli.ipynb #55318ffa
+# %% ../nbs/17_cli.ipynb #72209b17
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'Share', 'PACKAGES', 'STAGES', 'EF_VALUES', 'RECIPES', 'DaclError', 'did_you_mean',
-           'Frozen', 'CorpusSettings', 'EncoderSettings', 'TrainSettings', 'SearchSettings', 'Settings', 'key_lines',
-           'read_yaml', 'known_keys', 'explain', 'build_settings', 'load_settings']
+           'Frozen', 'CorpusSettings', 'EncoderSettings', 'TrainSettings', 'SearchSettings', 'Settings', 'Loader',
+           'parse_yaml', 'key_lines', 'read_yaml', 'known_keys', 'explain', 'build_settings', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #2d2092a9
+# %% ../nbs/00_config.ipynb #945401cc
 from typing import Annotated
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #c0a9d7bf
+# %% ../nbs/00_config.ipynb #11205fd9
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #82daadba
+# %% ../nbs/00_config.ipynb #16b083cb
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -27,9 +27,9 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #d63edbb6
+# %% ../nbs/00_config.ipynb #cfa5f055
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython', 'ipykernel', 'jupyterlab',
@@ -37,11 +37,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #d498b8e9
+# %% ../nbs/00_config.ipynb #077a4db4
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #35d6e58a
+# %% ../nbs/00_config.ipynb #bf609981
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -51,25 +51,26 @@ class CorpusSettings(Frozen):
     test_share: Share = .2
 
     def __post_init__(self):
+        if len(set(self.packages)) < len(self.packages): raise ValueError('packages names one twice; name each once')
         if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
 
-# %% ../nbs/00_config.ipynb #68c4c828
+# %% ../nbs/00_config.ipynb #fa55637c
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
     dim: Positive = 256
-    init_std: Annotated[float, msgspec.Meta(gt=0)] = .5 # of the token vectors
+    init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #e6f1a801
+# %% ../nbs/00_config.ipynb #a51df93f
 STAGES = ('warm-up', 'distance', 'joint')
 
 class TrainSettings(Frozen):
     "How an encoder is trained."
-    w: Annotated[float, msgspec.Meta(ge=0)] = .6 # weight of the distance loss
-    temperature: Annotated[float, msgspec.Meta(gt=0)] = .05
+    w: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = .6 # weight of the distance loss
+    temperature: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .05
     batch_size: Annotated[int, msgspec.Meta(ge=2)] = 512
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-2 # Adam's, decayed linearly to 0
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1e-2 # Adam's, decayed linearly to 0
     num_epochs: Positive = 12 # of recipes with a single stage
     stages: dict[str, NonNegative] = msgspec.field(default_factory=lambda: {'warm-up': 2, 'distance': 4, 'joint': 6}) # epochs of each
     hard_negatives: NonNegative = 1 # per question, in the stages that use them
@@ -79,25 +80,26 @@ class TrainSettings(Frozen):
     def __post_init__(self):
         for s in self.stages:
             if s not in STAGES: raise ValueError(f"unknown stage '{s}'.{did_you_mean(s, STAGES)}")
+        if not any(self.stages.values()): raise ValueError('no stage has an epoch; give at least one')
         if set(self.stages) != set(STAGES): raise ValueError(f"stages must give the epochs of each of {', '.join(STAGES)}")
 
-# %% ../nbs/00_config.ipynb #61b4b8f4
+# %% ../nbs/00_config.ipynb #d0c0ee2a
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
     "How the HNSW graph is built and swept."
     m: Annotated[int, msgspec.Meta(ge=2)] = 32 # links per node
     ef_construction: Positive = 200
-    k: Annotated[int, msgspec.Meta(ge=10)] = 10 # passages asked for, and the k of ANN recall@k
+    k: Annotated[int, msgspec.Meta(ge=10)] = 10 # passages asked for, and the k of ANN recall@k; end-task metrics keep their own
     ef_values: tuple[Positive, ...] = EF_VALUES # efSearch of each sweep point
     targets: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = (.95, .99) # ANN recall at which cost is compared
     task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # of exact search's recall@k to keep
 
     def __post_init__(self):
-        if not self.ef_values: raise ValueError("ef_values is empty: give at least one efSearch")
+        if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #ab6d9a49
+# %% ../nbs/00_config.ipynb #aee61807
 RECIPES = ('A', 'B', 'C', 'D')
 
 class Settings(Frozen):
@@ -115,7 +117,21 @@ class Settings(Frozen):
         for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
 
-# %% ../nbs/00_config.ipynb #4479f518
+# %% ../nbs/00_config.ipynb #afbf7272
+class Loader(yaml.SafeLoader):
+    "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
+
+Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'^[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
+
+def parse_yaml(
+    text:str,
+)->object: # of plain dicts, lists, strings and numbers
+    "The value of a YAML text, by the safe loader."
+    loader = Loader(text)
+    try: return loader.get_single_data()
+    finally: loader.dispose()
+
+# %% ../nbs/00_config.ipynb #7ed07921
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -128,26 +144,27 @@ def key_lines(
             if p in lines: raise DaclError(f"line {key.start_mark.line + 1}: '{p}' is given twice; keep one")
             lines[p] = key.start_mark.line + 1
             walk(value, p)
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), '')
+    walk(yaml.compose(text, Loader=Loader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #a77af949
+# %% ../nbs/00_config.ipynb #3bc8dc0e
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
     "Read a YAML mapping safely. Raises `DaclError` for a missing file, broken YAML, or anything but a mapping."
     try: text = Path(path).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as e: raise DaclError(f'{path}: cannot be read as text ({getattr(e, "strerror", None) or "not UTF-8"}); give a YAML file') from None
-    try: data, lines = yaml.safe_load(text), key_lines(text)
+    try: data, lines = parse_yaml(text), key_lines(text)
     except yaml.YAMLError as e:
         mark = getattr(e, 'problem_mark', None)
         raise DaclError(f"{path} line {mark.line + 1 if mark else '?'}: not valid YAML ({getattr(e, 'problem', None) or e}); mend the line") from None
     except DaclError as e: raise DaclError(f'{path} {e}') from None
+    except (ValueError, RecursionError) as e: raise DaclError(f'{path}: not a plain YAML mapping ({str(e).splitlines()[0]}); mend it') from None
     if data is None: return {}, {}
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #a2337d21
+# %% ../nbs/00_config.ipynb #e774e98e
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
 )->tuple[str, ...]: # the keys it understands
@@ -156,7 +173,7 @@ def known_keys(
     for part in filter(None, path.split('.')): cls = dict(zip(cls.__struct_fields__, cls.__struct_defaults__))[part].__class__
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #2e05ca01
+# %% ../nbs/00_config.ipynb #9750d132
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -172,7 +189,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #9eefebce
+# %% ../nbs/00_config.ipynb #2a8eb893
 def build_settings(
     data:dict, # nested values; what is absent keeps its default
     source:str='settings', # named in the error
@@ -182,7 +199,7 @@ def build_settings(
     try: return msgspec.convert(data, Settings)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {})) from None
 
-# %% ../nbs/00_config.ipynb #00f8f33d
+# %% ../nbs/00_config.ipynb #be5d40ed
 def load_settings(
     path:str|Path|None=None, # a YAML file; None keeps the defaults
     overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None values are skipped

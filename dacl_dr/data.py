@@ -6,7 +6,7 @@
 __all__ = ['HEADER', 'Passage', 'Context', 'Question', 'write_passages', 'read_passages', 'write_questions', 'read_questions',
            'positive_rows']
 
-# %% ../nbs/02_data.ipynb #7c2251ee
+# %% ../nbs/02_data.ipynb #43f492eb
 import csv
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 from .config import DaclError
 from .runs import atomic_file
 
-# %% ../nbs/02_data.ipynb #4d8cd04a
+# %% ../nbs/02_data.ipynb #f1442289
 class Passage(msgspec.Struct, frozen=True):
     "One retrievable text."
     id: str # unique in its corpus
@@ -36,7 +36,7 @@ class Question(msgspec.Struct, frozen=True):
     negative_ctxs: tuple[Context, ...] = ()
     hard_negative_ctxs: tuple[Context, ...] = ()
 
-# %% ../nbs/02_data.ipynb #52be298d
+# %% ../nbs/02_data.ipynb #d922b072
 HEADER = ['id', 'text', 'title']
 
 def write_passages(
@@ -45,12 +45,12 @@ def write_passages(
 )->Path:
     "Write a passage TSV atomically."
     with atomic_file(path) as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
-        out = csv.writer(f, delimiter='\t', lineterminator='\n')
+        out = csv.writer(f, delimiter='\t', lineterminator='\n', quoting=csv.QUOTE_ALL)
         out.writerow(HEADER)
         out.writerows((p.id, p.text, p.title) for p in passages)
     return Path(path)
 
-# %% ../nbs/02_data.ipynb #928eb468
+# %% ../nbs/02_data.ipynb #c373e4ba
 def read_passages(
     path:str|Path, # TSV with header id, text, title
 )->list[Passage]:
@@ -68,7 +68,7 @@ def read_passages(
     except (OSError, UnicodeDecodeError, csv.Error) as e: raise DaclError(f'{path}: cannot be read ({getattr(e, "strerror", None) or e}); give a UTF-8 passage TSV') from None
     return passages
 
-# %% ../nbs/02_data.ipynb #7ec93d25
+# %% ../nbs/02_data.ipynb #3c139163
 def write_questions(
     path:str|Path,
     questions, # of `Question`
@@ -77,7 +77,7 @@ def write_questions(
     with atomic_file(path) as tmp: tmp.write_bytes(b'[\n' + b',\n'.join(map(msgspec.json.encode, questions)) + b'\n]\n')
     return Path(path)
 
-# %% ../nbs/02_data.ipynb #9fff90a6
+# %% ../nbs/02_data.ipynb #eeef0b84
 def read_questions(
     path:str|Path, # one JSON array
 )->list[Question]:
@@ -86,7 +86,7 @@ def read_questions(
     except msgspec.ValidationError as e: raise DaclError(f"{path}: {e}; expected DPR's biencoder JSON".replace('`', '')) from None
     except (OSError, ValueError) as e: raise DaclError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); expected DPR's biencoder JSON, one array of questions") from None
 
-# %% ../nbs/02_data.ipynb #9f7e499d
+# %% ../nbs/02_data.ipynb #0bf4426b
 def positive_rows(
     questions, # of `Question`
     passages, # of `Passage`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'experiment_notebook', 'execute', 'chart_html', 'fill_outputs', 'page']
 
-# %% ../nbs/15_report.ipynb #6c9dc0f8
+# %% ../nbs/15_report.ipynb #a68f2b0e
 import html, json, logging, re, warnings
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from .config import DaclError, did_you_mean
 from .runs import atomic_file
 from .figures import VEGA_MIME
 
-# %% ../nbs/15_report.ipynb #4a33f81f
+# %% ../nbs/15_report.ipynb #6571f607
 def experiment_notebook(
     name:str, # without .ipynb
 )->Path:
@@ -31,7 +31,7 @@ def experiment_notebook(
     if name not in found: raise DaclError(f"no experiment notebook '{name}'.{did_you_mean(name, found)}")
     return found[name]
 
-# %% ../nbs/15_report.ipynb #4d09fa16
+# %% ../nbs/15_report.ipynb #4454b1d4
 def execute(
     notebook:str|Path, # with a cell tagged `parameters`
     output:str|Path, # the executed notebook
@@ -49,10 +49,11 @@ def execute(
         try:
             papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar={'leave': False}, config=Config(KernelManager={'transport': 'ipc'}))
             draft.replace(tmp)
+        except papermill.PapermillExecutionError as e: raise DaclError(f'{Path(notebook).name} failed in cell {e.cell_index}: {e.ename}: {str(e.evalue).splitlines()[0] if e.evalue else ""}') from None
         finally: draft.unlink(missing_ok=True)
     return Path(output)
 
-# %% ../nbs/15_report.ipynb #9d680b77
+# %% ../nbs/15_report.ipynb #9485cbc8
 STYLE = '''
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fbfbfa; --line: #d9d9d6; --quiet: #66666a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececec; --paper: #17181a; --line: #3a3b3f; --quiet: #a0a0a6; } }
@@ -74,7 +75,7 @@ def chart_html(
     safe = json.dumps(spec).replace('</', '<\\/')
     return f'<div class="chart" id="{id}"></div><script type="module">vegaEmbed("#{id}", {safe}, {{actions: {{export: true, source: false, compiled: false, editor: false}}}});</script>'
 
-# %% ../nbs/15_report.ipynb #7df64dc0
+# %% ../nbs/15_report.ipynb #91f91a2e
 def fill_outputs(
     nb:nbformat.NotebookNode, # changed in place
 )->None:
@@ -86,7 +87,7 @@ def fill_outputs(
             if VEGA_MIME in data: out.data = {'text/html': chart_html(data[VEGA_MIME], f'chart-{n}-{m}')}
             elif 'text/html' in data: out.data = {'text/html': f'<div class="scroll">{data["text/html"]}</div>'}
 
-# %% ../nbs/15_report.ipynb #1ea4194c
+# %% ../nbs/15_report.ipynb #cfe627b0
 def page(
     notebook:str|Path, # executed
     output:str|Path, # .html

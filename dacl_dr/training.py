@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainingData', 'batch_losses', 'mine', 'stage_negatives', 'History', 'train']
 
-# %% ../nbs/09_training.ipynb #1d80ad9b
+# %% ../nbs/09_training.ipynb #c68906d6
 import time
 from typing import Callable
 
@@ -16,9 +16,9 @@ from .config import DaclError, TrainSettings
 from .encoder import Encoder
 from .losses import combined_loss, same_passage
 from .negatives import fill_random, model_negatives
-from .curriculum import Stage, batch_rows, recipe_stages, weight_at
+from .curriculum import Stage, batch_rows, weight_at
 
-# %% ../nbs/09_training.ipynb #9255430a
+# %% ../nbs/09_training.ipynb #fd34d171
 class TrainingData(msgspec.Struct):
     "Prepared training questions and the passages they are trained against."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -26,7 +26,7 @@ class TrainingData(msgspec.Struct):
     positives: np.ndarray # (Q,) position of each question's positive among the passages
     bm25: np.ndarray # (Q, H) positions of BM25 negatives, -1 where empty; H may be 0
 
-# %% ../nbs/09_training.ipynb #7738c7dc
+# %% ../nbs/09_training.ipynb #b83086e1
 def batch_losses(
     encoder:Encoder,
     data:TrainingData,
@@ -42,7 +42,7 @@ def batch_losses(
     mask = same_passage(torch.from_numpy(data.positives[rows]), torch.from_numpy(passages)).to(q.device)
     return combined_loss(q, d, temperature, w, mask)
 
-# %% ../nbs/09_training.ipynb #07014d7a
+# %% ../nbs/09_training.ipynb #208bc0ca
 def mine(
     encoder:Encoder,
     data:TrainingData,
@@ -57,7 +57,7 @@ def mine(
     facts = {'epoch': epoch, 'pool': len(data.passages), 'candidates_dropped': round(float(dropped), 4), 'filled_random': round(float((found < 0).mean()), 4), 'seconds': round(time.perf_counter() - begin, 2)}
     return fill_random(found, data.positives, np.arange(len(data.passages)), seed * 1000 + epoch), facts
 
-# %% ../nbs/09_training.ipynb #012afffc
+# %% ../nbs/09_training.ipynb #250ee2ee
 def stage_negatives(
     stage:Stage,
     stage_epoch:int, # 0 is the stage's first
@@ -71,13 +71,13 @@ def stage_negatives(
     if stage.negatives == 'bm25': return data.bm25[:, :settings.hard_negatives]
     return remine() if stage_epoch % settings.refresh_every == 0 else previous
 
-# %% ../nbs/09_training.ipynb #5956a0cc
+# %% ../nbs/09_training.ipynb #494bc6e7
 class History(msgspec.Struct):
     "What happened: one row a step, one entry a mining."
     steps: list[dict]
     minings: list[dict]
 
-# %% ../nbs/09_training.ipynb #5b91fcdc
+# %% ../nbs/09_training.ipynb #f8678465
 def train(
     encoder:Encoder, # changed in place
     data:TrainingData,

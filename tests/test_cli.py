@@ -40,6 +40,9 @@ def one_line(result, *parts):
     (['--seed', '-1'], ['--seed', '>= 0']),
     (['--recipes', 'A', 'E'], ["unknown recipe 'E'"]),
     (['--recipes', 'A', 'A'], ['each once']),
+    (['--temperature', 'inf'], ['--temperature', '<= 1']),
+    (['--seed', '99999999999999999999'], ['seed']),
+    (['--stage1_epochs', '0', '--stage2_epochs', '0', '--stage3_epochs', '0'], ['no stage has an epoch']),
     (['--stage2_epochs', '-1'], ['>= 0']),
     (['--stage4_epochs', '1'], ['--stage4_epochs', 'Did you mean']),
     (['--temprature', '.1'], ["Did you mean '--temperature'?"]),
@@ -59,6 +62,11 @@ def test_bad_flags(args, parts, tmp_path):
     ('training: [1\n', ['not valid YAML']),
     ('- a\n', ["expected 'key: value'"]),
     ('search:\n  ef_values: [4, 16]\n', ['below k=10']),
+    ('search:\n  targets: []\n', ['at least one']),
+    ('corpus:\n  packages: [tqdm, tqdm]\n', ['each once']),
+    ('corpus:\n  dev_share: 0.5\n  test_share: 0.5\n', ['nothing to train on']),
+    ('training: &x {w: *x}\n', ['YAML']),
+    ('training:\n  w: 2001-99-99\n', ['YAML']),
     ('!!python/object/apply:os.system ["true"]\n', ['not valid YAML']),
 ])
 def test_bad_yaml(text, parts, tmp_path):
@@ -79,6 +87,13 @@ def test_run_folder_that_cannot_be_written(tmp_path):
     locked.mkdir(mode=0o500)
     if os.access(locked, os.W_OK): locked = Path('/proc') # root may write to a read-only folder, but not here
     one_line(dacl('quickstart', '--output_dir', locked/'run'), 'cannot write here', 'choose another folder')
+
+
+def test_a_folder_of_the_users_is_never_replaced(tmp_path):
+    (tmp_path/'data'/'codedocs').mkdir(parents=True)
+    (tmp_path/'data'/'codedocs'/'thesis.txt').write_text('years of work')
+    one_line(dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path/'data'), 'codedocs', 'is not a finished step')
+    assert (tmp_path/'data'/'codedocs'/'thesis.txt').read_text() == 'years of work'
 
 
 def test_report_of_no_run(tmp_path):

@@ -1,5 +1,6 @@
 "The harvest against a package whose functions are known."
 from collections import Counter
+from itertools import product
 
 from dacl_dr.codedocs import codedocs, drop_repeats, harvest, source_files, split_of, to_passage
 from dacl_dr.config import CorpusSettings, DaclError
@@ -27,8 +28,12 @@ def test_pairs(demo_package):
 
 
 def test_no_docstring_leaks_into_its_passage(demo_package):
-    for p in harvest(CorpusSettings(packages=(demo_package,))):
-        if p.name != 'outer': assert p.query not in p.code
+    pairs = harvest(CorpusSettings(packages=(demo_package,)))
+    assert 'inner.calls += 1' in next(p.code for p in pairs if p.name == 'outer')
+    for p, q in product(pairs, pairs):
+        if p.file == q.file: assert q.query not in p.code # not its own, and not that of a function inside it
+    for p in pairs:
+        assert p.query not in p.code
 
 
 def test_repeats_go_wholly(demo_package):
@@ -78,8 +83,8 @@ def test_too_little_is_refused_and_leaves_nothing(demo_package, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_split_does_not_depend_on_other_files():
-    assert split_of('a/b.py', .1, .2) == split_of('a/b.py', .1, .2)
+def test_split_is_fixed_by_the_name():
+    assert [split_of(f'pkg/{i}.py', .1, .2) for i in (0, 4, 9)] == ['train', 'test', 'dev'] # fixed for ever: a change would mix train and test of old runs
     assert {split_of(f'x/{i}.py', 0, 0) for i in range(50)} == {'train'}
 
 

@@ -34,7 +34,7 @@ def test_every_step_runs_once(tiny_run):
 
 def test_tables_are_whole(tiny_run):
     data, run, *_ = tiny_run
-    t = read_tables(run, data/'codedocs')
+    t = read_tables(run)
     r = numbers(run)
     assert set(t.results.recipe) == {'BM25', *'ABCD'}
     for recipe in 'ABCD':
@@ -60,7 +60,7 @@ def test_training_learns(tiny_run):
     assert numbers(run)['A', 0, 'recall@10'] > before['recall@10']
 
 
-def test_mined_negatives_hold_no_positive(tiny_run):
+def test_negatives_are_mined_once_and_filtered(tiny_run):
     data, run, *_ = tiny_run
     facts = read_manifest(run/'D-seed0'/'train')['facts']
     assert [m['epoch'] for m in facts['minings']] == [2] # the joint stage has two epochs, mined every second
@@ -88,6 +88,10 @@ def test_a_changed_setting_repeats_only_what_it_touches(tiny_run, tmp_path):
     run_recipes(altered(search={'ef_construction': 50}), data/'codedocs', tmp_path/'run', said.append)
     redone = [s.split('  ')[0].strip() for s in said if 'reused' not in s]
     assert redone == [f'{r}-seed0 search' for r in 'ABCD']
+    said.clear()
+    run_recipes(altered(search={'ef_construction': 50}, training={'w': .3}), data/'codedocs', tmp_path/'run', said.append)
+    redone = [s.split('  ')[0].strip() for s in said if 'reused' not in s]
+    assert redone == [f'{r}-seed0 {step}' for r in 'BD' for step in ('train', 'search')] # A and C do not use w
 
 
 def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
@@ -127,11 +131,25 @@ def test_two_processes_do_not_share_a_run_folder(tiny_run, tmp_path):
 def test_three_seeds_give_intervals(tiny_run, tmp_path):
     data, run, *_ = tiny_run
     three = run_recipes(altered(recipes=['A', 'B'], seeds=[0, 1, 2]), data/'codedocs', tmp_path/'three', lambda m: None)
-    t = summary(read_tables(three, data/'codedocs').results)
+    t = summary(read_tables(three).results)
     assert '±' in t.loc['B', 'recall@10'] and '±' in t.loc['B', 'visited at ANN recall 0.95, change'] and '±' not in t.loc['BM25', 'recall@10']
+
+
+def test_a_damaged_run_is_mended_or_refused(tiny_run, tmp_path):
+    data, run, *_ = tiny_run
+    shutil.copytree(run, tmp_path/'run')
+    (tmp_path/'run'/'A-seed0'/'search'/'sweep.parquet').unlink()
+    (tmp_path/'run'/'B-seed0'/'search'/'manifest.json').write_text('{}')
+    (tmp_path/'run'/'C-seed0'/'search'/'ranks.parquet').write_bytes(b'PAR1')
+    with pytest.raises(DaclError, match='B-seed0/search: would be replaced'): run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
+    shutil.rmtree(tmp_path/'run'/'B-seed0'/'search')
+    with pytest.raises(DaclError, match='ranks.parquet: damaged'): run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
+    shutil.rmtree(tmp_path/'run'/'C-seed0'/'search')
+    run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
+    pd.testing.assert_series_equal(numbers(tmp_path/'run'), numbers(run), check_exact=True)
 
 
 def test_settings_reach_the_manifest(tiny_run):
     data, run, *_ = tiny_run
-    assert msgspec.convert(json.loads((run/'settings.json').read_text()), Settings) == tiny_settings()
+    assert msgspec.convert(json.loads((run/'run.json').read_text())['settings'], Settings) == tiny_settings()
     assert load_settings() == Settings()
