@@ -7,7 +7,7 @@ __all__ = ['LEFT_OUT', 'Pair', 'first_sentence', 'docstring_lines', 'function_pa
            'source_files', 'read_job', 'harvest', 'normalised', 'drop_repeats', 'split_of', 'to_passage', 'to_question',
            'write_codedocs', 'codedocs']
 
-# %% ../nbs/03_codedocs.ipynb #aa1066c5
+# %% ../nbs/03_codedocs.ipynb #60c192db
 import ast, re, textwrap, warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +23,7 @@ from .config import CorpusSettings, DaclError
 from .runs import code_stamp, file_stamp, installed_version, step
 from .data import Context, Passage, Question, write_passages, write_questions
 
-# %% ../nbs/03_codedocs.ipynb #b40edcbb
+# %% ../nbs/03_codedocs.ipynb #b71548e7
 class Pair(msgspec.Struct, frozen=True):
     "A documented function as a question-passage pair."
     file: str # path inside site-packages
@@ -32,7 +32,7 @@ class Pair(msgspec.Struct, frozen=True):
     query: str
     code: str
 
-# %% ../nbs/03_codedocs.ipynb #1285fc93
+# %% ../nbs/03_codedocs.ipynb #133b157c
 def first_sentence(
     doc:str, # a docstring
 )->str: # on one line
@@ -41,7 +41,7 @@ def first_sentence(
     m = re.match(r'.+?[.!?](?=\s|$)', paragraph)
     return m[0] if m else paragraph
 
-# %% ../nbs/03_codedocs.ipynb #e06ea9e8
+# %% ../nbs/03_codedocs.ipynb #d317d300
 def docstring_lines(
     node:ast.AST, # a function
 )->set[int]: # line numbers
@@ -49,7 +49,7 @@ def docstring_lines(
     docs = [n.body[0] for n in ast.walk(node) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(n, clean=False)]
     return {l for d in docs for l in range(d.lineno, d.end_lineno + 1)}
 
-# %% ../nbs/03_codedocs.ipynb #36e421a5
+# %% ../nbs/03_codedocs.ipynb #e41d646d
 def function_pair(
     node:ast.FunctionDef|ast.AsyncFunctionDef, # a function
     lines:list[str], # of the source file
@@ -68,7 +68,7 @@ def function_pair(
     if len(body) < settings.min_body_lines: return None
     return Pair(file, node.lineno, name, query, textwrap.dedent('\n'.join(head + body)))
 
-# %% ../nbs/03_codedocs.ipynb #959b4eeb
+# %% ../nbs/03_codedocs.ipynb #348e7e2c
 def named_functions(
     tree:ast.AST, # of a module
     prefix:str='', # qualified name of what encloses it
@@ -79,7 +79,7 @@ def named_functions(
         if name and not isinstance(node, ast.ClassDef): yield name, node
         yield from named_functions(node, f'{name}.' if name else prefix)
 
-# %% ../nbs/03_codedocs.ipynb #1a3a32d2
+# %% ../nbs/03_codedocs.ipynb #223c87ee
 def read_pairs(
     path:str|Path, # a Python file
     file:str, # its name in the pairs
@@ -96,7 +96,7 @@ def read_pairs(
     pairs = (function_pair(node, lines, name, file, settings) for name, node in named_functions(tree))
     return [p for p in pairs if p]
 
-# %% ../nbs/03_codedocs.ipynb #654f7e40
+# %% ../nbs/03_codedocs.ipynb #a159b801
 LEFT_OUT = {'tests', 'test', 'testing', 'conftest.py', 'vendor', '_vendor', '_vendored', 'vendored', 'fx_vendored', '_lib_vendored',
             'extern', '_extern', 'externals', 'third_party', 'array_api_compat', '_distutils'}
 
@@ -109,7 +109,7 @@ def source_files(
     dist = distribution(package)
     return sorted((str(f), str(dist.locate_file(f))) for f in dist.files or () if keep(f))
 
-# %% ../nbs/03_codedocs.ipynb #e77ede01
+# %% ../nbs/03_codedocs.ipynb #e9155481
 def read_job(
     job:tuple[str, str], # (name in the pairs, path on disk)
     settings:CorpusSettings,
@@ -117,7 +117,7 @@ def read_job(
     "`read_pairs` with its arguments in one tuple, for a process pool."
     return read_pairs(job[1], job[0], settings)
 
-# %% ../nbs/03_codedocs.ipynb #f35e0b1d
+# %% ../nbs/03_codedocs.ipynb #8455bb51
 def harvest(
     settings:CorpusSettings,
     workers:int|None=None, # processes; None: one a core
@@ -131,7 +131,7 @@ def harvest(
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
         return [p for ps in bar(pool.map(read, jobs, chunksize=32)) for p in ps]
 
-# %% ../nbs/03_codedocs.ipynb #94adbd0e
+# %% ../nbs/03_codedocs.ipynb #4b603c6f
 def normalised(
     text:str,
 )->str: # lower-case words, punctuation and layout gone
@@ -146,7 +146,7 @@ def drop_repeats(
     nq, nc = Counter(queries), Counter(codes)
     return [p for p, q, c in zip(pairs, queries, codes) if nq[q] == 1 and nc[c] == 1]
 
-# %% ../nbs/03_codedocs.ipynb #40190af2
+# %% ../nbs/03_codedocs.ipynb #23dabe7c
 def split_of(
     file:str, # path inside site-packages
     dev_share:float, # of files
@@ -156,7 +156,7 @@ def split_of(
     u = int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) / 2**32
     return 'test' if u < test_share else 'dev' if u < test_share + dev_share else 'train'
 
-# %% ../nbs/03_codedocs.ipynb #b95259e0
+# %% ../nbs/03_codedocs.ipynb #d93ed3db
 def to_passage(
     pair:Pair,
 )->Passage: # id `file:line`, title the dotted name
@@ -170,7 +170,7 @@ def to_question(
     p = to_passage(pair)
     return Question(pair.query, (Context(p.title, p.text, p.id),))
 
-# %% ../nbs/03_codedocs.ipynb #634b475e
+# %% ../nbs/03_codedocs.ipynb #e564ac28
 def write_codedocs(
     folder:Path, # gets psgs.tsv and codedocs-{train,dev,test}.json
     settings:CorpusSettings,
@@ -187,7 +187,7 @@ def write_codedocs(
     return {'functions': len(raw), 'pairs': len(pairs), **counts, 'content': file_stamp(folder/'psgs.tsv'),
             'by_package': dict(by_package.most_common())}
 
-# %% ../nbs/03_codedocs.ipynb #db3dcff3
+# %% ../nbs/03_codedocs.ipynb #014a7918
 def codedocs(
     folder:str|Path, # e.g. data_set/codedocs
     settings:CorpusSettings=CorpusSettings(),

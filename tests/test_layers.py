@@ -62,3 +62,14 @@ def test_development_packages_are_no_requirement():
 def test_help_needs_no_heavy_library():
     code = 'import sys, dacl_dr.cli\nheavy = {"torch", "transformers", "faiss", "pandas", "numpy", "altair"} & set(sys.modules)\nassert not heavy, heavy'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize('path', [*NOTEBOOKS, *(ROOT/'nbs'/'experiments').glob('*.ipynb'), ROOT/'nbs'/'index.ipynb'], ids=lambda p: p.stem)
+def test_imports_stand_in_their_own_cells(path):
+    "nbdev executes every cell with an import when it makes the docs, so such a cell must need nothing else."
+    for cell in json.loads(path.read_text())['cells']:
+        if cell['cell_type'] != 'code' or 'eval: false' in ''.join(cell['source']): continue
+        found = [isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(''.join(l for l in cell['source'] if not l.startswith(('%', '!')))).body]
+        assert all(found) or not any(found), ''.join(cell['source'])
+        nested = [n for s in ast.parse(''.join(cell['source'])).body if not isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)) for n in ast.walk(s) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        assert not nested, ''.join(cell['source'])

@@ -1,0 +1,56 @@
+"""How the static encoder's defaults were chosen: recipe A's quality on the dev split, one setting changed at a time.
+
+    .venv/bin/python benchmarks/encoder_settings.py --data_dir data_set
+
+Needs the offline corpus (dacl harvest). Prints one line a variant; about ten seconds each on two cores.
+"""
+import argparse
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from dacl_dr.config import Settings
+from dacl_dr.curriculum import recipe_stages
+from dacl_dr.data import positive_rows
+from dacl_dr.encoder import StaticEncoder, bag_texts
+from dacl_dr.experiment import Task
+from dacl_dr.index import exact_search
+from dacl_dr.metrics import gold_rank, task_metrics
+from dacl_dr.training import TrainingData, train
+
+# name, changed encoder settings, changed training settings, power of the idf in each tower (1/2 is the default)
+VARIANTS = [('default', {}, {}, .5),
+            *((f'init_std {v}', {'init_std': v}, {}, .5) for v in (.2, .3, 1.)),
+            *((f'learning_rate {v}', {}, {'learning_rate': v}, .5) for v in (3e-3, 3e-2)),
+            *((f'token_dropout {v}', {'token_dropout': v}, {}, .5) for v in (0., .3)),
+            ('idf in full', {}, {}, 1.), ('no idf', {}, {}, 0.)]
+
+
+def dev_quality(task, gold, questions, encoder_settings, train_settings, idf_power, seed):
+    "End-task metrics of recipe A on the dev split."
+    encoder = StaticEncoder.create(task.tokenizer, task.pool_bags, encoder_settings, seed)
+    with torch.no_grad():
+        for tower in (encoder.query, encoder.passage): tower.importance.pow_(2 * idf_power)
+    data = TrainingData(task.train_bags, task.pool_bags, task.positives, np.zeros((len(task.positives), 0), int))
+    train(encoder, data, recipe_stages('A', train_settings), train_settings, seed)
+    found = exact_search(encoder.encode(questions, 'query'), encoder.encode(task.all_bags, 'passage'), 100)
+    return task_metrics(gold_rank(found, gold))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--data_dir', default='data_set')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    settings = Settings()
+    task = Task(Path(args.data_dir)/'codedocs', settings)
+    dev = task.questions('dev')
+    gold, questions = np.array(positive_rows(dev, task.passages)), bag_texts(task.tokenizer, [q.question for q in dev])
+    for name, enc, tr, power in VARIANTS:
+        m = dev_quality(task, gold, questions, msgspec.structs.replace(settings.encoder, **enc), msgspec.structs.replace(settings.training, **tr), power, args.seed)
+        print(f'{name:<22}' + '  '.join(f'{k} {v:.3f}' for k, v in m.items()), flush=True)
+
+
+if __name__ == '__main__': main()
