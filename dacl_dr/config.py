@@ -7,18 +7,18 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'PACKAGES', 'STAGES', 'EF_VALUES'
            'Frozen', 'CorpusSettings', 'EncoderSettings', 'TrainSettings', 'SearchSettings', 'Settings', 'Loader',
            'parse_yaml', 'key_lines', 'read_yaml', 'known_keys', 'explain', 'build_settings', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #945401cc
+# %% ../nbs/00_config.ipynb #c40fce1f
 from typing import Annotated
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #11205fd9
+# %% ../nbs/00_config.ipynb #a5962386
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #16b083cb
+# %% ../nbs/00_config.ipynb #570d0a95
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -27,7 +27,7 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #cfa5f055
+# %% ../nbs/00_config.ipynb #5dc41b61
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -37,11 +37,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #077a4db4
+# %% ../nbs/00_config.ipynb #0a058d09
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #bf609981
+# %% ../nbs/00_config.ipynb #78b09a06
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -54,7 +54,7 @@ class CorpusSettings(Frozen):
         if len(set(self.packages)) < len(self.packages): raise ValueError('packages names one twice; name each once')
         if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
 
-# %% ../nbs/00_config.ipynb #fa55637c
+# %% ../nbs/00_config.ipynb #4429be9d
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
@@ -62,7 +62,7 @@ class EncoderSettings(Frozen):
     init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #a51df93f
+# %% ../nbs/00_config.ipynb #e91afd0e
 STAGES = ('warm-up', 'distance', 'joint')
 
 class TrainSettings(Frozen):
@@ -83,7 +83,7 @@ class TrainSettings(Frozen):
         if not any(self.stages.values()): raise ValueError('no stage has an epoch; give at least one')
         if set(self.stages) != set(STAGES): raise ValueError(f"stages must give the epochs of each of {', '.join(STAGES)}")
 
-# %% ../nbs/00_config.ipynb #d0c0ee2a
+# %% ../nbs/00_config.ipynb #5afae529
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
@@ -99,7 +99,7 @@ class SearchSettings(Frozen):
         if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #aee61807
+# %% ../nbs/00_config.ipynb #1deead5a
 RECIPES = ('A', 'B', 'C', 'D')
 
 class Settings(Frozen):
@@ -117,7 +117,7 @@ class Settings(Frozen):
         for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
 
-# %% ../nbs/00_config.ipynb #afbf7272
+# %% ../nbs/00_config.ipynb #07e2c869
 class Loader(yaml.SafeLoader):
     "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
 
@@ -131,7 +131,7 @@ def parse_yaml(
     try: return loader.get_single_data()
     finally: loader.dispose()
 
-# %% ../nbs/00_config.ipynb #7ed07921
+# %% ../nbs/00_config.ipynb #b41e5954
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -147,7 +147,7 @@ def key_lines(
     walk(yaml.compose(text, Loader=Loader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #3bc8dc0e
+# %% ../nbs/00_config.ipynb #d2f9189e
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
@@ -164,7 +164,7 @@ def read_yaml(
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #e774e98e
+# %% ../nbs/00_config.ipynb #7e3406af
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
 )->tuple[str, ...]: # the keys it understands
@@ -173,7 +173,7 @@ def known_keys(
     for part in filter(None, path.split('.')): cls = dict(zip(cls.__struct_fields__, cls.__struct_defaults__))[part].__class__
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #9750d132
+# %% ../nbs/00_config.ipynb #6ac2805d
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -189,7 +189,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #2a8eb893
+# %% ../nbs/00_config.ipynb #047714f1
 def build_settings(
     data:dict, # nested values; what is absent keeps its default
     source:str='settings', # named in the error
@@ -199,7 +199,7 @@ def build_settings(
     try: return msgspec.convert(data, Settings)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {})) from None
 
-# %% ../nbs/00_config.ipynb #be5d40ed
+# %% ../nbs/00_config.ipynb #1c9c9ece
 def load_settings(
     path:str|Path|None=None, # a YAML file; None keeps the defaults
     overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None values are skipped

@@ -6,7 +6,7 @@
 __all__ = ['code_tokenizer', 'train_tokenizer', 'TokenBags', 'bag_texts', 'StaticTower', 'sqrt_idf', 'Encoder', 'StaticEncoder',
            'TokenLists', 'pool', 'TransformerEncoder', 'load_encoder', 'load_static', 'load_transformer']
 
-# %% ../nbs/05_encoder.ipynb #eb8261ff
+# %% ../nbs/05_encoder.ipynb #4f6c7de4
 import json
 from pathlib import Path
 from unicodedata import category
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .config import DaclError, EncoderSettings
 
-# %% ../nbs/05_encoder.ipynb #b342fffe
+# %% ../nbs/05_encoder.ipynb #d9d2da63
 def code_tokenizer(
     model:models.Model,
 )->Tokenizer:
@@ -31,7 +31,7 @@ def code_tokenizer(
     tok.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\W_]+'), 'removed')
     return tok
 
-# %% ../nbs/05_encoder.ipynb #55d60caf
+# %% ../nbs/05_encoder.ipynb #4f31f3d7
 def train_tokenizer(
     texts, # training texts only
     vocab_size:int, # pieces, special tokens included
@@ -44,7 +44,7 @@ def train_tokenizer(
     tok.train_from_iterator(texts, trainer)
     return code_tokenizer(models.WordPiece(tok.get_vocab(), unk_token='[UNK]'))
 
-# %% ../nbs/05_encoder.ipynb #a970626e
+# %% ../nbs/05_encoder.ipynb #c8f3162c
 class TokenBags:
     "Texts as bags of tokens: flat `ids` and `weights` (T,), cut at `offsets` (N + 1,); indexed by rows."
     def __init__(self, offsets:np.ndarray, ids:np.ndarray, weights:np.ndarray): self.offsets, self.ids, self.weights = offsets, ids, weights
@@ -66,7 +66,7 @@ class TokenBags:
         at, offsets = self.gather(rows)
         return TokenBags(offsets, self.ids[at], self.weights[at])
 
-# %% ../nbs/05_encoder.ipynb #a0b0b872
+# %% ../nbs/05_encoder.ipynb #15a7d8a0
 def bag_texts(
     tokenizer:Tokenizer,
     texts, # strings
@@ -82,7 +82,7 @@ def bag_texts(
     lengths = np.bincount(key // V, minlength=len(texts))
     return TokenBags(np.concatenate([[0], np.cumsum(lengths)]), key % V, (1 + np.log(count)).astype(np.float32))
 
-# %% ../nbs/05_encoder.ipynb #da4ded2b
+# %% ../nbs/05_encoder.ipynb #289973fc
 class StaticTower(nn.Module):
     "A weighted bag of token vectors."
     def __init__(self,
@@ -102,7 +102,7 @@ class StaticTower(nn.Module):
         w = self.dropout(weights * importance) # (T,)
         return F.normalize(F.embedding_bag(ids, self.vectors, offsets, mode='sum', per_sample_weights=w), dim=-1)
 
-# %% ../nbs/05_encoder.ipynb #fffd2233
+# %% ../nbs/05_encoder.ipynb #ac732adf
 def sqrt_idf(
     bags:TokenBags, # the passages of the training split
     vocab_size:int,
@@ -111,7 +111,7 @@ def sqrt_idf(
     df = np.bincount(bags.ids, minlength=vocab_size) # each token stands once in a bag
     return torch.from_numpy(np.sqrt(np.log((len(bags) + 1) / (df + 1))).astype(np.float32))
 
-# %% ../nbs/05_encoder.ipynb #cfc0a005
+# %% ../nbs/05_encoder.ipynb #1fcb2160
 class Encoder(nn.Module):
     "What training, embedding and search need of an encoder: `prepare`, `forward`, `save`."
     dim: int
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         self.train(was)
         return out
 
-# %% ../nbs/05_encoder.ipynb #2d60c58b
+# %% ../nbs/05_encoder.ipynb #8f09e001
 class StaticEncoder(Encoder):
     "Two static towers over one tokenizer."
     def __init__(self, tokenizer:Tokenizer, query:StaticTower, passage:StaticTower):
@@ -167,14 +167,14 @@ class StaticEncoder(Encoder):
         self.tokenizer.save(str(folder/'tokenizer.json'))
         (folder/'encoder.json').write_text(json.dumps({'kind': 'static', 'token_dropout': self.query.dropout.p}))
 
-# %% ../nbs/05_encoder.ipynb #13b8d653
+# %% ../nbs/05_encoder.ipynb #fad6964b
 class TokenLists:
     "Texts tokenised on demand, padded per batch."
     def __init__(self, tokenizer, texts, max_length:int): self.tokenizer, self.texts, self.max_length = tokenizer, list(texts), max_length
     def __len__(self): return len(self.texts)
     def __getitem__(self, rows): return self.tokenizer([self.texts[r] for r in rows], padding=True, truncation=True, max_length=self.max_length, return_tensors='pt')
 
-# %% ../nbs/05_encoder.ipynb #c4dba19b
+# %% ../nbs/05_encoder.ipynb #f5ba6c92
 def pool(
     hidden:Tensor, # (B, L, D)
     mask:Tensor, # (B, L), 1 for real tokens
@@ -185,7 +185,7 @@ def pool(
     m = mask.unsqueeze(-1).to(hidden.dtype) # (B, L, 1)
     return (hidden * m).sum(1) / m.sum(1).clamp(min=1)
 
-# %% ../nbs/05_encoder.ipynb #69c85175
+# %% ../nbs/05_encoder.ipynb #7ea41fb4
 class TransformerEncoder(Encoder):
     "One or two Hugging Face models with pooling and normalisation."
     def __init__(self,
@@ -222,7 +222,7 @@ class TransformerEncoder(Encoder):
         self.tokenizer.save_pretrained(folder)
         (folder/'encoder.json').write_text(json.dumps({'kind': 'transformer', 'towers': list(towers), 'pooling': self.pooling, 'max_length': self.max_length}))
 
-# %% ../nbs/05_encoder.ipynb #fef5ea71
+# %% ../nbs/05_encoder.ipynb #bdd0992c
 def load_encoder(
     folder:str|Path, # written by `save`
 )->Encoder:
