@@ -43,7 +43,7 @@ def test_same_seed_same_weights(world, recipe):
 
 def test_distance_weight_pulls_pairs_together(world):
     "The only difference between A and B is w; B's positives end nearer."
-    (a, ha, _), (b, hb, _) = trained(world, 'A'), trained(world, 'B', w=3.)
+    ha, hb = trained(world, 'A')[1], trained(world, 'B', w=3.)[1]
     assert hb.steps[-1]['distance'] < ha.steps[-1]['distance']
     assert [s['w'] for s in ha.steps] == [0] * len(ha.steps)
 
