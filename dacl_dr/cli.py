@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'print_summary', 'harvest_command', 'report_command',
-           'build_parser', 'main']
+           'preprocess_dpr_command', 'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command',
+           'bm25_negatives_command', 'at_least', 'build_parser', 'main']
 
-# %% ../nbs/24_cli.ipynb #c3d5db0c
+# %% ../nbs/24_cli.ipynb #34153282
 import argparse, os, re, sys
 from pathlib import Path
+
+import msgspec
 
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/24_cli.ipynb #c9e07628
+# %% ../nbs/24_cli.ipynb #ca51c034
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -39,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/24_cli.ipynb #8061f162
+# %% ../nbs/24_cli.ipynb #312159a7
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/24_cli.ipynb #18ed08b9
+# %% ../nbs/24_cli.ipynb #057b88cc
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -67,7 +70,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/24_cli.ipynb #48f6ba3b
+# %% ../nbs/24_cli.ipynb #5fd3bba7
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -85,7 +88,60 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #bda03cbb
+# %% ../nbs/24_cli.ipynb #91eb2d1b
+def preprocess_dpr_command(args)->int: # 1 if there are errors
+    "Check a data tree, print the report, name the files."
+    from dacl_dr.validation import errors, readable, validate
+    reports = validate(args.data_dir, args.output_path, args.cache_dir)
+    print(readable(reports))
+    print(f"\nreport: {os.path.join(args.output_path, 'report.txt')} and report.json")
+    return 1 if errors(reports) else 0
+
+def preprocess_nq_command(args)->int:
+    "Turn raw Natural Questions into DPR's formats."
+    from dacl_dr.rawnq import preprocess_nq
+    from dacl_dr.runs import read_manifest
+    folder = preprocess_nq(args.input_file, args.output_dir, args.dev_share, skip_bad=args.skip_bad)
+    for name, value in read_manifest(folder).items(): print(f'{name}: {value}')
+    return 0
+
+def download_command(args)->int:
+    "Fetch DPR's public files."
+    from dacl_dr.download import download
+    for name in args.names: download(name, args.data_dir, keep_gz=args.keep_gz)
+    return 0
+
+def bm25_settings(args):
+    "The settings of BM25 that the flags name."
+    from dacl_dr.bm25 import Analyzer, Bm25Settings
+    try: return msgspec.convert({'k1': args.k1, 'b': args.b, 'analyzer': {'identifiers': not args.whole_identifiers, 'stemmer': args.stemmer, 'stopwords': args.stopwords}}, Bm25Settings)
+    except msgspec.ValidationError as e: raise DaclError('--{1}: {0}'.format(*str(e).replace('`', '').split(' - at $.'))) from None
+
+def bm25_eval_command(args)->int:
+    "Evaluate BM25, print the metrics, name the files."
+    from dacl_dr.baseline import bm25_eval, metrics_table
+    path = bm25_eval(args.corpus_file, args.test_file, args.output_path, args.dataset_name, args.engine, bm25_settings(args), args.fields, args.k, args.cache_dir, args.skip_bad)
+    print(metrics_table(path))
+    print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}")
+    return 0
+
+def bm25_negatives_command(args)->int:
+    "Write a training file with BM25 hard negatives, print its counts."
+    from dacl_dr.baseline import bm25_negatives
+    counts = bm25_negatives(args.corpus_file, args.train_file, args.output_path, args.hard_negatives, args.depth, args.engine, bm25_settings(args), args.fields, args.cache_dir, args.skip_bad)
+    print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
+    return 0
+
+# %% ../nbs/24_cli.ipynb #f3cf23e8
+def at_least(
+    low:int,
+): # a type for argparse
+    "Whole numbers from `low`."
+    def whole(text):
+        if (n := int(text)) < low: raise argparse.ArgumentTypeError(f'{n} is too small, give {low} or more')
+        return n
+    return whole
+
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -98,6 +154,18 @@ def build_parser()->Parser:
     def data_flags(p):
         p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
         p.add_argument('--config', metavar='FILE', help='YAML with any of the settings; flags go over it')
+    def cache_flag(p): p.add_argument('--cache_dir', help='where converted data and indexes are kept (default: DACL_CACHE in the environment, or ~/.cache/dacl-dr)')
+    def bm25_flags(p):
+        p.add_argument('--corpus_file', required=True, help='passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder')
+        p.add_argument('--engine', default='auto', help='rank_bm25 (the reference), bm25s (large corpora) or auto (default: %(default)s)')
+        p.add_argument('--k1', type=float, default=1.5, help='how slowly repeated words stop counting (default: %(default)s)')
+        p.add_argument('--b', type=float, default=.75, help='how much long passages are discounted, 0 to 1 (default: %(default)s)')
+        p.add_argument('--fields', default='title+text', help='what is indexed: title+text or text (default: %(default)s)')
+        p.add_argument('--stemmer', default='', metavar='LANGUAGE', help='stem words, for example english (default: no stemming)')
+        p.add_argument('--stopwords', default='', metavar='CODE', help='leave out stop words, for example en (default: keep all)')
+        p.add_argument('--whole_identifiers', action='store_true', help="don't split snake_case and camelCase")
+        p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
+        cache_flag(p)
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
     data_flags(p)
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
@@ -109,11 +177,36 @@ def build_parser()->Parser:
     p = command('harvest', harvest_command, 'Harvest the offline code-search corpus from the installed packages.')
     data_flags(p)
     p.add_argument('--packages', nargs='+', metavar='NAME', help='installed distributions to read (default: a fixed list)')
+    p = command('download', download_command, "Fetch DPR's public files into the data folder: resumes, checks sizes and checksums.")
+    p.add_argument('names', nargs='+', choices=['nq', 'trivia', 'wikipedia'], metavar='NAME', help='nq, trivia or wikipedia (the 21 million passages: 4.7 GB to fetch, 12.8 GB on disk)')
+    p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
+    p.add_argument('--keep_gz', action='store_true', help='keep the compressed files too')
+    p = command('preprocess-dpr', preprocess_dpr_command, 'Check every data set of the data folder and report what is in it and what is wrong; exit code 1 if there are errors.')
+    p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
+    p.add_argument('--output_path', default='results/preprocess_dpr', help='folder for report.txt and report.json (default: %(default)s)')
+    cache_flag(p)
+    p = command('preprocess-nq', preprocess_nq_command, "Turn raw Natural Questions (simplified-nq-train.jsonl.gz) into DPR's formats.")
+    p.add_argument('--input_file', required=True, help='simplified-nq-train.jsonl or .jsonl.gz')
+    p.add_argument('--output_dir', default='data_set/NQ-raw', help='folder for psgs.tsv, nq-train.json and nq-dev.json (default: %(default)s)')
+    p.add_argument('--dev_share', type=float, default=.1, help='share of the articles whose questions go to nq-dev.json (default: %(default)s)')
+    p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed lines (default: %(default)s)')
+    p = command('bm25-eval', bm25_eval_command, 'Evaluate BM25 on a question set: metrics as JSON and a TREC run.')
+    p.add_argument('--test_file', required=True, help="DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder")
+    p.add_argument('--output_path', default='results/bm25', help='folder for DATASET_NAME/*.metrics.json and *.run.trec (default: %(default)s)')
+    p.add_argument('--dataset_name', required=True, help='names the results')
+    p.add_argument('--k', type=at_least(1), default=100, help='passages retrieved per question (default: %(default)s)')
+    bm25_flags(p)
+    p = command('bm25-negatives', bm25_negatives_command, 'Give hard negatives from BM25 to the questions of a training file that have none.')
+    p.add_argument('--train_file', required=True, help="DPR's .json, .gz too")
+    p.add_argument('--output_path', required=True, help='the .json file to write')
+    p.add_argument('--hard_negatives', type=int, default=7, metavar='N', help='per question (default: %(default)s)')
+    p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
+    bm25_flags(p)
     p = command('report', report_command, 'Write the report of a finished quickstart again.')
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
     return parser
 
-# %% ../nbs/24_cli.ipynb #72209b17
+# %% ../nbs/24_cli.ipynb #77e186f3
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted
@@ -124,5 +217,5 @@ def main(
     except DaclError as e: print(f'dacl: {e}', file=sys.stderr); return 2
     except KeyboardInterrupt: print('dacl: interrupted; the same command goes on from the last finished step', file=sys.stderr); return 130
     except OSError as e:
-        if e.errno not in (28, 122, 30, 13): raise # no space, quota, read-only, not allowed
+        if e.errno not in (28, 122, 27, 30, 13): raise # no space, quota, file too large, read-only, not allowed
         print(f'dacl: {e.filename or "output"}: {e.strerror}; make room or choose another folder', file=sys.stderr); return 2
