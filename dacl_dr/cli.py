@@ -7,7 +7,7 @@ __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'prin
            'preprocess_dpr_command', 'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command',
            'bm25_negatives_command', 'at_least', 'build_parser', 'main']
 
-# %% ../nbs/24_cli.ipynb #34153282
+# %% ../nbs/24_cli.ipynb #156af409
 import argparse, os, re, sys
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/24_cli.ipynb #ca51c034
+# %% ../nbs/24_cli.ipynb #8e49759f
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -42,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/24_cli.ipynb #312159a7
+# %% ../nbs/24_cli.ipynb #c5bd1c61
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/24_cli.ipynb #057b88cc
+# %% ../nbs/24_cli.ipynb #373ffc90
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -70,7 +70,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/24_cli.ipynb #5fd3bba7
+# %% ../nbs/24_cli.ipynb #a7e7af6e
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -88,7 +88,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #91eb2d1b
+# %% ../nbs/24_cli.ipynb #124bca9c
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -102,7 +102,7 @@ def preprocess_nq_command(args)->int:
     from dacl_dr.rawnq import preprocess_nq
     from dacl_dr.runs import read_manifest
     folder = preprocess_nq(args.input_file, args.output_dir, args.dev_share, skip_bad=args.skip_bad)
-    for name, value in read_manifest(folder).items(): print(f'{name}: {value}')
+    for name, value in read_manifest(folder)['facts'].items(): print(f'{name}: {value}')
     return 0
 
 def download_command(args)->int:
@@ -114,7 +114,7 @@ def download_command(args)->int:
 def bm25_settings(args):
     "The settings of BM25 that the flags name."
     from dacl_dr.bm25 import Analyzer, Bm25Settings
-    try: return msgspec.convert({'k1': args.k1, 'b': args.b, 'analyzer': {'identifiers': not args.whole_identifiers, 'stemmer': args.stemmer, 'stopwords': args.stopwords}}, Bm25Settings)
+    try: return msgspec.convert({'k1': args.k1, 'b': args.b, 'analyzer': {'identifiers': not args.whole_identifiers, **{f: '' if getattr(args, f) == 'none' else getattr(args, f) for f in ('stemmer', 'stopwords')}}}, Bm25Settings)
     except msgspec.ValidationError as e: raise DaclError('--{1}: {0}'.format(*str(e).replace('`', '').split(' - at $.'))) from None
 
 def bm25_eval_command(args)->int:
@@ -132,7 +132,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #f3cf23e8
+# %% ../nbs/24_cli.ipynb #e8a461ba
 def at_least(
     low:int,
 ): # a type for argparse
@@ -161,8 +161,8 @@ def build_parser()->Parser:
         p.add_argument('--k1', type=float, default=1.5, help='how slowly repeated words stop counting (default: %(default)s)')
         p.add_argument('--b', type=float, default=.75, help='how much long passages are discounted, 0 to 1 (default: %(default)s)')
         p.add_argument('--fields', default='title+text', help='what is indexed: title+text or text (default: %(default)s)')
-        p.add_argument('--stemmer', default='', metavar='LANGUAGE', help='stem words, for example english (default: no stemming)')
-        p.add_argument('--stopwords', default='', metavar='CODE', help='leave out stop words, for example en (default: keep all)')
+        p.add_argument('--stemmer', default='none', metavar='LANGUAGE', help='stem words, for example english (default: %(default)s)')
+        p.add_argument('--stopwords', default='en', metavar='CODE', help='leave out the stop words of a language, or none (default: %(default)s)')
         p.add_argument('--whole_identifiers', action='store_true', help="don't split snake_case and camelCase")
         p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
         cache_flag(p)
@@ -206,7 +206,7 @@ def build_parser()->Parser:
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
     return parser
 
-# %% ../nbs/24_cli.ipynb #77e186f3
+# %% ../nbs/24_cli.ipynb #a497561c
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted
