@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ENGLISH', 'KS', 'indexed_texts', 'searchable', 'query_ids', 'bm25_run', 'run_rows', 'half_width', 'judge',
-           'bm25_eval', 'facts', 'metrics_table', 'negatives_of', 'with_negatives', 'bm25_negatives', 'with_texts']
+           'bm25_eval', 'missing_positives', 'facts', 'metrics_table', 'negatives_of', 'with_negatives',
+           'bm25_negatives', 'with_texts']
 
-# %% ../nbs/12_baseline.ipynb #4bd0b517
+# %% ../nbs/12_baseline.ipynb #b1c3e569
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from .metrics import answer_accuracy, make_run, qrels_metrics, write_run
 from .runs import make_folder, stamp, write_json
 from .store import Passages, Questions, cache_home, locked, open_passages, open_questions
 
-# %% ../nbs/12_baseline.ipynb #01210ed7
+# %% ../nbs/12_baseline.ipynb #871ad4eb
 FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
 ENGLISH = Bm25Settings(analyzer=Analyzer(stopwords='en')) # the baseline's: without stop words, unstemmed
 
@@ -53,7 +54,7 @@ def searchable(
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)
 
-# %% ../nbs/12_baseline.ipynb #ef22f9be
+# %% ../nbs/12_baseline.ipynb #0baff53e
 KS = (1, 5, 10, 20, 50, 100)
 
 def query_ids(
@@ -85,7 +86,7 @@ def run_rows(
     for r, docs in zip(rows, run.values()): r[:len(docs)] = passages.rows(list(docs))
     return rows
 
-# %% ../nbs/12_baseline.ipynb #d7b1e2ff
+# %% ../nbs/12_baseline.ipynb #b6fbeeaa
 def half_width(
     values, # one per question
 )->float:
@@ -111,7 +112,7 @@ def judge(
         values |= answer_accuracy(hits, ks)
     return {'metrics': {n: float(np.mean(v)) for n, v in values.items()}, 'half_width': {n: half_width(v) for n, v in values.items()}, 'questions': {n: len(v) for n, v in values.items()}}
 
-# %% ../nbs/12_baseline.ipynb #4a40272d
+# %% ../nbs/12_baseline.ipynb #6c12f2ae
 def bm25_eval(
     corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
@@ -129,6 +130,7 @@ def bm25_eval(
     if re.search(r'[\s/\\]|^\.*$', dataset_name): raise DaclError(f"dataset_name '{dataset_name}' names a folder and the run; use letters, digits and hyphens")
     passages, questions = (f(p, cache_dir, skip_bad, show_progress) for f, p in ((open_passages, corpus_file), (open_questions, test_file)))
     if not any(questions.column('answers')) and not any(questions.column('positive_ctxs')): raise DaclError(f'{test_file}: has neither answers nor positives, so nothing can be evaluated; add {Path(test_file).stem}-gold.json or answers')
+    missing = missing_positives(passages, questions, test_file)
     index = searchable(passages, engine, settings, fields, cache_dir)
     start = time.perf_counter()
     run = bm25_run(index, passages, questions, k, show_progress)
@@ -137,7 +139,18 @@ def bm25_eval(
     judged = judge(run, passages, questions, tuple(x for x in KS if x <= k), Path(test_file).parent.name == 'qrels', show_progress)
     write_run(f'{name}.run.trec', run, f'bm25-{dataset_name}')
     return write_json(f'{name}.metrics.json', {'dataset_name': dataset_name, 'corpus': facts(corpus_file, passages), 'test': facts(test_file, questions),
-        'engine': bm25_engine(engine, len(passages)), 'settings': settings, 'fields': fields, 'k': k, 'search_s': round(seconds, 2), **judged})
+        'engine': bm25_engine(engine, len(passages)), 'settings': settings, 'fields': fields, 'k': k, 'search_s': round(seconds, 2), 'positives_not_in_corpus': missing, **judged})
+
+def missing_positives(
+    passages:Passages,
+    questions:Questions,
+    test_file, # named in the error
+)->int:
+    "How many positives are not in the corpus; they count as not found. Raises `DaclError` if that is all of them."
+    ids = [c['passage_id'] for ctxs in questions.column('positive_ctxs') for c in ctxs if c['passage_id']]
+    missing = int((passages.rows(ids) < 0).sum())
+    if ids and missing == len(ids): raise DaclError(f"{test_file}: none of its {missing:,} positives, such as '{ids[0]}', is in the corpus; are both of one data set and one version?")
+    return missing
 
 def facts(
     path:str|Path,
@@ -157,9 +170,10 @@ def metrics_table(
     of = {f: next(m['questions'][n] for n in metrics if n.startswith(f'{f}@')) for f in families}
     return '\n'.join([f"BM25 ({m['engine']}, k1={m['settings']['k1']}, b={m['settings']['b']}, {m['fields']}) on {m['dataset_name']}, {m['test']['file']}: {m['test']['rows']:,} questions, {m['corpus']['rows']:,} passages",
         ' ' * 16 + ''.join(f'{f"@{k}":>8}' for k in ks), *(f'{f:<16}' + ''.join(cell(f'{f}@{k}') for k in ks) + f'   of {of[f]:,} questions' for f in families),
-        f"half widths of the 95% intervals over questions: {max(m['half_width'].values()):.4f} at most"])
+        f"half widths of the 95% intervals over questions: {max((w for w in m['half_width'].values() if w is not None), default=0):.4f} at most",
+        *([f"{m['positives_not_in_corpus']:,} positives are not in the corpus and count as not found"] if m['positives_not_in_corpus'] else [])])
 
-# %% ../nbs/12_baseline.ipynb #0d363b9d
+# %% ../nbs/12_baseline.ipynb #a066f337
 def negatives_of(
     question, # `Question`
     rows:np.ndarray, # (K,) retrieved passages, best first, -1 for none
@@ -212,6 +226,7 @@ def bm25_negatives(
     if not 1 <= n <= depth: raise DaclError(f'hard_negatives {n} must be at least 1 and at most depth {depth}')
     if Path(output_path).is_dir() or Path(output_path).suffix != '.json': raise DaclError(f'{output_path}: give the name of the .json file to write')
     passages, questions = (f(p, cache_dir, skip_bad, show_progress) for f, p in ((open_passages, corpus_file), (open_questions, train_file)))
+    missing_positives(passages, questions, train_file)
     index, counts = searchable(passages, engine, settings, fields, cache_dir), {'questions': 0, 'negatives': 0, 'short of negatives': 0}
     def counted():
         for q in with_negatives(questions, passages, index, n, depth, show_progress):

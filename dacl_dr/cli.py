@@ -7,7 +7,7 @@ __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'prin
            'preprocess_dpr_command', 'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command',
            'bm25_negatives_command', 'at_least', 'build_parser', 'main']
 
-# %% ../nbs/24_cli.ipynb #156af409
+# %% ../nbs/24_cli.ipynb #5d79c062
 import argparse, os, re, sys
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/24_cli.ipynb #8e49759f
+# %% ../nbs/24_cli.ipynb #ed4e85fb
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -42,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/24_cli.ipynb #c5bd1c61
+# %% ../nbs/24_cli.ipynb #41f45fcd
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/24_cli.ipynb #373ffc90
+# %% ../nbs/24_cli.ipynb #532b2dbf
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -70,7 +70,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/24_cli.ipynb #a7e7af6e
+# %% ../nbs/24_cli.ipynb #8a7a1527
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -88,7 +88,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #124bca9c
+# %% ../nbs/24_cli.ipynb #1b464e04
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -113,7 +113,7 @@ def download_command(args)->int:
 
 def bm25_settings(args):
     "The settings of BM25 that the flags name."
-    from dacl_dr.bm25 import Analyzer, Bm25Settings
+    from dacl_dr.bm25 import Bm25Settings
     try: return msgspec.convert({'k1': args.k1, 'b': args.b, 'analyzer': {'identifiers': not args.whole_identifiers, **{f: '' if getattr(args, f) == 'none' else getattr(args, f) for f in ('stemmer', 'stopwords')}}}, Bm25Settings)
     except msgspec.ValidationError as e: raise DaclError('--{1}: {0}'.format(*str(e).replace('`', '').split(' - at $.'))) from None
 
@@ -132,7 +132,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #e8a461ba
+# %% ../nbs/24_cli.ipynb #be20433e
 def at_least(
     low:int,
 ): # a type for argparse
@@ -206,7 +206,7 @@ def build_parser()->Parser:
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
     return parser
 
-# %% ../nbs/24_cli.ipynb #a497561c
+# %% ../nbs/24_cli.ipynb #245ff04d
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

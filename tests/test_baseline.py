@@ -7,7 +7,8 @@ import pytest
 import pytrec_eval
 
 from dacl_dr.answers import has_answer
-from dacl_dr.baseline import bm25_eval, bm25_negatives, bm25_run, searchable
+from dacl_dr.baseline import ENGLISH, bm25_eval, bm25_negatives, searchable
+from dacl_dr.bm25 import Bm25Settings
 from dacl_dr.cli import main
 from dacl_dr.config import DaclError
 from dacl_dr.data import Context, Passage, Question, read_questions, write_passages, write_questions
@@ -73,6 +74,9 @@ def test_refusals(toy, tmp_path):
     for kw, said in (({'engine': 'bm25'}, "unknown BM25 engine 'bm25'"), ({'fields': 'titles'}, "unknown fields 'titles'"), ({'dataset_name': 'a/b'}, "dataset_name 'a/b'")):
         with pytest.raises(DaclError, match=said): bm25_eval(corpus, toy/'toy-dev.json', tmp_path/'out', **{'dataset_name': 'toy', **kw}, **cache)
     with pytest.raises(DaclError, match='neither answers nor positives'): bm25_eval(corpus, write_questions(tmp_path/'none.json', [Question('q', ())]), tmp_path/'out', 'toy', **cache)
+    ask = [Question('okapi', (Context(passage_id=i),)) for i in ('d1', 'nowhere')]
+    with pytest.raises(DaclError, match="none of its 1 positives, such as 'nowhere', is in the corpus"): bm25_eval(corpus, write_questions(tmp_path/'none.json', ask[1:]), tmp_path/'out', 'toy', **cache)
+    assert json.loads(bm25_eval(corpus, write_questions(tmp_path/'half.json', ask), tmp_path/'half', 'toy', **cache).read_text())['positives_not_in_corpus'] == 1
     with pytest.raises(DaclError, match='is a directory; name the passage file'): bm25_eval(toy, toy/'toy-dev.json', tmp_path/'out', 'toy', **cache)
     with pytest.raises(DaclError, match='give the name of the .json file'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path, **cache)
     with pytest.raises(DaclError, match='at most depth 5'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path/'o.json', depth=5, **cache)
@@ -110,9 +114,10 @@ def test_real_data_has_no_errors(tmp_path):
 def test_engines_agree_on_real_text(tmp_path):
     passages, questions = open_passages(REAL/'squad'/'psgs.tsv', tmp_path, show_progress=False), open_questions(REAL/'squad'/'squad-test.csv', tmp_path, show_progress=False)
     asked = questions.column('question', range(0, 1371, 7))
-    (rows, scores), (rows2, scores2) = (searchable(passages, e, cache_dir=tmp_path).search(asked, 100, show_progress=False) for e in ('rank_bm25', 'bm25s'))
-    assert np.abs(scores - scores2).max() < 1e-4
-    assert (rows == rows2).mean() > .999 # what differs are scores equal to float precision
+    for settings, fields in ((ENGLISH, 'title+text'), (Bm25Settings(.9, .4), 'text')):
+        (rows, scores), (rows2, scores2) = (searchable(passages, e, settings, fields, tmp_path).search(asked, 100, show_progress=False) for e in ('rank_bm25', 'bm25s'))
+        assert np.abs(scores - scores2).max() < 1e-4
+        assert (rows == rows2).mean() > .999 # what differs are scores equal to float precision
     bm25_eval(REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', tmp_path/'out', 'squad', engine='bm25s', cache_dir=tmp_path, show_progress=False)
     metrics = json.loads((tmp_path/'out'/'squad'/'squad-test.metrics.json').read_text())['metrics']
     assert metrics['recall@1'] == pytest.approx(.808, abs=.003) and metrics['answer accuracy@20'] == pytest.approx(.985, abs=.003)

@@ -1,6 +1,5 @@
 "Readers and writers of every format: what is written is read again, and each kind of bad input is one line that names file, place and remedy."
-import gzip, itertools, json, os, random, re
-from pathlib import Path
+import gzip, json, os, random
 
 import pytest
 from hypothesis import given, settings, strategies as st

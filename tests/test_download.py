@@ -1,7 +1,6 @@
 "Downloads from a server that misbehaves in every way we could think of."
 import gzip, hashlib, os, re, socket, subprocess, sys, threading, time
 from collections import namedtuple
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 

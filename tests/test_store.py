@@ -1,5 +1,5 @@
 "The memory-mapped store: converted once, made again when the source changes, never half there."
-import errno, os, resource, signal, subprocess, sys, time
+import errno, os, resource, signal, subprocess, sys
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
