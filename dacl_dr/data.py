@@ -9,7 +9,7 @@ __all__ = ['HEADER', 'Passage', 'Context', 'Question', 'Source', 'unreadable', '
            'gold_file', 'read_gold', 'stream_tsv_questions', 'BeirText', 'beir_rows', 'read_qrels',
            'stream_beir_questions', 'beir_file', 'positive_rows']
 
-# %% ../nbs/02_data.ipynb #b0427b37
+# %% ../nbs/02_data.ipynb #a8730e8c
 import ast, codecs, csv, gzip, io, json, os, re, zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .config import DaclError
 from .runs import atomic_file
 
-# %% ../nbs/02_data.ipynb #59568b75
+# %% ../nbs/02_data.ipynb #3914c1d1
 class Passage(msgspec.Struct, frozen=True):
     "One retrievable text."
     id: str # unique in its corpus
@@ -43,7 +43,7 @@ class Question(msgspec.Struct, frozen=True):
     hard_negative_ctxs: tuple[Context, ...] = ()
     id: str = '' # where the format has one
 
-# %% ../nbs/02_data.ipynb #f7963856
+# %% ../nbs/02_data.ipynb #eae00a25
 class Source(io.RawIOBase):
     "A raw file that counts, and if asked hashes, the bytes read from it."
     def __init__(self, path, digest, bar):
@@ -63,7 +63,7 @@ def unreadable(path, e:OSError)->DaclError:
     "The line for a file that can't be read."
     return DaclError(f'{path}: cannot be read ({e.strerror or e}); check its name and permissions')
 
-# %% ../nbs/02_data.ipynb #0ba63d5c
+# %% ../nbs/02_data.ipynb #8d5b7b6e
 @contextmanager
 def open_data(
     path:str|Path, # unzipped as it is read if its name ends in .gz
@@ -84,7 +84,7 @@ def open_data(
             yield f
     except (EOFError, zlib.error, gzip.BadGzipFile) as e: raise DaclError(f'{path}: the gzip data is cut short or damaged ({e}); download or copy it again') from None
 
-# %% ../nbs/02_data.ipynb #cd8ef17a
+# %% ../nbs/02_data.ipynb #62686bde
 class BadRecords:
     "The bad records of one file: each is counted, a hundred are noted, and the first beyond `allowed` raises."
     def __init__(self,
@@ -102,7 +102,7 @@ class BadRecords:
         more = f'; this is bad record {self.count} and --skip_bad allows {self.allowed}' if self.allowed else ', or pass over it with --skip_bad 1'
         raise DaclError(message + more) from None
 
-# %% ../nbs/02_data.ipynb #954e5d7b
+# %% ../nbs/02_data.ipynb #56b5c019
 class Rows:
     "The rows of a TSV with their line numbers."
     def __init__(self,
@@ -129,14 +129,14 @@ class Rows:
             self.line, self.taken, self.broken = self.line + len(self.taken) if self.line else 1, [], 0
             try: row = next(rows, None)
             except csv.Error as e:
-                self.give_up(f"its quotes don't balance ({e}); double the quotes inside a quoted field")
+                self.give_up(f"cannot be parsed ({e}); check that quotes balance and that those inside a quoted field are doubled")
                 rows = csv.reader(self.feed(), delimiter='\t', strict=True)
                 continue
             if row is None: return
             if self.broken: self.bad(f'line {self.line + self.broken - 1}', 'is not UTF-8; convert the file to UTF-8')
             elif row: yield self.line, row
 
-# %% ../nbs/02_data.ipynb #5dcc44fe
+# %% ../nbs/02_data.ipynb #6a2d0ed9
 HEADER = ['id', 'text', 'title']
 
 def passage_rows(
@@ -154,7 +154,7 @@ def passage_rows(
             elif not row[0]: bad(f'line {line}', 'the passage id is empty; give it one')
             else: yield line, *row
 
-# %% ../nbs/02_data.ipynb #3c6a5379
+# %% ../nbs/02_data.ipynb #3d8d2d06
 def write_passages(
     path:str|Path,
     passages, # of `Passage`
@@ -166,7 +166,7 @@ def write_passages(
         out.writerows((p.id, p.text, p.title) for p in passages)
     return Path(path)
 
-# %% ../nbs/02_data.ipynb #d01db1cd
+# %% ../nbs/02_data.ipynb #b96fa5a9
 def read_passages(
     path:str|Path, # TSV with header id, text, title
 )->list[Passage]:
@@ -177,7 +177,7 @@ def read_passages(
         seen.add(row[0]); passages.append(Passage(*row))
     return passages
 
-# %% ../nbs/02_data.ipynb #1dec5432
+# %% ../nbs/02_data.ipynb #2dc8963e
 class JsonArray:
     "A window that slides over the text of a JSON array."
     chunk, largest = 1 << 22, 1 << 26 # bytes read at once; characters in one record
@@ -202,6 +202,7 @@ class JsonArray:
         "The JSON value here and its text. Raises `json.JSONDecodeError`."
         while True:
             try: value, end = json.JSONDecoder().raw_decode(self.text, self.at)
+            except RecursionError: raise json.JSONDecodeError('nested too deeply', self.text, self.at) from None
             except json.JSONDecodeError as e:
                 unfinished = e.msg.startswith('Unterminated') or e.pos > len(self.text) - 12
                 if unfinished and len(self.text) - self.at < self.largest and self.more(): continue
@@ -217,7 +218,7 @@ class JsonArray:
         self.move(m.start())
         return True
 
-# %% ../nbs/02_data.ipynb #b81e496f
+# %% ../nbs/02_data.ipynb #e065f031
 def json_records(
     path:str|Path, # may be .gz
     bad:BadRecords|None=None,
@@ -250,7 +251,7 @@ def json_records(
         else: array.move(array.at + 1)
         if array.peek(): raise DaclError(f'{path} line {array.line}: text after the end of the array; is this two files in one?')
 
-# %% ../nbs/02_data.ipynb #f8af0213
+# %% ../nbs/02_data.ipynb #f46ad967
 class RawContext(msgspec.Struct):
     "A passage of a question as the files have it."
     text: str = ''
@@ -277,7 +278,7 @@ def to_context(
     if id is None and not raw.text: raise ValueError('one of its passages has neither text nor passage_id')
     return Context(raw.title or '', raw.text, '' if id is None else str(id), float(raw.score or 0))
 
-# %% ../nbs/02_data.ipynb #94f912b1
+# %% ../nbs/02_data.ipynb #24ac0a73
 def to_question(
     record:dict, # of a biencoder JSON
     text:str, # it was parsed from
@@ -303,7 +304,7 @@ def stream_questions(
         except ValueError as e: bad(place, f"{e}; expected DPR's biencoder JSON".replace('`', '').replace('Object missing', 'is missing')); continue
         yield question
 
-# %% ../nbs/02_data.ipynb #a96b4585
+# %% ../nbs/02_data.ipynb #eee0f482
 def question_json(
     q:Question,
 )->bytes: # on one line
@@ -328,7 +329,7 @@ def read_questions(
     "A small biencoder JSON as a list. Raises `DaclError` naming file, record, line and field."
     return list(stream_questions(path))
 
-# %% ../nbs/02_data.ipynb #a2cf6546
+# %% ../nbs/02_data.ipynb #a0d4a99d
 def literal_answers(
     text:str, # such as "['1968', '1969']"
 )->tuple[str, ...]:
@@ -338,7 +339,7 @@ def literal_answers(
     if not isinstance(answers, (list, tuple)) or not all(isinstance(a, str) for a in answers): raise ValueError(f"answers are not a list of strings: {text[:60]}; write them as ['first', 'second']")
     return tuple(answers)
 
-# %% ../nbs/02_data.ipynb #d5f2cb15
+# %% ../nbs/02_data.ipynb #4faffc75
 def gold_file(
     path:str|Path, # squad-test.csv
 )->Path: # squad-test-gold.json, which may not exist
@@ -373,7 +374,7 @@ def stream_tsv_questions(
             same = gold[n:n+1] if n < len(gold) and gold[n][0] == row[0] else by_text.get(row[0], ()) # the same question may be asked of two passages
             yield Question(row[0], tuple(Context(passage_id=i) for _, i in same), answers)
 
-# %% ../nbs/02_data.ipynb #6ddf2f53
+# %% ../nbs/02_data.ipynb #c9cf7002
 class BeirText(msgspec.Struct):
     "One line of corpus.jsonl or queries.jsonl."
     id: str|int = msgspec.field(name='_id')
@@ -395,7 +396,7 @@ def beir_rows(
             if r.id == '': bad(f'line {n}', 'the _id is empty; give it one')
             else: yield n, str(r.id), r.text, r.title or ''
 
-# %% ../nbs/02_data.ipynb #6f0197ec
+# %% ../nbs/02_data.ipynb #35426996
 def read_qrels(
     path:str|Path, # header query-id, corpus-id, score; may be .gz
     bad:BadRecords|None=None,
@@ -430,7 +431,7 @@ def beir_file(
     path = Path(qrels).parent.parent/name
     return path.with_name(name + '.gz') if not path.exists() and path.with_name(name + '.gz').exists() else path
 
-# %% ../nbs/02_data.ipynb #3dd416f4
+# %% ../nbs/02_data.ipynb #3bcf4037
 def positive_rows(
     questions, # of `Question`
     passages, # of `Passage`

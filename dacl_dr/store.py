@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'FULL', 'PASSAGES', 'CONTEXTS', 'QUESTIONS', 'passage_files', 'question_files', 'SourceState', 'state_of',
-           'content_hash', 'same_content', 'Conversion', 'cache_home', 'read_conversion', 'conversion_of', 'check_room',
-           'locked', 'convert', 'converted', 'in_batches', 'write_arrow', 'list_array', 'context_array',
+           'content_hash', 'same_content', 'Conversion', 'cache_home', 'read_conversion', 'file_sizes', 'conversion_of',
+           'check_room', 'locked', 'convert', 'converted', 'in_batches', 'write_arrow', 'list_array', 'context_array',
            'question_batch', 'Table', 'finish', 'id_hash', 'Passages', 'index_ids', 'convert_passages', 'filter_rows',
            'open_passages', 'Questions', 'question_size', 'convert_questions', 'open_questions']
 
-# %% ../nbs/03_store.ipynb #fb0ce1c4
+# %% ../nbs/03_store.ipynb #5bcbe701
 import errno, hashlib, os, re, shutil, sys
 from array import array
 from bisect import bisect_right
@@ -28,7 +28,7 @@ from .config import DaclError
 from .data import BadRecords, Passage, Question, beir_file, beir_rows, gold_file, passage_rows, stream_beir_questions, stream_questions, stream_tsv_questions
 from .runs import atomic_folder, make_folder, stamp, write_json
 
-# %% ../nbs/03_store.ipynb #5f85d606
+# %% ../nbs/03_store.ipynb #f2ca9b26
 def passage_files(
     path:str|Path, # passage TSV, corpus.jsonl, or a BEIR folder
 ): # (reader, files)
@@ -49,7 +49,7 @@ def question_files(
     if re.search(r'\.(csv|tsv)(\.gz)?$', path.name): return stream_tsv_questions, [path] + [g for g in [gold_file(path)] if g.exists()]
     raise DaclError(f"{path}: is no question file; give DPR's .json or .csv (.gz too), or FOLDER/qrels/SPLIT.tsv of a BEIR folder")
 
-# %% ../nbs/03_store.ipynb #722dc1f9
+# %% ../nbs/03_store.ipynb #e890d082
 class SourceState(msgspec.Struct, frozen=True):
     "What a source file was when it was converted."
     size: int # bytes
@@ -90,7 +90,7 @@ def same_content(
     if (now.size, now.sample) != (then.size, then.sample): return False
     return now.mtime_ns == then.mtime_ns or content_hash(path, show_progress) == then.sha256
 
-# %% ../nbs/03_store.ipynb #2bb2eca2
+# %% ../nbs/03_store.ipynb #883a671e
 FORMAT = 1 # of the files below; another number converts everything again
 
 class Conversion(msgspec.Struct, frozen=True):
@@ -99,6 +99,7 @@ class Conversion(msgspec.Struct, frozen=True):
     rows: int
     skipped: int # bad records passed over
     bad: tuple[str, ...] # the first hundred of them
+    files: dict[str, int] # what was written, in bytes
     format: int = FORMAT
 
 def cache_home(
@@ -113,7 +114,13 @@ def read_conversion(
     "What a converted folder says of itself."
     try: c = msgspec.json.decode((folder/'manifest.json').read_bytes(), type=Conversion)
     except (OSError, ValueError): return None
-    return c if c.format == FORMAT and (folder/'data.arrow').is_file() else None
+    return c if c.format == FORMAT and c.files == file_sizes(folder) else None
+
+def file_sizes(
+    folder:Path,
+)->dict[str, int]: # name → bytes, without the manifest
+    "What stands in a folder."
+    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != 'manifest.json'}
 
 def conversion_of(
     folder:Path, # of the cache
@@ -127,7 +134,7 @@ def conversion_of(
     if now != done.sources: write_json(folder/'manifest.json', done := msgspec.structs.replace(done, sources=now))
     return done
 
-# %% ../nbs/03_store.ipynb #f405c1d2
+# %% ../nbs/03_store.ipynb #21c4dd14
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def check_room(
@@ -165,7 +172,7 @@ def convert(
             rows = make(tmp, bad, digest)
             states = [state_of(f, content_hash(f) if i else digest.hexdigest()) for i, f in enumerate(files)]
             if any((a.size, a.mtime_ns) != (b.size, b.mtime_ns) for a, b in zip(states, before)): raise DaclError(f'{files[0]}: changed while it was read; wait until it is complete and start again')
-            write_json(tmp/'manifest.json', done := Conversion(tuple(states), rows, bad.count, tuple(bad.found)))
+            write_json(tmp/'manifest.json', done := Conversion(tuple(states), rows, bad.count, tuple(bad.found), file_sizes(tmp)))
     except OSError as e:
         if e.errno not in FULL: raise
         raise DaclError(f'{folder.parent}: the disk is full ({os.strerror(e.errno)}), {files[0]} was not converted; make room or choose another disk with --cache_dir') from None
@@ -188,7 +195,7 @@ def converted(
     if done.skipped > skip_bad: raise DaclError(f'{done.bad[0]}; {done.skipped} bad records were passed over before, accept them again with --skip_bad {done.skipped}')
     return folder
 
-# %% ../nbs/03_store.ipynb #c0cf4b1f
+# %% ../nbs/03_store.ipynb #0406edc1
 PASSAGES = pa.schema([(c, pa.string()) for c in ('id', 'text', 'title')])
 CONTEXTS = pa.struct([('title', pa.string()), ('text', pa.string()), ('passage_id', pa.string()), ('score', pa.float64())])
 QUESTIONS = pa.schema([('id', pa.string()), ('question', pa.string()), ('answers', pa.list_(pa.string())),
@@ -218,7 +225,7 @@ def write_arrow(
         for b in batches: out.write_batch(b); rows += b.num_rows
     return rows
 
-# %% ../nbs/03_store.ipynb #2982d260
+# %% ../nbs/03_store.ipynb #58a1c5a4
 def list_array(
     lists, # of tuples
     values, # function: all their items to one array
@@ -241,7 +248,7 @@ def question_batch(
     return pa.record_batch([strings(column('id')), strings(column('question')), list_array(column('answers'), strings),
                             *(list_array(column(c), context_array) for c in QUESTIONS.names[3:])], schema=QUESTIONS)
 
-# %% ../nbs/03_store.ipynb #551d4d66
+# %% ../nbs/03_store.ipynb #9cba99f3
 class Table:
     "Rows of a memory-mapped Arrow file."
     def __init__(self, folder:Path):
@@ -282,7 +289,7 @@ def finish(
     np.save(folder/'starts.npy', starts)
     return int(starts[-1])
 
-# %% ../nbs/03_store.ipynb #08a39694
+# %% ../nbs/03_store.ipynb #535814ad
 def id_hash(
     id:str,
 )->int: # 64 bits
@@ -313,7 +320,7 @@ class Passages(Table):
             open_ = open_[~same]; at[open_] += 1 # another id with the same hash
         return found
 
-# %% ../nbs/03_store.ipynb #c89840b7
+# %% ../nbs/03_store.ipynb #61d19a06
 def index_ids(
     folder:Path, # with data.arrow
     hashes:np.ndarray, # (N,) uint64, of the ids in row order
@@ -364,7 +371,7 @@ def filter_rows(
     write_arrow(folder/'kept.arrow', table.file.schema, (table.batch(b).filter(pa.array(keep[s:e])) for b, (s, e) in enumerate(zip(table.starts, table.starts[1:]))))
     os.replace(folder/'kept.arrow', folder/'data.arrow')
 
-# %% ../nbs/03_store.ipynb #50e08b66
+# %% ../nbs/03_store.ipynb #09052e95
 def open_passages(
     path:str|Path, # passage TSV, corpus.jsonl or a BEIR folder, .gz too
     cache_dir:str|Path|None=None, # None: see `cache_home`
@@ -378,7 +385,7 @@ def open_passages(
     if not len(passages): raise DaclError(f'{files[0]}: holds no passages, only a header; was it written completely?')
     return passages
 
-# %% ../nbs/03_store.ipynb #c60f7ef4
+# %% ../nbs/03_store.ipynb #9735b8ff
 class Questions(Table):
     "A question set. `questions[row]` is a `Question`."
     def __getitem__(self, row:int)->Question:
