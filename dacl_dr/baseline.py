@@ -7,7 +7,7 @@ __all__ = ['FIELDS', 'ENGLISH', 'KS', 'indexed_texts', 'check_choices', 'searcha
            'half_width', 'judge', 'bm25_eval', 'missing_positives', 'facts', 'metrics_table', 'negatives_of',
            'with_negatives', 'bm25_negatives', 'with_texts']
 
-# %% ../nbs/12_baseline.ipynb #ee16ee66
+# %% ../nbs/12_baseline.ipynb #1f4a858a
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from .metrics import answer_accuracy, make_run, qrels_metrics, write_run
 from .runs import make_folder, stamp, write_json
 from .store import Passages, Questions, cache_home, locked, open_passages, open_questions
 
-# %% ../nbs/12_baseline.ipynb #67ce0290
+# %% ../nbs/12_baseline.ipynb #d4630ebb
 FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
 ENGLISH = Bm25Settings(analyzer=Analyzer(stopwords='en')) # the baseline's: without stop words, unstemmed
 
@@ -62,7 +62,7 @@ def searchable(
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)
 
-# %% ../nbs/12_baseline.ipynb #6cd1f045
+# %% ../nbs/12_baseline.ipynb #97242aa3
 KS = (1, 5, 10, 20, 50, 100)
 
 def query_ids(
@@ -94,7 +94,7 @@ def run_rows(
     for r, docs in zip(rows, run.values()): r[:len(docs)] = passages.rows(list(docs))
     return rows
 
-# %% ../nbs/12_baseline.ipynb #3e08fa75
+# %% ../nbs/12_baseline.ipynb #48d1c7ea
 def half_width(
     values, # one per question
 )->float:
@@ -120,7 +120,7 @@ def judge(
         values |= answer_accuracy(hits, ks)
     return {'metrics': {n: float(np.mean(v)) for n, v in values.items()}, 'half_width': {n: half_width(v) for n, v in values.items()}, 'questions': {n: len(v) for n, v in values.items()}}
 
-# %% ../nbs/12_baseline.ipynb #4db8104f
+# %% ../nbs/12_baseline.ipynb #098ba918
 def bm25_eval(
     corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
@@ -182,7 +182,7 @@ def metrics_table(
         f"half widths of the 95% intervals over questions: {max((w for w in m['half_width'].values() if w is not None), default=0):.4f} at most",
         *([f"{m['positives_not_in_corpus']:,} positives are not in the corpus and count as not found"] if m['positives_not_in_corpus'] else [])])
 
-# %% ../nbs/12_baseline.ipynb #347f3f54
+# %% ../nbs/12_baseline.ipynb #f200c5c8
 def negatives_of(
     question, # `Question`
     rows:np.ndarray, # (K,) retrieved passages, best first, -1 for none
