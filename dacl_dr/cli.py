@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SETTING_FLAGS', 'Parser', 'underscored', 'quickstart_command', 'print_summary', 'harvest_command', 'report_command',
            'preprocess_dpr_command', 'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command',
-           'bm25_negatives_command', 'at_least', 'build_parser', 'main']
+           'bm25_negatives_command', 'at_least', 'data_flags', 'cache_flag', 'bm25_flags', 'quickstart_parsers',
+           'data_parsers', 'bm25_parsers', 'build_parser', 'main']
 
-# %% ../nbs/24_cli.ipynb #5d79c062
+# %% ../nbs/24_cli.ipynb #1c98ccf2
 import argparse, os, re, sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean, load_settings
 
-# %% ../nbs/24_cli.ipynb #ed4e85fb
+# %% ../nbs/24_cli.ipynb #8aa07270
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -42,14 +43,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/24_cli.ipynb #41f45fcd
+# %% ../nbs/24_cli.ipynb #729728e4
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/24_cli.ipynb #532b2dbf
+# %% ../nbs/24_cli.ipynb #e1babd88
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -70,7 +71,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/24_cli.ipynb #8a7a1527
+# %% ../nbs/24_cli.ipynb #05bd6c2f
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -88,7 +89,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #1b464e04
+# %% ../nbs/24_cli.ipynb #1d33a5d2
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -132,7 +133,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/24_cli.ipynb #be20433e
+# %% ../nbs/24_cli.ipynb #2b97ecb1
 def at_least(
     low:int,
 ): # a type for argparse
@@ -142,30 +143,31 @@ def at_least(
         return n
     return whole
 
-def build_parser()->Parser:
-    "The program's commands and flags."
-    parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
-    parser.add_argument('--version', action='version', version=f'dacl {__version__}')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True, parser_class=Parser)
-    def command(name, run, help):
-        p = commands.add_parser(name, help=help, description=help)
-        p.set_defaults(run=run)
-        return p
-    def data_flags(p):
-        p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
-        p.add_argument('--config', metavar='FILE', help='YAML with any of the settings; flags go over it')
-    def cache_flag(p): p.add_argument('--cache_dir', help='where converted data and indexes are kept (default: DACL_CACHE in the environment, or ~/.cache/dacl-dr)')
-    def bm25_flags(p):
-        p.add_argument('--corpus_file', required=True, help='passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder')
-        p.add_argument('--engine', default='auto', help='rank_bm25 (the reference), bm25s (large corpora) or auto (default: %(default)s)')
-        p.add_argument('--k1', type=float, default=1.5, help='how slowly repeated words stop counting (default: %(default)s)')
-        p.add_argument('--b', type=float, default=.75, help='how much long passages are discounted, 0 to 1 (default: %(default)s)')
-        p.add_argument('--fields', default='title+text', help='what is indexed: title+text or text (default: %(default)s)')
-        p.add_argument('--stemmer', default='none', metavar='LANGUAGE', help='stem words, for example english (default: %(default)s)')
-        p.add_argument('--stopwords', default='en', metavar='CODE', help='leave out the stop words of a language, or none (default: %(default)s)')
-        p.add_argument('--whole_identifiers', action='store_true', help="don't split snake_case and camelCase")
-        p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
-        cache_flag(p)
+def data_flags(p):
+    "Where data stands, and the settings file."
+    p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
+    p.add_argument('--config', metavar='FILE', help='YAML with any of the settings; flags go over it')
+
+def cache_flag(p):
+    "Where converted data is kept."
+    p.add_argument('--cache_dir', help='where converted data and indexes are kept (default: DACL_CACHE in the environment, or ~/.cache/dacl-dr)')
+
+def bm25_flags(p):
+    "BM25's settings and its corpus."
+    p.add_argument('--corpus_file', required=True, help='passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder')
+    p.add_argument('--engine', default='auto', help='rank_bm25 (the reference), bm25s (large corpora) or auto (default: %(default)s)')
+    p.add_argument('--k1', type=float, default=1.5, help='how slowly repeated words stop counting (default: %(default)s)')
+    p.add_argument('--b', type=float, default=.75, help='how much long passages are discounted, 0 to 1 (default: %(default)s)')
+    p.add_argument('--fields', default='title+text', help='what is indexed: title+text or text (default: %(default)s)')
+    p.add_argument('--stemmer', default='none', metavar='LANGUAGE', help='stem words, for example english (default: %(default)s)')
+    p.add_argument('--stopwords', default='en', metavar='CODE', help='leave out the stop words of a language, or none (default: %(default)s)')
+    p.add_argument('--whole_identifiers', action='store_true', help="don't split snake_case and camelCase")
+    p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
+    cache_flag(p)
+
+# %% ../nbs/24_cli.ipynb #f6142cc0
+def quickstart_parsers(command):
+    "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
     data_flags(p)
     p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
@@ -177,6 +179,11 @@ def build_parser()->Parser:
     p = command('harvest', harvest_command, 'Harvest the offline code-search corpus from the installed packages.')
     data_flags(p)
     p.add_argument('--packages', nargs='+', metavar='NAME', help='installed distributions to read (default: a fixed list)')
+    p = command('report', report_command, 'Write the report of a finished quickstart again.')
+    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
+
+def data_parsers(command):
+    "The commands that fetch and check data."
     p = command('download', download_command, "Fetch DPR's public files into the data folder: resumes, checks sizes and checksums.")
     p.add_argument('names', nargs='+', choices=['nq', 'trivia', 'wikipedia'], metavar='NAME', help='nq, trivia or wikipedia (the 21 million passages: 4.7 GB to fetch, 12.8 GB on disk)')
     p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
@@ -190,6 +197,9 @@ def build_parser()->Parser:
     p.add_argument('--output_dir', default='data_set/NQ-raw', help='folder for psgs.tsv, nq-train.json and nq-dev.json (default: %(default)s)')
     p.add_argument('--dev_share', type=float, default=.1, help='share of the articles whose questions go to nq-dev.json (default: %(default)s)')
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed lines (default: %(default)s)')
+
+def bm25_parsers(command):
+    "The commands of BM25."
     p = command('bm25-eval', bm25_eval_command, 'Evaluate BM25 on a question set: metrics as JSON and a TREC run.')
     p.add_argument('--test_file', required=True, help="DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder")
     p.add_argument('--output_path', default='results/bm25', help='folder for DATASET_NAME/*.metrics.json and *.run.trec (default: %(default)s)')
@@ -202,11 +212,21 @@ def build_parser()->Parser:
     p.add_argument('--hard_negatives', type=int, default=7, metavar='N', help='per question (default: %(default)s)')
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
-    p = command('report', report_command, 'Write the report of a finished quickstart again.')
-    p.add_argument('--output_dir', default='runs/quickstart', help='the run folder (default: %(default)s)')
+
+# %% ../nbs/24_cli.ipynb #ed473b6d
+def build_parser()->Parser:
+    "The program's commands and flags."
+    parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
+    parser.add_argument('--version', action='version', version=f'dacl {__version__}')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True, parser_class=Parser)
+    def command(name, run, help):
+        p = commands.add_parser(name, help=help, description=help)
+        p.set_defaults(run=run)
+        return p
+    for add in (quickstart_parsers, data_parsers, bm25_parsers): add(command)
     return parser
 
-# %% ../nbs/24_cli.ipynb #245ff04d
+# %% ../nbs/24_cli.ipynb #b9316e4f
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

@@ -6,7 +6,7 @@
 __all__ = ['CHECKS', 'EVERY', 'Finding', 'Findings', 'check_corpus', 'same_text', 'check_positives', 'check_question',
            'check_split', 'SetReport', 'check_data_set', 'errors', 'share', 'split_line', 'readable', 'validate']
 
-# %% ../nbs/07_validation.ipynb #7172fc48
+# %% ../nbs/07_validation.ipynb #d1219de7
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .dataset import DataSet, find_data_sets
 from .runs import atomic_file, write_json
 from .store import id_hash, open_passages, open_questions
 
-# %% ../nbs/07_validation.ipynb #99ceb609
+# %% ../nbs/07_validation.ipynb #6e5bd4bf
 CHECKS = { # name: (level, what was found)
     'unreadable':             ('error',   'files that cannot be read at all'),
     'bad record':             ('error',   'records that are malformed; mend them, or pass over them with --skip_bad'),
@@ -57,7 +57,7 @@ class Findings:
         if example and len(shown := self.examples.setdefault(check, [])) < 5: shown.append(example)
     def list(self)->list[Finding]: return [Finding(c, CHECKS[c][0], self.file, n, tuple(self.examples.get(c, ()))) for c, n in self.counts.items() if n]
 
-# %% ../nbs/07_validation.ipynb #f7635940
+# %% ../nbs/07_validation.ipynb #83c553c1
 EVERY = 1 << 62 # bad records are counted here, not refused
 
 def check_corpus(
@@ -78,7 +78,7 @@ def check_corpus(
         for i in np.flatnonzero(pc.equal(pc.utf8_trim_whitespace(text), '').to_numpy(zero_copy_only=False)): found.add('empty passage', f"passage '{passages.batch(b).column('id')[int(i)].as_py()}'")
     return passages, {'passages': len(passages), 'mean_chars': round(chars / len(passages), 1)}, found.list()
 
-# %% ../nbs/07_validation.ipynb #9f210cf9
+# %% ../nbs/07_validation.ipynb #9da2c593
 def same_text(a:str, b:str)->bool:
     "Equal but for white space."
     return a.split() == b.split()
@@ -103,6 +103,7 @@ def check_positives(
         texts[i] = texts[i] or text
     return texts
 
+# %% ../nbs/07_validation.ipynb #1d6b11cb
 def check_question(
     question,
     place:str, # names the question in examples
@@ -121,6 +122,7 @@ def check_question(
     return {'positives': len(texts), 'with_positive': bool(texts), 'with_answers': bool(answers), 'answer_in_positive': covered,
             'negatives': len(question.negative_ctxs), 'hard_negatives': len(question.hard_negative_ctxs)}
 
+# %% ../nbs/07_validation.ipynb #c35c55d7
 def check_split(
     path:Path,
     passages, # `Passages` or None
@@ -146,7 +148,7 @@ def check_split(
     for place in none: found.add('no positive' if counts['with_positive'] else 'no judgements', place)
     return {'questions': len(questions), **counts}, found.list()
 
-# %% ../nbs/07_validation.ipynb #2365df48
+# %% ../nbs/07_validation.ipynb #45544da0
 class SetReport(msgspec.Struct, frozen=True):
     "What was found in one data set."
     name: str
@@ -176,7 +178,7 @@ def errors(
     "How many findings are errors."
     return sum(f.count for r in reports for f in r.findings if f.level == 'error')
 
-# %% ../nbs/07_validation.ipynb #eff654f0
+# %% ../nbs/07_validation.ipynb #afbc637c
 def share(part:int, whole:int)->str: return f'{part / whole:.1%}' if whole else '–'
 
 def split_line(split:str, c:dict)->str:

@@ -21,7 +21,7 @@ COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
 def test_help(command):
     r = dacl(*command, '--help')
     assert r.returncode == 0 and 'usage: dacl' in r.stdout and not r.stderr
-    assert COMMANDS == ['quickstart', 'harvest', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'report']
+    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives']
 
 
 def one_line(result, *parts):
