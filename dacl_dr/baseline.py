@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ENGLISH', 'KS', 'indexed_texts', 'check_choices', 'searchable', 'query_ids', 'bm25_run', 'run_rows',
-           'half_width', 'judge', 'missing_positives', 'facts', 'bm25_eval', 'metrics_table', 'negatives_of',
+           'half_width', 'judge', 'missing_positives', 'alike', 'facts', 'bm25_eval', 'metrics_table', 'negatives_of',
            'with_negatives', 'with_texts', 'bm25_negatives']
 
-# %% ../nbs/12_baseline.ipynb #fb518309
+# %% ../nbs/12_baseline.ipynb #38c510a4
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from .metrics import answer_accuracy, make_run, qrels_metrics, write_run
 from .runs import make_folder, stamp, write_json
 from .store import Passages, Questions, cache_home, locked, open_passages, open_questions
 
-# %% ../nbs/12_baseline.ipynb #bec131d1
+# %% ../nbs/12_baseline.ipynb #05b9f0aa
 FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
 ENGLISH = Bm25Settings(analyzer=Analyzer(stopwords='en')) # the baseline's: without stop words, unstemmed
 
@@ -62,7 +62,7 @@ def searchable(
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)
 
-# %% ../nbs/12_baseline.ipynb #7d895148
+# %% ../nbs/12_baseline.ipynb #e53a07f2
 KS = (1, 5, 10, 20, 50, 100)
 
 def query_ids(
@@ -94,7 +94,7 @@ def run_rows(
     for r, docs in zip(rows, run.values()): r[:len(docs)] = passages.rows(list(docs))
     return rows
 
-# %% ../nbs/12_baseline.ipynb #8f0d0af5
+# %% ../nbs/12_baseline.ipynb #0e4574c8
 def half_width(
     values, # one per question
 )->float:
@@ -120,17 +120,25 @@ def judge(
         values |= answer_accuracy(hits, ks)
     return {'metrics': {n: float(np.mean(v)) for n, v in values.items()}, 'half_width': {n: half_width(v) for n, v in values.items()}, 'questions': {n: len(v) for n, v in values.items()}}
 
-# %% ../nbs/12_baseline.ipynb #858c13b4
+# %% ../nbs/12_baseline.ipynb #60695cdc
 def missing_positives(
     passages:Passages,
     questions:Questions,
     test_file, # named in the error
 )->int:
-    "How many positives are not in the corpus; they count as not found. Raises `DaclError` if that is all of them."
-    ids = [c['passage_id'] for ctxs in questions.column('positive_ctxs') for c in ctxs if c['passage_id']]
-    missing = int((passages.rows(ids) < 0).sum())
-    if ids and missing == len(ids): raise DaclError(f"{test_file}: none of its {missing:,} positives, such as '{ids[0]}', is in the corpus; are both of one data set and one version?")
+    "How many positives are not in the corpus; they count as not found. Raises `DaclError` if that is all of them, or if the corpus has other texts under their ids."
+    positives = [c for ctxs in questions.column('positive_ctxs') for c in ctxs if c['passage_id']]
+    rows = passages.rows([c['passage_id'] for c in positives])
+    missing = int((rows < 0).sum())
+    if positives and missing == len(rows): raise DaclError(f"{test_file}: none of its {missing:,} positives, such as '{positives[0]['passage_id']}', is in the corpus; are both of one data set and one version?")
+    shown = [(c, int(r)) for c, r in zip(positives, rows) if r >= 0 and c['text'].strip()][:1000]
+    if shown and not any(alike(c['text'], text) for (c, _), text in zip(shown, passages.column('text', [r for _, r in shown]))): raise DaclError(f"{test_file}: its positives, such as '{shown[0][0]['passage_id']}', have other texts in the corpus; are both of one data set and one version?")
     return missing
+
+def alike(a:str, b:str)->bool:
+    "Is half of a text's vocabulary the other's too?"
+    a, b = set(a.split()), set(b.split())
+    return 2 * len(a & b) >= len(a)
 
 def facts(
     path:str|Path,
@@ -139,7 +147,7 @@ def facts(
     "Which file, what state of it, how many rows."
     return {'file': Path(path).name, 'rows': len(table), 'skipped': table.conversion.skipped, 'sha256': table.conversion.sources[0].sha256}
 
-# %% ../nbs/12_baseline.ipynb #1b8b27e4
+# %% ../nbs/12_baseline.ipynb #bbb4eb84
 def bm25_eval(
     corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
@@ -169,7 +177,7 @@ def bm25_eval(
     return write_json(f'{name}.metrics.json', {'dataset_name': dataset_name, 'corpus': facts(corpus_file, passages), 'test': facts(test_file, questions),
         'engine': bm25_engine(engine, len(passages)), 'settings': settings, 'fields': fields, 'k': k, 'search_s': round(seconds, 2), 'positives_not_in_corpus': missing, **judged})
 
-# %% ../nbs/12_baseline.ipynb #66272793
+# %% ../nbs/12_baseline.ipynb #9bef925d
 def metrics_table(
     path:str|Path, # a metrics file
 )->str:
@@ -184,7 +192,7 @@ def metrics_table(
         f"half widths of the 95% intervals over questions: {max((w for w in m['half_width'].values() if w is not None), default=0):.4f} at most",
         *([f"{m['positives_not_in_corpus']:,} positives are not in the corpus and count as not found"] if m['positives_not_in_corpus'] else [])])
 
-# %% ../nbs/12_baseline.ipynb #4cb33887
+# %% ../nbs/12_baseline.ipynb #0e888a77
 def negatives_of(
     question, # `Question`
     rows:np.ndarray, # (K,) retrieved passages, best first, -1 for none
@@ -203,7 +211,7 @@ def negatives_of(
         kept.append(Context(p.title, p.text, p.id, round(score, 4)))
     return tuple(kept)
 
-# %% ../nbs/12_baseline.ipynb #6dc1a460
+# %% ../nbs/12_baseline.ipynb #346707d5
 def with_negatives(
     questions:Questions,
     passages:Passages,
@@ -231,7 +239,7 @@ def with_texts(
         return msgspec.structs.replace(c, title=passages[row].title, text=passages[row].text)
     return msgspec.structs.replace(question, positive_ctxs=tuple(map(filled, question.positive_ctxs)))
 
-# %% ../nbs/12_baseline.ipynb #bb238431
+# %% ../nbs/12_baseline.ipynb #8a877e3b
 def bm25_negatives(
     corpus_file:str|Path,
     train_file:str|Path, # biencoder JSON, question TSV or BEIR qrels
