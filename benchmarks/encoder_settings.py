@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from dacl_dr.config import Settings
-from dacl_dr.curriculum import recipe_stages
 from dacl_dr.data import positive_rows
-from dacl_dr.encoder import StaticEncoder, bag_texts
-from dacl_dr.experiment import Task
+from dacl_dr.static import StaticEncoder, bag_texts
+from dacl_dr.experiment import Task, quick_recipe
 from dacl_dr.index import exact_search
 from dacl_dr.metrics import gold_rank, task_metrics
 from dacl_dr.training import TrainingData, train
@@ -33,8 +32,9 @@ def dev_quality(task, gold, questions, encoder_settings, train_settings, idf_pow
     encoder = StaticEncoder.create(task.tokenizer, task.pool_bags, encoder_settings, seed)
     with torch.no_grad():
         for tower in (encoder.query, encoder.passage): tower.importance.pow_(2 * idf_power)
-    data = TrainingData(task.train_bags, task.pool_bags, task.positives, np.zeros((len(task.positives), 0), int))
-    train(encoder, data, recipe_stages('A', train_settings), train_settings, seed)
+    n = len(task.positives)
+    data = TrainingData(task.train_bags, task.pool_bags, task.positives, task.positives[:, None], np.arange(len(task.pool)), np.zeros((n, 0), int), [str(i) for i in range(n)])
+    train(encoder, data, quick_recipe(msgspec.structs.replace(task.settings, training=train_settings), 'A', seed), say=lambda text: None)
     found = exact_search(encoder.encode(questions, 'query'), encoder.encode(task.all_bags, 'passage'), 100)
     return task_metrics(gold_rank(found, gold))
 

@@ -21,7 +21,7 @@ COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
 def test_help(command):
     r = dacl(*command, '--help')
     assert r.returncode == 0 and 'usage: dacl' in r.stdout and not r.stderr
-    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives']
+    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'train-baseline', 'train-distance-aware', 'train-ablation']
 
 
 def one_line(result, *parts):
@@ -56,7 +56,9 @@ def test_bad_flags(args, parts, tmp_path):
 @pytest.mark.parametrize('text, parts', [
     ('training:\n  temprature: 0.1\n', ['line 2', "unknown setting 'training.temprature'", "Did you mean 'temperature'?"]),
     ('trianing: {}\n', ['line 1', "Did you mean 'training'?"]),
-    ('training:\n  stages: {warm-up: 1, distanse: 2, joint: 3}\n', ["unknown stage 'distanse'", "Did you mean 'distance'?"]),
+    ('training:\n  stages:\n  - {name: warm-up, epoks: 1}\n', ["unknown setting 'training.stages.epoks'", "Did you mean 'epochs'?"]),
+    ('training:\n  stages:\n  - {name: late, epochs: 1, negatives: bm26}\n', ['line 2', 'training.stages', "'bm26'"]),
+    ('training:\n  hard_negatives: 0\n', ["stage 'distance' takes bm25 negatives, but hard_negatives is 0"]),
     ('training:\n  w: high\n', ['line 2', 'training.w', 'expected float, got str']),
     ('training:\n  w: 1\n  w: 2\n', ['line 3', 'given twice']),
     ('training: [1\n', ['not valid YAML']),

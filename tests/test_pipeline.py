@@ -50,7 +50,7 @@ def test_tables_are_whole(tiny_run):
 def test_training_learns(tiny_run):
     "Trained vectors retrieve better than the same encoder untrained."
     data, run, *_ = tiny_run
-    from dacl_dr.encoder import StaticEncoder
+    from dacl_dr.static import StaticEncoder
     from dacl_dr.experiment import Task
     from dacl_dr.index import exact_search
     from dacl_dr.metrics import gold_rank, task_metrics
@@ -63,8 +63,8 @@ def test_training_learns(tiny_run):
 def test_negatives_are_mined_once_and_filtered(tiny_run):
     data, run, *_ = tiny_run
     facts = read_manifest(run/'D-seed0'/'train')['facts']
-    assert [m['epoch'] for m in facts['minings']] == [2] # the joint stage has two epochs, mined every second
-    assert 0 < facts['minings'][0]['candidates_dropped'] < 1
+    assert [m['step'] / facts['steps'] for m in facts['minings']] == [.5] # the joint stage is the last two of four epochs, mined every second
+    assert 0 < facts['minings'][0]['dropped_known_positive'] < 1
 
 
 def test_same_seed_same_numbers_other_seed_others(tiny_run, tmp_path):

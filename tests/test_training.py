@@ -1,16 +1,16 @@
-"Training at the quickstart's batch size: repeatable to the last bit, negatives never a positive."
+"Training at the quickstart's batch size: repeatable to the last bit, negatives never a positive, bad numbers stopped."
 import numpy as np
 import pytest
 import torch
-
-from dacl_dr.config import DaclError, EncoderSettings, TrainSettings
-from dacl_dr.curriculum import recipe_stages
-from dacl_dr.encoder import StaticEncoder, TokenBags
-from dacl_dr.experiment import Task, tiny_settings
-from dacl_dr.training import TrainingData, batch_losses, mine, train
 from tokenizers import Tokenizer, models
 
+from dacl_dr.config import DaclError, EncoderSettings, MachineSettings, MiningSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.experiment import Task, tiny_settings
+from dacl_dr.static import StaticEncoder, TokenBags
+from dacl_dr.training import Collator, TrainingData, batch_losses, mine, train
+
 VOCAB = 600
+STAGES = (Stage('warm-up', 1, (0, 0)), Stage('distance', 2, (0, 1), 'bm25'), Stage('joint', 2, (1, 1), 'model'))
 
 
 def bags(rng, n, length):
@@ -25,19 +25,25 @@ def world():
     passages = bags(rng, n, 120)
     queries = TokenBags(np.arange(n + 1) * 8, passages.ids.reshape(n, 120)[:, :8].ravel().copy(), np.ones(n * 8, np.float32))
     tokenizer = Tokenizer(models.WordPiece({f't{i}': i for i in range(VOCAB)}, unk_token='t0'))
-    return tokenizer, TrainingData(queries, passages, np.arange(n), np.roll(np.arange(n), 1)[:, None])
+    return tokenizer, TrainingData(queries, passages, np.arange(n), np.arange(n)[:, None], np.arange(n), np.roll(np.arange(n), 1)[:, None], [f'q{i}' for i in range(n)])
 
 
-def trained(world, recipe, **kw):
+def recipe(name, **kw):
+    w = kw.pop('w', .6)
+    machine = MachineSettings(**{k: kw.pop(k) for k in list(kw) if k in MachineSettings.__struct_fields__})
+    t = TrainSettings(**{'batch_size': 512, 'num_epochs': 2, 'stages': STAGES, 'hard_negatives': 1, 'learning_rate': 1e-2, 'warmup': 0, 'max_grad_norm': 0} | kw, w=w)
+    return RecipeSettings(recipe=name, training=t, machine=machine, run=RunSettings(report_to=(), eval_questions=0))
+
+
+def trained(world, name, **kw):
     tokenizer, data = world
-    s = TrainSettings(batch_size=512, num_epochs=2, stages={'warm-up': 1, 'distance': 2, 'joint': 2}, **kw)
     enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
-    return enc, train(enc, data, recipe_stages(recipe, s), s, 0), s
+    return enc, train(enc, data, recipe(name, **kw), desc=None, say=lambda text: None)
 
 
-@pytest.mark.parametrize('recipe', ['A', 'D'])
-def test_same_seed_same_weights(world, recipe):
-    a, b = trained(world, recipe)[0].state_dict(), trained(world, recipe)[0].state_dict()
+@pytest.mark.parametrize('name', ['A', 'D'])
+def test_same_seed_same_weights(world, name):
+    a, b = trained(world, name)[0].state_dict(), trained(world, name)[0].state_dict()
     for k in a: assert torch.equal(a[k], b[k]), k
 
 
@@ -45,34 +51,62 @@ def test_distance_weight_pulls_pairs_together(world):
     "The only difference between A and B is w; B's positives end nearer."
     ha, hb = trained(world, 'A')[1], trained(world, 'B', w=3.)[1]
     assert hb.steps[-1]['distance'] < ha.steps[-1]['distance']
-    assert [s['w'] for s in ha.steps] == [0] * len(ha.steps)
+    assert [s['w'] for s in ha.steps] == [0] * len(ha.steps) and [s['w'] for s in hb.steps] == [3] * len(hb.steps)
 
 
 def test_mined_negatives_are_never_the_positive(world):
     _, data = world
-    enc, _, s = trained(world, 'A', hard_negatives=3)
-    negatives, facts = mine(enc, data, s, 0, 0)
+    enc, _ = trained(world, 'A', hard_negatives=3)
+    negatives, facts = mine(enc, data, recipe('A', hard_negatives=3))
     assert negatives.shape == (1100, 3) and (negatives != data.positives[:, None]).all()
     q, p = enc.encode(data.queries, 'query'), enc.encode(data.passages, 'passage')
     hard = np.take_along_axis(q @ p.T, negatives, 1)
     assert hard.mean() > (q @ p.T).mean() + .1 # harder than a random passage
+    assert facts['pool'] == 1100 and facts['dropped_known_positive'] > 0
 
 
 def test_hard_negatives_enter_the_softmax(world):
-    "Adding passages to the denominator can only raise InfoNCE."
+    "Adding passages to the denominator can only raise InfoNCE; their number is what the log says."
     _, data = world
-    enc = trained(world, 'A')[0]
-    rows = np.arange(64)
-    with torch.no_grad(): without, with_ = batch_losses(enc, data, rows, None, .05, 0.), batch_losses(enc, data, rows, data.bm25, .05, 0.)
+    enc, collate = trained(world, 'A')[0], Collator(data, 4096, ('passage',))
+    def losses(negatives):
+        collate.negatives = negatives
+        batch = collate(np.arange(64))
+        with torch.no_grad(): return batch_losses(enc(batch['queries'] + batch['passages']), batch, .05, 0.)
+    (without, n0), (with_, n1) = losses(None), losses(data.bm25)
     assert with_.infonce > without.infonce and with_.distance == without.distance
+    assert n0 == 63 and 63 < n1 < 127 # each hard negative of another is this one's positive or the next's
 
 
-def test_a_loss_that_is_not_a_number_stops_training(world):
+def test_accumulation_adds_no_negatives_the_cache_does(world):
+    seen = lambda **kw: trained(world, 'A', **kw)[1].steps[0]['negatives']
+    assert seen(batch_size=128) == seen(batch_size=128, gradient_accumulation_steps=4) == 127
+    assert seen(batch_size=512) == seen(batch_size=512, grad_cache=True) == 511
+
+
+def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
+    "The step and the questions are named, the checkpoint before it is kept."
     tokenizer, data = world
-    s = TrainSettings(batch_size=512, num_epochs=1)
     enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
-    with torch.no_grad(): enc.passage.vectors.fill_(float('nan'))
-    with pytest.raises(DaclError, match='loss is nan at step 0'): train(enc, data, recipe_stages('A', s), s, 0)
+    train(enc, data, recipe('A', num_epochs=1), tmp_path, desc=None, say=lambda text: None)
+    before = sorted(p.name for p in (tmp_path/'checkpoints').iterdir())
+    poisoned = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
+    with torch.no_grad(): poisoned.passage.vectors.fill_(float('nan'))
+    with pytest.raises(DaclError, match=r'loss is nan at step 0 .* questions q\d+, '): train(poisoned, data, recipe('A'), desc=None)
+    def turns_bad(encoder): # between two epochs
+        with torch.no_grad(): encoder.query.vectors[0, 0] = float('inf')
+        return {'recall@10': 0.}
+    enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
+    with pytest.raises(DaclError, match='is not finite, so it was not saved'): train(enc, data, recipe('A', num_epochs=3), tmp_path/'b', turns_bad, desc=None, say=lambda text: None)
+    assert sorted(p.name for p in (tmp_path/'checkpoints').iterdir()) == before == ['step-000002']
+    assert not list((tmp_path/'b'/'checkpoints').glob('*'))
+
+
+@pytest.mark.parametrize('mixed', [False, True])
+def test_bm25_and_mined_negatives_together(world, mixed):
+    stages = (Stage('both', 1, negatives='bm25+model' if mixed else 'model'),)
+    _, history = trained(world, 'D', stages=stages, hard_negatives=2)
+    assert len(history.minings) == 1 and history.steps[0]['negatives'] > 511
 
 
 def test_tokenizer_and_idf_see_training_texts_only(tiny_run):
