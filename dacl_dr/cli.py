@@ -10,7 +10,7 @@ __all__ = ['SETTING_FLAGS', 'RECIPE_FLAGS', 'SWITCHES', 'STAGED', 'SINGLE', 'ABL
            'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags',
            'training_parsers', 'build_parser', 'main']
 
-# %% ../nbs/29_cli.ipynb #8bcdbd8c
+# %% ../nbs/29_cli.ipynb #495579bc
 import argparse, os, re, sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, read_yaml
 
-# %% ../nbs/29_cli.ipynb #1e023190
+# %% ../nbs/29_cli.ipynb #d23e6d2a
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -46,14 +46,14 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/29_cli.ipynb #485a0e93
+# %% ../nbs/29_cli.ipynb #5731f9dd
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
     "Accept hyphens in the names of flags."
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/29_cli.ipynb #29ee8b8f
+# %% ../nbs/29_cli.ipynb #5c42781f
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -74,7 +74,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/29_cli.ipynb #373ac2d6
+# %% ../nbs/29_cli.ipynb #a93195ce
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -92,7 +92,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/29_cli.ipynb #51d75702
+# %% ../nbs/29_cli.ipynb #902fc716
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -136,7 +136,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/29_cli.ipynb #4abdf477
+# %% ../nbs/29_cli.ipynb #bb4c0dbd
 RECIPE_FLAGS = {
     'model_name': ('model.name', str, 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
     'towers': ('model.towers', str, 'shared or separate weights for queries and passages'),
@@ -196,6 +196,7 @@ def train_command(args, recipes:str)->int:
     settings = recipe_settings(args, recipes)
     from dacl_dr.recipes import table, train_recipe
     model = train_recipe(settings, args.data_dir, args.output_dir, args.cache_dir)
+    if int(os.environ.get('RANK', 0)): return 0 # one process of several tells
     metrics = msgspec.json.decode((model.parent/'metrics.json').read_bytes())
     if metrics: print(table([{'dev sample': k} | v for k, v in metrics.items()], ['dev sample', 'epoch', 'recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment']))
     print(f'recipe {settings.recipe}: {model}')
@@ -207,10 +208,11 @@ def train_ablation_command(args)->int:
     if wrong := [w for w in args.weights if not 0 <= w <= 1e6]: raise DaclError(f'--weights: {wrong[0]} is no weight; give numbers from 0')
     from dacl_dr.recipes import table, train_ablation
     rows = train_ablation(args.weights, settings, args.data_dir, args.output_base, args.cache_dir)
+    if int(os.environ.get('RANK', 0)): return 0
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
 
-# %% ../nbs/29_cli.ipynb #d55850aa
+# %% ../nbs/29_cli.ipynb #8cfe7a93
 def at_least(
     low:int,
 ): # a type for argparse
@@ -242,7 +244,7 @@ def bm25_flags(p):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/29_cli.ipynb #958f7bef
+# %% ../nbs/29_cli.ipynb #b7338698
 def quickstart_parsers(command):
     "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
@@ -290,7 +292,7 @@ def bm25_parsers(command):
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
 
-# %% ../nbs/29_cli.ipynb #6040d631
+# %% ../nbs/29_cli.ipynb #f005a051
 def training_flags(p, output:str, default:str, without):
     "Where data and results stand, and the settings of a training but some."
     data_flags(p)
@@ -312,7 +314,7 @@ def training_parsers(command):
     p.add_argument('--weights', type=float, nargs='+', required=True, metavar='W', help='of L_dis; 0 is recipe C')
     training_flags(p, 'output_base', 'checkpoints', ABLATION)
 
-# %% ../nbs/29_cli.ipynb #2e8a4345
+# %% ../nbs/29_cli.ipynb #9ce4561c
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -325,7 +327,7 @@ def build_parser()->Parser:
     for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers): add(command)
     return parser
 
-# %% ../nbs/29_cli.ipynb #8fa20a29
+# %% ../nbs/29_cli.ipynb #c0378dcc
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted
