@@ -7,7 +7,7 @@ __all__ = ['TrainingData', 'training_data', 'Batches', 'Collator', 'place_vector
            'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'RecipeTrainer',
            'History', 'history_of', 'train']
 
-# %% ../nbs/21_training.ipynb #59781618
+# %% ../nbs/21_training.ipynb #e03a1d4e
 import contextlib, os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -30,7 +30,7 @@ from .trainset import Answers, TrainingSet
 from .gradcache import average_gradients, cached_backward, gather, processes
 from .checkpoints import checkpoints, keep_only, read_checkpoint, save_checkpoint
 
-# %% ../nbs/21_training.ipynb #c0820caf
+# %% ../nbs/21_training.ipynb #9671e67f
 class TrainingData(msgspec.Struct):
     "Questions and passages as an encoder wants them."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -51,7 +51,7 @@ def training_data(
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
 
-# %% ../nbs/21_training.ipynb #7ad50284
+# %% ../nbs/21_training.ipynb #5712e343
 class Batches(BatchSampler):
     "The batches of an epoch: lists of questions, over all processes."
     def __init__(self,
@@ -63,7 +63,7 @@ class Batches(BatchSampler):
     def __len__(self): return self.count
     def __iter__(self): yield from batch_rows(self.n, self.batch_size, self.seed, self.epoch)[:self.count]
 
-# %% ../nbs/21_training.ipynb #7b1652ae
+# %% ../nbs/21_training.ipynb #90dc6ef1
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
     def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
@@ -97,7 +97,7 @@ class Collator:
         mask[places, first + places] = False # the positive trained on is never masked
         return mask
 
-# %% ../nbs/21_training.ipynb #83c7f94c
+# %% ../nbs/21_training.ipynb #91613f3e
 def place_vectors(
     vectors, # list of (n_c, D), of the chunks
     at:torch.Tensor, # (R,) position of each row among them
@@ -119,7 +119,7 @@ def batch_losses(
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
     return combined_loss(gather(q), d, temperature, w, mask, symmetric), (~mask).sum(1).float().mean() - 1
 
-# %% ../nbs/21_training.ipynb #b49c30e6
+# %% ../nbs/21_training.ipynb #d4a9a39b
 def score_pool(
     encoder:Encoder,
     data:TrainingData,
@@ -163,10 +163,10 @@ def mine(
     found, dropped = choose_negatives(rows, scores, data.known, data.numbers, limit, settings.training.hard_negatives, *answered)
     of = {(i, r): s for i, (rs, ss) in enumerate(zip(rows.tolist(), scores.tolist())) for r, s in zip(rs, ss)}
     chosen = np.array([[of.get((i, r), -np.inf) for r in rs] for i, rs in enumerate(found.tolist())])
-    facts = {'pool': len(data.passages), 'margin_below_.05': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
+    facts = {'pool': len(data.passages), 'hard_triplets': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
     return fill_random(found, data.known, data.numbers, settings.seed, *answered), facts | {'seconds': time.perf_counter() - begin}
 
-# %% ../nbs/21_training.ipynb #17113b88
+# %% ../nbs/21_training.ipynb #5013cd90
 class Negatives:
     "The hard negatives of each epoch of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
@@ -205,7 +205,7 @@ class Negatives:
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 
-# %% ../nbs/21_training.ipynb #e2e6cc39
+# %% ../nbs/21_training.ipynb #c754c012
 def negatives_message(
     stage, # `Stage`
     settings:RecipeSettings,
@@ -216,7 +216,7 @@ def negatives_message(
     more = f'; {n} accumulated batches add none: for {t.batch_size * n - 1} use batch_size {t.batch_size * n} with grad_cache' if n > 1 else ''
     return f"stage '{stage.name}': each query sees the {t.batch_size - 1} other positives of its batch{hard}{more}"
 
-# %% ../nbs/21_training.ipynb #64dd1d7a
+# %% ../nbs/21_training.ipynb #c33e3dcd
 class Progress(TrainerCallback):
     "A progress bar in questions, with the parts of the loss, w and the learning rate; it also times the steps."
     def __init__(self, desc:str|None, per_step:int): self.desc, self.per_step, self.bar, self.seconds, self.begin = desc, per_step, None, 0., 0.
@@ -240,7 +240,7 @@ class Curriculum(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate, control.should_save = self.trainer.measure is not None, self.trainer.folder is not None
 
-# %% ../nbs/21_training.ipynb #0dea4dce
+# %% ../nbs/21_training.ipynb #9a504ed2
 def training_arguments(
     settings:RecipeSettings,
     folder:str|Path,
@@ -256,7 +256,7 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
-# %% ../nbs/21_training.ipynb #e051b41a
+# %% ../nbs/21_training.ipynb #a03a1e65
 class RecipeTrainer(Trainer):
     "Transformers' `Trainer` with this project's batches, loss, gradient cache and checkpoints."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
@@ -364,7 +364,7 @@ class RecipeTrainer(Trainer):
         torch.set_rng_state(own[:n].clone())
         if self.args.device.type == 'cuda' and len(own) > n: torch.cuda.set_rng_state(own[n:].clone(), self.args.device)
 
-# %% ../nbs/21_training.ipynb #c5b01103
+# %% ../nbs/21_training.ipynb #b72bf2db
 class History(msgspec.Struct):
     "What happened: one row a logged step, one a mining, one an evaluation."
     steps: list[dict]
