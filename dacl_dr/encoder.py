@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'chunk_rows', 'TokenLists', 'Encoder', 'weights_hash', 'quiet_transformers', 'open_checkpoint', 'set_pooling',
-           'two_towers', 'TransformerEncoder', 'set_normalize', 'tiny_bert']
+           'set_normalize', 'two_towers', 'TransformerEncoder', 'tiny_bert']
 
-# %% ../nbs/13_encoder.ipynb #68886fb9
+# %% ../nbs/13_encoder.ipynb #d9df83fb
 import contextlib, hashlib
 from pathlib import Path
 
 import numpy as np, torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .config import DaclError, ModelSettings
 
-# %% ../nbs/13_encoder.ipynb #ad3f845b
+# %% ../nbs/13_encoder.ipynb #8b705cef
 def chunk_rows(
     lengths:np.ndarray, # (N,) tokens of each text
     tokens:int, # of a chunk, padding included; a longer text has a chunk of its own
@@ -29,7 +30,7 @@ def chunk_rows(
         chunks.append(order[:n]); order = order[n:]
     return chunks
 
-# %% ../nbs/13_encoder.ipynb #4918afc2
+# %% ../nbs/13_encoder.ipynb #48fa1c56
 class TokenLists:
     "Texts that are tokenised when they are needed: `chunks(rows, tokens)` yields (positions among the rows, features)."
     def __init__(self,
@@ -47,7 +48,7 @@ class TokenLists:
         for at in chunk_rows(np.fromiter(map(len, found['input_ids']), int, len(texts)), tokens):
             yield at, dict(self.tokenizer.pad({k: [v[i] for i in at] for k, v in found.items()}, return_tensors='pt'))
 
-# %% ../nbs/13_encoder.ipynb #b9732e2e
+# %% ../nbs/13_encoder.ipynb #3949de16
 class Encoder(nn.Module):
     "What training, mining and search need of an encoder: `prepare`, `embed`, `save`."
     dim: int # of the vectors
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
         self.train(was)
         return out
 
-# %% ../nbs/13_encoder.ipynb #e5162e75
+# %% ../nbs/13_encoder.ipynb #4cb95709
 def weights_hash(
     module:nn.Module,
 )->str: # 16 hexadecimal digits
@@ -96,7 +97,7 @@ def weights_hash(
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/13_encoder.ipynb #8b4a38b0
+# %% ../nbs/13_encoder.ipynb #28c3e700
 SIDES = {'query': 'query', 'passage': 'document'} # our names, sentence-transformers'
 
 def quiet_transformers():
@@ -111,7 +112,7 @@ def open_checkpoint(
     quiet_transformers()
     from sentence_transformers import SentenceTransformer
     try: return SentenceTransformer(str(name), device='cpu')
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as e: raise DaclError(f"model '{name}' cannot be loaded ({str(e).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as e: raise DaclError(f"model '{name}' cannot be loaded ({str(e).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
 
 def set_pooling(
     modules, # of a SentenceTransformer
@@ -123,6 +124,16 @@ def set_pooling(
     if how and not pools: raise DaclError(f"model.pooling: '{how}' asked for, but the model has no pooling; leave it out")
     for m in pools:
         if how: m.pooling_mode = how
+
+def set_normalize(
+    model, # SentenceTransformer, changed in place
+    on:bool,
+):
+    "Add or remove the last step, norm 1."
+    from sentence_transformers.base.modules import Normalize
+    has = isinstance(model[-1], Normalize)
+    if on and not has: model.append(Normalize())
+    if has and not on: del model[-1]
 
 def two_towers(
     name:str|Path,
@@ -138,7 +149,7 @@ def two_towers(
         set_pooling(towers[-1], pooling)
     return SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts=prompts, device='cpu')
 
-# %% ../nbs/13_encoder.ipynb #de45c4a8
+# %% ../nbs/13_encoder.ipynb #fc10cf29
 class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
     def __init__(self,
@@ -204,19 +215,9 @@ class TransformerEncoder(Encoder):
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs=None, **kwargs):
         "Called by transformers' Trainer."
-        for t in {id(t): t for t in map(self.tower, SIDES)}.values(): t.model.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+        for t in {id(t): t for t in map(self.tower, SIDES)}.values(): t.model.activation_checkpointing_enable(activation_checkpointing_kwargs=activation_checkpointing_kwargs)
 
-def set_normalize(
-    model, # SentenceTransformer, changed in place
-    on:bool,
-):
-    "Add or remove the last step, norm 1."
-    from sentence_transformers.base.modules import Normalize
-    has = isinstance(model[-1], Normalize)
-    if on and not has: model.append(Normalize())
-    if has and not on: del model[-1]
-
-# %% ../nbs/13_encoder.ipynb #d2705eb9
+# %% ../nbs/13_encoder.ipynb #5b2f2ba8
 def tiny_bert(
     folder:str|Path, # gets model and tokenizer, as transformers writes them
     texts, # whose words are the vocabulary

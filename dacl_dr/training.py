@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TrainingData', 'training_data', 'Batches', 'Collator', 'place_vectors', 'batch_losses', 'score_pool', 'merge_ranks',
-           'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'RecipeTrainer',
-           'History', 'history_of', 'train']
+           'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'SafeTrainer',
+           'bad_loss', 'RecipeTrainer', 'History', 'history_of', 'train']
 
-# %% ../nbs/21_training.ipynb #e03a1d4e
+# %% ../nbs/21_training.ipynb #56db335e
 import contextlib, os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -30,7 +30,7 @@ from .trainset import Answers, TrainingSet
 from .gradcache import average_gradients, cached_backward, gather, processes
 from .checkpoints import checkpoints, keep_only, read_checkpoint, save_checkpoint
 
-# %% ../nbs/21_training.ipynb #9671e67f
+# %% ../nbs/21_training.ipynb #45c8be0a
 class TrainingData(msgspec.Struct):
     "Questions and passages as an encoder wants them."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -51,7 +51,7 @@ def training_data(
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
 
-# %% ../nbs/21_training.ipynb #5712e343
+# %% ../nbs/21_training.ipynb #02b6d84e
 class Batches(BatchSampler):
     "The batches of an epoch: lists of questions, over all processes."
     def __init__(self,
@@ -63,7 +63,7 @@ class Batches(BatchSampler):
     def __len__(self): return self.count
     def __iter__(self): yield from batch_rows(self.n, self.batch_size, self.seed, self.epoch)[:self.count]
 
-# %% ../nbs/21_training.ipynb #90dc6ef1
+# %% ../nbs/21_training.ipynb #7ff67649
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
     def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
@@ -97,7 +97,7 @@ class Collator:
         mask[places, first + places] = False # the positive trained on is never masked
         return mask
 
-# %% ../nbs/21_training.ipynb #91613f3e
+# %% ../nbs/21_training.ipynb #544bcc83
 def place_vectors(
     vectors, # list of (n_c, D), of the chunks
     at:torch.Tensor, # (R,) position of each row among them
@@ -119,7 +119,7 @@ def batch_losses(
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
     return combined_loss(gather(q), d, temperature, w, mask, symmetric), (~mask).sum(1).float().mean() - 1
 
-# %% ../nbs/21_training.ipynb #d4a9a39b
+# %% ../nbs/21_training.ipynb #8a077ea5
 def score_pool(
     encoder:Encoder,
     data:TrainingData,
@@ -166,7 +166,7 @@ def mine(
     facts = {'pool': len(data.passages), 'hard_triplets': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
     return fill_random(found, data.known, data.numbers, settings.seed, *answered), facts | {'seconds': time.perf_counter() - begin}
 
-# %% ../nbs/21_training.ipynb #5013cd90
+# %% ../nbs/21_training.ipynb #bdc355ae
 class Negatives:
     "The hard negatives of each epoch of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
@@ -205,7 +205,7 @@ class Negatives:
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 
-# %% ../nbs/21_training.ipynb #c754c012
+# %% ../nbs/21_training.ipynb #1dac0682
 def negatives_message(
     stage, # `Stage`
     settings:RecipeSettings,
@@ -216,7 +216,7 @@ def negatives_message(
     more = f'; {n} accumulated batches add none: for {t.batch_size * n - 1} use batch_size {t.batch_size * n} with grad_cache' if n > 1 else ''
     return f"stage '{stage.name}': each query sees the {t.batch_size - 1} other positives of its batch{hard}{more}"
 
-# %% ../nbs/21_training.ipynb #c33e3dcd
+# %% ../nbs/21_training.ipynb #13f33bd5
 class Progress(TrainerCallback):
     "A progress bar in questions, with the parts of the loss, w and the learning rate; it also times the steps."
     def __init__(self, desc:str|None, per_step:int): self.desc, self.per_step, self.bar, self.seconds, self.begin = desc, per_step, None, 0., 0.
@@ -240,7 +240,7 @@ class Curriculum(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate, control.should_save = self.trainer.measure is not None, self.trainer.folder is not None
 
-# %% ../nbs/21_training.ipynb #9a504ed2
+# %% ../nbs/21_training.ipynb #f0193780
 def training_arguments(
     settings:RecipeSettings,
     folder:str|Path,
@@ -256,76 +256,10 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
-# %% ../nbs/21_training.ipynb #a03a1e65
-class RecipeTrainer(Trainer):
-    "Transformers' `Trainer` with this project's batches, loss, gradient cache and checkpoints."
-    def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
-        self.stages, self.settings, self.folder, self.measure, self.say, self.data = recipe_stages(settings.recipe, settings.training), settings, folder and Path(folder), measure, say, data
-        t, m = settings.training, settings.machine
-        super().__init__(encoder, training_arguments(settings, work, sum(s.epochs for s in self.stages)))
-        self.remove_callback(PrinterCallback)
-        if t.batch_size % self.args.world_size: raise DaclError(f'training.batch_size {t.batch_size} is not divisible by the {self.args.world_size} processes; make it so')
-        self.dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[m.precision]
-        self.tokens = m.chunk_tokens or (4096 if self.args.device.type == 'cpu' else 32_768)
-        self.batches = Batches(len(data.positives), t.batch_size, settings.seed, m.gradient_accumulation_steps)
-        if not len(self.batches): raise DaclError(f'{len(data.positives)} training questions do not fill {m.gradient_accumulation_steps} batch of {t.batch_size}; lower training.batch_size')
-        self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
-        self.collate = Collator(data, self.tokens, t.mask, self.args.process_index, self.args.world_size)
-        self.negatives = Negatives(encoder, data, settings, folder, self.dtype, desc and 'mining', self.log_mining)
-        self.progress, self.sums, self.saved = Progress(desc, t.batch_size * m.gradient_accumulation_steps), {}, None
-        for c in (self.progress, Curriculum(self)): self.add_callback(c)
-
-    def get_train_dataloader(self):
-        if self.args.dataloader_num_workers: os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false') # the workers are the parallelism
-        return DataLoader(range(len(self.data.positives)), batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.args.dataloader_num_workers,
-                          pin_memory=self.args.device.type == 'cuda', generator=torch.Generator().manual_seed(0)) # a generator of its own: drawing batches leaves dropout's alone
-
-    def weight(self)->float:
-        "w of the step that is being computed."
-        epoch, into = divmod(self.state.global_step, self.steps_per_epoch)
-        stage, stage_epoch = stage_of(self.stages, epoch)
-        return weight_at(stage, stage_epoch * self.steps_per_epoch + into, stage.epochs * self.steps_per_epoch)
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        "Forward and backward of one batch, all at once or chunk by chunk."
-        model.train()
-        batch, w, t = self._prepare_inputs(inputs), self.weight(), self.settings.training
-        chunks, facts = batch['queries'] + batch['passages'], {}
-        def loss_of(vectors):
-            losses, facts['negatives'] = batch_losses(vectors, batch, t.temperature, w, t.symmetric)
-            self.check(losses, batch)
-            return losses
-        backward = lambda losses: self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)
-        if self.settings.machine.grad_cache:
-            losses = cached_backward(model, chunks, loss_of, backward, self.args.device)
-            if self.accelerator.sync_gradients: average_gradients(model)
-        else: backward(losses := loss_of(model(chunks)))
-        for k, v in {'infonce': losses.infonce.item(), 'distance': losses.distance.item(), 'w': w, 'negatives': facts['negatives'].item(), 'batches': 1}.items(): self.sums[k] = self.sums.get(k, 0) + v
-        return losses.total.detach() / self.current_gradient_accumulation_steps
-
-    def check(self, losses, batch):
-        "Stop at a loss that is not a number. Raises `DaclError`."
-        if torch.isfinite(losses.total): return
-        ids, last = [self.data.ids[i] for i in batch['rows'].tolist()], checkpoints(self.folder/'checkpoints')[-1:] if self.folder else []
-        kept = f'; the last good checkpoint is {last[0]}' if last else ''
-        raise DaclError(f"loss is {losses.total.item()} at step {self.state.global_step} (infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}), questions {', '.join(ids[:8])}{f' and {len(ids) - 8} more' if len(ids) > 8 else ''}; lower training.learning_rate or look at these texts{kept}")
-
-    def log(self, logs, start_time=None):
-        if 'grad_norm' in logs or 'learning_rate' in logs and self.sums:
-            n, stage = self.sums.pop('batches'), stage_of(self.stages, (self.state.global_step - 1) // self.steps_per_epoch)[0]
-            questions = n * self.settings.training.batch_size
-            logs = {**logs, 'stage': stage.name, **{k: v / n for k, v in self.sums.items()}, 'questions_per_s': questions / max(self.progress.seconds, 1e-9)}
-            self.sums, self.progress.seconds = {}, 0.
-        super().log(logs)
-
-    def log_mining(self, facts): self.log({f'mining_{k}': v for k, v in facts.items()})
-
-    def evaluate(self, *args, **kwargs):
-        metrics = {f'eval_{k}': v for k, v in self.measure(self.accelerator.unwrap_model(self.model)).items()}
-        self.model.train()
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+# %% ../nbs/21_training.ipynb #2529de25
+class SafeTrainer(Trainer):
+    "Transformers' `Trainer` with checkpoints of safetensors and JSON. Wants `folder`, `settings`, `data` and `negatives`."
+    saved = None # (step, best step) of the last checkpoint written
 
     def _save_checkpoint(self, model, trial=None):
         if self.folder is None or self.saved == (now := (self.state.global_step, self.state.best_global_step)): return
@@ -364,7 +298,84 @@ class RecipeTrainer(Trainer):
         torch.set_rng_state(own[:n].clone())
         if self.args.device.type == 'cuda' and len(own) > n: torch.cuda.set_rng_state(own[n:].clone(), self.args.device)
 
-# %% ../nbs/21_training.ipynb #b72bf2db
+# %% ../nbs/21_training.ipynb #69654d7a
+def bad_loss(
+    losses, # `Losses`
+    step:int,
+    ids:list[str], # of the batch's questions
+    folder:Path|None=None, # of the run
+)->DaclError:
+    "What to say about a loss that is not a number."
+    last = checkpoints(folder/'checkpoints')[-1:] if folder else []
+    more = f' and {len(ids) - 8} more' if len(ids) > 8 else ''
+    kept = f'; the last good checkpoint is {last[0]}' if last else ''
+    return DaclError(f"loss is {losses.total.item()} at step {step} (infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}), questions {', '.join(ids[:8])}{more}; lower training.learning_rate or look at these texts{kept}")
+
+# %% ../nbs/21_training.ipynb #3dc8a58a
+class RecipeTrainer(SafeTrainer):
+    "Trains an encoder through the stages of a recipe."
+    def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
+        self.stages, self.settings, self.folder, self.measure, self.say, self.data = recipe_stages(settings.recipe, settings.training), settings, folder and Path(folder), measure, say, data
+        t, m = settings.training, settings.machine
+        super().__init__(encoder, training_arguments(settings, work, sum(s.epochs for s in self.stages)))
+        self.remove_callback(PrinterCallback)
+        if t.batch_size % self.args.world_size: raise DaclError(f'training.batch_size {t.batch_size} is not divisible by the {self.args.world_size} processes; make it so')
+        self.dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[m.precision]
+        self.tokens = m.chunk_tokens or (4096 if self.args.device.type == 'cpu' else 32_768)
+        self.batches = Batches(len(data.positives), t.batch_size, settings.seed, m.gradient_accumulation_steps)
+        if not len(self.batches): raise DaclError(f'{len(data.positives)} training questions do not fill {m.gradient_accumulation_steps} batch of {t.batch_size}; lower training.batch_size')
+        self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
+        self.collate = Collator(data, self.tokens, t.mask, self.args.process_index, self.args.world_size)
+        self.negatives = Negatives(encoder, data, settings, folder, self.dtype, desc and 'mining', self.log_mining)
+        self.progress, self.sums = Progress(desc, t.batch_size * m.gradient_accumulation_steps), {}
+        for c in (self.progress, Curriculum(self)): self.add_callback(c)
+
+    def get_train_dataloader(self):
+        if self.args.dataloader_num_workers: os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false') # the workers are the parallelism
+        return DataLoader(range(len(self.data.positives)), batch_sampler=self.batches, collate_fn=self.collate, num_workers=self.args.dataloader_num_workers,
+                          pin_memory=self.args.device.type == 'cuda', generator=torch.Generator().manual_seed(0)) # a generator of its own: drawing batches leaves dropout's alone
+
+    def weight(self)->float:
+        "w of the step that is being computed."
+        epoch, into = divmod(self.state.global_step, self.steps_per_epoch)
+        stage, stage_epoch = stage_of(self.stages, epoch)
+        return weight_at(stage, stage_epoch * self.steps_per_epoch + into, stage.epochs * self.steps_per_epoch)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        "Forward and backward of one batch, all at once or chunk by chunk."
+        model.train()
+        batch, w, t = self._prepare_inputs(inputs), self.weight(), self.settings.training
+        chunks, facts = batch['queries'] + batch['passages'], {}
+        def loss_of(vectors):
+            losses, facts['negatives'] = batch_losses(vectors, batch, t.temperature, w, t.symmetric)
+            if not torch.isfinite(losses.total): raise bad_loss(losses, self.state.global_step, [self.data.ids[i] for i in batch['rows'].tolist()], self.folder)
+            return losses
+        backward = lambda losses: self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)
+        if self.settings.machine.grad_cache:
+            losses = cached_backward(model, chunks, loss_of, backward, self.args.device)
+            if self.accelerator.sync_gradients: average_gradients(model)
+        else: backward(losses := loss_of(model(chunks)))
+        for k, v in {'infonce': losses.infonce.item(), 'distance': losses.distance.item(), 'w': w, 'negatives': facts['negatives'].item(), 'batches': 1}.items(): self.sums[k] = self.sums.get(k, 0) + v
+        return losses.total.detach() / self.current_gradient_accumulation_steps
+
+    def log(self, logs, start_time=None):
+        if 'grad_norm' in logs or 'learning_rate' in logs and self.sums:
+            n, stage = self.sums.pop('batches'), stage_of(self.stages, (self.state.global_step - 1) // self.steps_per_epoch)[0]
+            questions = n * self.settings.training.batch_size
+            logs = {**logs, 'stage': stage.name, **{k: v / n for k, v in self.sums.items()}, 'questions_per_s': questions / max(self.progress.seconds, 1e-9)}
+            self.sums, self.progress.seconds = {}, 0.
+        super().log(logs)
+
+    def log_mining(self, facts): self.log({f'mining_{k}': v for k, v in facts.items()})
+
+    def evaluate(self, *args, **kwargs):
+        metrics = {f'eval_{k}': v for k, v in self.measure(self.accelerator.unwrap_model(self.model)).items()}
+        self.model.train()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+# %% ../nbs/21_training.ipynb #64c26d75
 class History(msgspec.Struct):
     "What happened: one row a logged step, one a mining, one an evaluation."
     steps: list[dict]

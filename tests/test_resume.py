@@ -1,5 +1,6 @@
 "Killed at any moment, a training goes on to the same weights; on two processes it gives those of one."
 import json, multiprocessing, os, re, signal, sys
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -139,8 +140,7 @@ def test_two_processes_train_what_one_does(world):
     "Without dropout, two processes with half of each batch end at the weights of one, gradient cache on, mining included."
     more = ['--model_name', world/'still', '--grad_cache']
     assert train(world, 'one', *more).returncode == 0
-    (world/'main.py').write_text('import sys\nfrom dacl_dr.cli import main\nsys.exit(main())\n')
-    r = torchrun(world/'main.py', *flags(world, 'two', *more))
+    r = torchrun('--no-python', Path(sys.executable).with_name('dacl'), *flags(world, 'two', *more))
     assert r.returncode == 0, r.stderr[-3000:]
     a, b = weights(world, 'one'), weights(world, 'two')
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-4
