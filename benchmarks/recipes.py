@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 
 from dacl_dr.config import MiningSettings, RecipeSettings, load_settings
-from dacl_dr.negatives import hard_share
+from dacl_dr.negatives import choose_negatives, fill_random, hard_share, top_k
 from dacl_dr.recipes import dev_metrics, open_sources, read_data, train_recipe
 from dacl_dr.runs import atomic_file
 from dacl_dr.static import load_encoder
-from dacl_dr.training import Negatives, mine, training_data
+from dacl_dr.training import Negatives, training_data
 
 GEOMETRY = ('recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment', 'uniformity queries', 'uniformity passages')
 
@@ -29,7 +29,11 @@ def hardness(encoder, trainset, settings):
     data = training_data(encoder, trainset)
     q, p = encoder.encode(data.queries, 'query', desc='questions'), encoder.encode(data.passages, 'passage', desc='passages')
     positive = (q * p[data.positives]).sum(1)
-    for name, rows in (('bm25', Negatives(encoder, data, settings).bm25), ('mined', mine(encoder, data, settings, desc='mining')[0])):
+    scores, rows = top_k(q, [(0, p)], settings.mining.depth)
+    answered = (data.answers,) if data.answers else ()
+    mined, _ = choose_negatives(rows, scores, data.known, data.numbers, np.where(positive > 0, settings.mining.near_positive * positive, positive), settings.training.hard_negatives, *answered)
+    mined = fill_random(mined, data.known, data.numbers, settings.seed, *answered) # what `training.mine` does, without embedding everything again
+    for name, rows in (('bm25', Negatives(encoder, data, settings).bm25), ('mined', mined)):
         cosine = np.stack([(q * p[r]).sum(1) for r in rows.T], axis=1)
         known = (data.numbers[rows][:, :, None] == data.known[:, None, :]).any(-1)
         judged = [i for i in range(len(rows)) if not data.answers or not all(data.answers(i, r) for r in range(0, len(p), max(1, len(p) // 50)))] # a few questions have an answer that every passage contains
@@ -53,7 +57,7 @@ def main():
             _, dev = read_data(settings, open_sources(settings, a.data_dir, a.cache_dir), folder, a.cache_dir)
             add('dev', 'before', 'before training', dev_metrics(load_encoder(a.model_name, settings.model), dev))
         add('dev', recipe, 'after training', {k: history['evaluations'][-1][k] for k in GEOMETRY})
-        add('run', recipe, 'training', {'steps': len(history['steps']), 'questions a second, median': float(np.median([s['questions_per_s'] for s in history['steps']])), 'minings': len(history['minings'])})
+        add('run', recipe, 'training', {'steps': len(history['steps']), 'minings': len(history['minings'])})
         for m in history['minings']: add('mining', recipe, f"step {m['step']}", {k: v for k, v in m.items() if k not in ('step', 'epoch')})
     whole = msgspec.structs.replace(base, recipe='D', data=msgspec.structs.replace(base.data, max_questions=None), mining=MiningSettings())
     trainset, _ = read_data(whole, open_sources(whole, a.data_dir, a.cache_dir), Path(a.output)/name, a.cache_dir)

@@ -7,8 +7,9 @@ __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'op
            'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'alone_in', 'table', 'model_card',
            'epochs_worth_telling', 'train_recipe', 'write_results', 'train_ablation']
 
-# %% ../nbs/23_recipes.ipynb #20ef6338
+# %% ../nbs/23_recipes.ipynb #964f1510
 import importlib, json, os, re
+from importlib.util import find_spec
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from .gradcache import processes
 from .training import History, negatives_message, train, training_data
 from .representation import geometry
 
-# %% ../nbs/23_recipes.ipynb #2d2efa4d
+# %% ../nbs/23_recipes.ipynb #1d611af4
 def check_machine(
     settings:RecipeSettings,
 ):
@@ -43,7 +44,7 @@ def check_machine(
     n = int(os.environ.get('WORLD_SIZE', 1))
     if settings.training.batch_size % n: raise DaclError(f'training.batch_size {settings.training.batch_size} is not divisible by {n} processes; it is the batch of all together')
     for name in settings.run.report_to:
-        if name == 'tensorboard' and not importlib.util.find_spec('tensorboard'): raise DaclError('run.report_to: tensorboard is not installed; pip install tensorboard')
+        if name == 'tensorboard' and not find_spec('tensorboard'): raise DaclError('run.report_to: tensorboard is not installed; pip install tensorboard')
 
 def training_files(
     data_dir:str|Path,
@@ -60,7 +61,7 @@ def training_files(
     if 'train' not in found.splits: raise DaclError(f'{data_dir}: data set {found.name} has no training split; expected a file such as {found.name.lower()}-train.json')
     return found
 
-# %% ../nbs/23_recipes.ipynb #7f91eed4
+# %% ../nbs/23_recipes.ipynb #3745903b
 def toy_data(
     folder:str|Path, # gets psgs.tsv, toy-train.json, toy-dev.json
     n:int=160, # passages, one question each
@@ -77,7 +78,7 @@ def toy_data(
     for split, rows in (('train', range(n * 3 // 4)), ('dev', range(n * 3 // 4, n))): write_questions(folder/f'toy-{split}.json', map(ask, rows))
     return folder
 
-# %% ../nbs/23_recipes.ipynb #e3a53893
+# %% ../nbs/23_recipes.ipynb #7817449f
 class Sources(msgspec.Struct):
     "What a training reads, opened."
     files: DataSet
@@ -104,7 +105,7 @@ def open_sources(
     sha256 = {k: t.conversion.sources[0].sha256 for k, t in (('train', questions), ('corpus', corpus), ('negatives', negatives)) if t is not None}
     return Sources(files, questions, dev, corpus, negatives, sha256)
 
-# %% ../nbs/23_recipes.ipynb #2f68c3ed
+# %% ../nbs/23_recipes.ipynb #f53c52e7
 def negatives_from(
     found, # `Questions` with hard negatives
     wanted, # the training questions
@@ -133,7 +134,7 @@ def bm25_source(
         if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, cache_dir=cache_dir, skip_bad=d.skip_bad, show_progress=show_progress)
     return open_questions(out, cache_dir, show_progress=show_progress), out
 
-# %% ../nbs/23_recipes.ipynb #326723ee
+# %% ../nbs/23_recipes.ipynb #c3ad7018
 def read_data(
     settings:RecipeSettings,
     sources:Sources,
@@ -153,7 +154,7 @@ def read_data(
     dev = dev_set(sources.dev, settings.run.eval_questions, settings.run.eval_passages, corpus, d.fields, sources.files.splits['dev']) if sources.dev is not None else None
     return trainset, dev
 
-# %% ../nbs/23_recipes.ipynb #c7d9e983
+# %% ../nbs/23_recipes.ipynb #64597929
 def dev_metrics(
     encoder:Encoder,
     dev:DevSet,
@@ -166,7 +167,7 @@ def dev_metrics(
     unit = lambda x: x if encoder.normalized else x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return task_metrics(ranks, ['recall@1', 'recall@10', 'mrr@10']) | geometry(unit(q), unit(p), dev.gold)
 
-# %% ../nbs/23_recipes.ipynb #dcbf081b
+# %% ../nbs/23_recipes.ipynb #1450b697
 def flat(
     tree, # nested dicts
     path:str='',
@@ -207,7 +208,7 @@ def alone_in(
         with FileLock(folder/'.lock', timeout=0): yield
     except Timeout: raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another --output_dir') from None
 
-# %% ../nbs/23_recipes.ipynb #35c73f2b
+# %% ../nbs/23_recipes.ipynb #d2e4b529
 def table(
     rows, # list of dicts
     columns, # names
@@ -263,7 +264,7 @@ On a sample of the dev split, among a sample of passages; they compare epochs of
 {table(history.minings, ['step', 'pool', 'hard_triplets', 'overlap', 'dropped_known_positive', 'dropped_too_close', 'dropped_answer', 'filled_random', 'seconds']) if history.minings else ''}
 """.rstrip() + '\n'
 
-# %% ../nbs/23_recipes.ipynb #dc5384d3
+# %% ../nbs/23_recipes.ipynb #dcbd42ab
 def epochs_worth_telling(
     history:History,
     best_by:str,
@@ -309,7 +310,7 @@ def write_results(folder:Path, encoder:Encoder, settings:RecipeSettings, data:di
         encoder.save(tmp)
         (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
 
-# %% ../nbs/23_recipes.ipynb #011b9651
+# %% ../nbs/23_recipes.ipynb #56bf9e0f
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced

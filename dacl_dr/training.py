@@ -7,7 +7,7 @@ __all__ = ['TrainingData', 'training_data', 'Batches', 'Collator', 'place_vector
            'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'SafeTrainer',
            'bad_loss', 'RecipeTrainer', 'History', 'history_of', 'train']
 
-# %% ../nbs/21_training.ipynb #56db335e
+# %% ../nbs/21_training.ipynb #2d2cf5b9
 import contextlib, os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -30,7 +30,7 @@ from .trainset import Answers, TrainingSet
 from .gradcache import average_gradients, cached_backward, gather, processes
 from .checkpoints import checkpoints, keep_only, read_checkpoint, save_checkpoint
 
-# %% ../nbs/21_training.ipynb #45c8be0a
+# %% ../nbs/21_training.ipynb #11d85b3d
 class TrainingData(msgspec.Struct):
     "Questions and passages as an encoder wants them."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -51,7 +51,7 @@ def training_data(
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
 
-# %% ../nbs/21_training.ipynb #02b6d84e
+# %% ../nbs/21_training.ipynb #525f40c3
 class Batches(BatchSampler):
     "The batches of an epoch: lists of questions, over all processes."
     def __init__(self,
@@ -63,7 +63,7 @@ class Batches(BatchSampler):
     def __len__(self): return self.count
     def __iter__(self): yield from batch_rows(self.n, self.batch_size, self.seed, self.epoch)[:self.count]
 
-# %% ../nbs/21_training.ipynb #7ff67649
+# %% ../nbs/21_training.ipynb #ad0ce3c8
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
     def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
@@ -97,7 +97,7 @@ class Collator:
         mask[places, first + places] = False # the positive trained on is never masked
         return mask
 
-# %% ../nbs/21_training.ipynb #544bcc83
+# %% ../nbs/21_training.ipynb #6dad76a4
 def place_vectors(
     vectors, # list of (n_c, D), of the chunks
     at:torch.Tensor, # (R,) position of each row among them
@@ -119,7 +119,7 @@ def batch_losses(
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
     return combined_loss(gather(q), d, temperature, w, mask, symmetric), (~mask).sum(1).float().mean() - 1
 
-# %% ../nbs/21_training.ipynb #8a077ea5
+# %% ../nbs/21_training.ipynb #85016789
 def score_pool(
     encoder:Encoder,
     data:TrainingData,
@@ -161,12 +161,12 @@ def mine(
     scores, rows, positive = score_pool(encoder, data, m.depth, 16_384, dtype, desc=desc)
     limit = np.where(positive > 0, m.near_positive * positive, positive)
     found, dropped = choose_negatives(rows, scores, data.known, data.numbers, limit, settings.training.hard_negatives, *answered)
-    of = {(i, r): s for i, (rs, ss) in enumerate(zip(rows.tolist(), scores.tolist())) for r, s in zip(rs, ss)}
-    chosen = np.array([[of.get((i, r), -np.inf) for r in rs] for i, rs in enumerate(found.tolist())])
+    at = (rows[:, None, :] == found[:, :, None]) & (found >= 0)[:, :, None] # (Q, H, depth)
+    chosen = np.where(at.any(-1), np.take_along_axis(scores, at.argmax(-1), 1), -np.inf)
     facts = {'pool': len(data.passages), 'hard_triplets': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
     return fill_random(found, data.known, data.numbers, settings.seed, *answered), facts | {'seconds': time.perf_counter() - begin}
 
-# %% ../nbs/21_training.ipynb #bdc355ae
+# %% ../nbs/21_training.ipynb #0f004e71
 class Negatives:
     "The hard negatives of each epoch of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
@@ -205,7 +205,7 @@ class Negatives:
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 
-# %% ../nbs/21_training.ipynb #1dac0682
+# %% ../nbs/21_training.ipynb #9db3bdac
 def negatives_message(
     stage, # `Stage`
     settings:RecipeSettings,
@@ -216,14 +216,17 @@ def negatives_message(
     more = f'; {n} accumulated batches add none: for {t.batch_size * n - 1} use batch_size {t.batch_size * n} with grad_cache' if n > 1 else ''
     return f"stage '{stage.name}': each query sees the {t.batch_size - 1} other positives of its batch{hard}{more}"
 
-# %% ../nbs/21_training.ipynb #13f33bd5
+# %% ../nbs/21_training.ipynb #e163474f
 class Progress(TrainerCallback):
     "A progress bar in questions, with the parts of the loss, w and the learning rate; it also times the steps."
     def __init__(self, desc:str|None, per_step:int): self.desc, self.per_step, self.bar, self.seconds, self.begin = desc, per_step, None, 0., 0.
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = tqdm(total=state.max_steps * self.per_step, initial=state.global_step * self.per_step, desc=self.desc, unit='question', unit_scale=True, mininterval=.5, leave=False, disable=self.desc is None or not state.is_world_process_zero)
-    def on_step_begin(self, args, state, control, **kwargs): self.begin = time.perf_counter()
-    def on_step_end(self, args, state, control, **kwargs): self.seconds += time.perf_counter() - self.begin; self.bar.update(self.per_step)
+    def restart(self, args, state, control, **kwargs): self.begin = time.perf_counter() # minings, evaluations and checkpoints are not timed
+    on_epoch_begin = on_evaluate = on_save = restart
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds += time.perf_counter() - self.begin
+        self.restart(args, state, control); self.bar.update(self.per_step)
     def on_log(self, args, state, control, logs=None, **kwargs):
         if 'infonce' in logs: self.bar.set_postfix(stage=logs['stage'], infonce=f"{logs['infonce']:.3f}", dis=f"{logs['distance']:.3f}", w=f"{logs['w']:.2f}", lr=f"{logs['learning_rate']:.1e}", refresh=False)
     def on_train_end(self, args, state, control, **kwargs): self.bar.close()
@@ -240,7 +243,7 @@ class Curriculum(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate, control.should_save = self.trainer.measure is not None, self.trainer.folder is not None
 
-# %% ../nbs/21_training.ipynb #f0193780
+# %% ../nbs/21_training.ipynb #161fc66e
 def training_arguments(
     settings:RecipeSettings,
     folder:str|Path,
@@ -256,13 +259,14 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
-# %% ../nbs/21_training.ipynb #2529de25
+# %% ../nbs/21_training.ipynb #e83a80d2
 class SafeTrainer(Trainer):
-    "Transformers' `Trainer` with checkpoints of safetensors and JSON. Wants `folder`, `settings`, `data` and `negatives`."
-    saved = None # (step, best step) of the last checkpoint written
+    "Transformers' `Trainer` with checkpoints of safetensors and JSON. Wants `folder`, `settings`, `data`, `negatives`, `measure` and `steps_per_epoch`."
+    saved = None # (step, length of the log) of the last checkpoint written
 
     def _save_checkpoint(self, model, trial=None):
-        if self.folder is None or self.saved == (now := (self.state.global_step, self.state.best_global_step)): return
+        if self.folder is None or self.saved == (now := (self.state.global_step, len(self.state.log_history))): return
+        if self.measure and self.state.global_step % self.steps_per_epoch == 0 and not any(k.startswith('eval_') for k in self.state.log_history[-1]): return # the epoch is evaluated first, then saved
         random = gather(torch.stack([self.random_bytes()]).to(self.args.device)).cpu().numpy()
         if self.is_world_process_zero():
             name, scaler = f'step-{self.state.global_step:06d}', getattr(self.accelerator, 'scaler', None)
@@ -282,7 +286,6 @@ class SafeTrainer(Trainer):
         self.model.load_state_dict(load_encoder(resume_from_checkpoint).state_dict())
         self.restored, self.optimizer_loaded, arrays = read_checkpoint(resume_from_checkpoint)
         self.random, self.negatives.mined = torch.from_numpy(arrays['random']), arrays.get('negatives')
-        self.saved = (self.restored['step'], self.restored['best_step'])
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if checkpoint is None: return
@@ -298,7 +301,7 @@ class SafeTrainer(Trainer):
         torch.set_rng_state(own[:n].clone())
         if self.args.device.type == 'cuda' and len(own) > n: torch.cuda.set_rng_state(own[n:].clone(), self.args.device)
 
-# %% ../nbs/21_training.ipynb #69654d7a
+# %% ../nbs/21_training.ipynb #cccc855b
 def bad_loss(
     losses, # `Losses`
     step:int,
@@ -311,7 +314,7 @@ def bad_loss(
     kept = f'; the last good checkpoint is {last[0]}' if last else ''
     return DaclError(f"loss is {losses.total.item()} at step {step} (infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}), questions {', '.join(ids[:8])}{more}; lower training.learning_rate or look at these texts{kept}")
 
-# %% ../nbs/21_training.ipynb #3dc8a58a
+# %% ../nbs/21_training.ipynb #e3aedbd7
 class RecipeTrainer(SafeTrainer):
     "Trains an encoder through the stages of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
@@ -328,7 +331,7 @@ class RecipeTrainer(SafeTrainer):
         self.collate = Collator(data, self.tokens, t.mask, self.args.process_index, self.args.world_size)
         self.negatives = Negatives(encoder, data, settings, folder, self.dtype, desc and 'mining', self.log_mining)
         self.progress, self.sums = Progress(desc, t.batch_size * m.gradient_accumulation_steps), {}
-        for c in (self.progress, Curriculum(self)): self.add_callback(c)
+        for c in (Curriculum(self), self.progress): self.add_callback(c)
 
     def get_train_dataloader(self):
         if self.args.dataloader_num_workers: os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false') # the workers are the parallelism
@@ -375,7 +378,7 @@ class RecipeTrainer(SafeTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-# %% ../nbs/21_training.ipynb #64c26d75
+# %% ../nbs/21_training.ipynb #9377463a
 class History(msgspec.Struct):
     "What happened: one row a logged step, one a mining, one an evaluation."
     steps: list[dict]
