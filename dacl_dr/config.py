@@ -9,18 +9,18 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'PACKAGES', 'CURRICULUM
            'RunSettings', 'RecipeSettings', 'Loader', 'parse_yaml', 'key_lines', 'read_yaml', 'known_keys', 'explain',
            'laid_over', 'build_settings', 'put', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #24d95013
+# %% ../nbs/00_config.ipynb #a9f28f5b
 from typing import Annotated, Literal
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #3c640236
+# %% ../nbs/00_config.ipynb #e76ededf
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #50d96424
+# %% ../nbs/00_config.ipynb #37b3e25d
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -29,7 +29,7 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #5706dbf3
+# %% ../nbs/00_config.ipynb #fb515319
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -40,11 +40,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #b597535e
+# %% ../nbs/00_config.ipynb #95f98947
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #b07d0693
+# %% ../nbs/00_config.ipynb #4c6def15
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -57,7 +57,7 @@ class CorpusSettings(Frozen):
         if len(set(self.packages)) < len(self.packages): raise ValueError('packages names one twice; name each once')
         if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
 
-# %% ../nbs/00_config.ipynb #e66b6769
+# %% ../nbs/00_config.ipynb #ba7fecaf
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
@@ -65,7 +65,7 @@ class EncoderSettings(Frozen):
     init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #9f36f558
+# %% ../nbs/00_config.ipynb #b386edd5
 class Stage(Frozen):
     "A stretch of training with one source of negatives."
     name: str
@@ -75,7 +75,7 @@ class Stage(Frozen):
 
 CURRICULUM = (Stage('warm-up', 4, (0., 0.)), Stage('distance', 8, (0., 1.), 'bm25'), Stage('joint', 12, (1., 1.), 'model'))
 
-# %% ../nbs/00_config.ipynb #dcaaef53
+# %% ../nbs/00_config.ipynb #71df0eb1
 class TrainSettings(Frozen):
     "What is minimised, over which batches, in which stages."
     w: Weight = .6 # of the distance loss
@@ -98,7 +98,7 @@ class TrainSettings(Frozen):
             need = {'in-batch': 0, 'bm25+model': 2}.get(s.negatives, 1)
             if s.epochs and self.hard_negatives < need: raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives, but hard_negatives is {self.hard_negatives}; give at least {need}, or make the stage in-batch")
 
-# %% ../nbs/00_config.ipynb #a36d285f
+# %% ../nbs/00_config.ipynb #84d25a57
 class MiningSettings(Frozen):
     "How hard negatives are mined with the model."
     pool: Literal['training', 'corpus'] = 'training' # every passage of the training file, or the whole corpus
@@ -106,7 +106,7 @@ class MiningSettings(Frozen):
     near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95 # drop candidates above this share of the positive's score
     depth: Positive = 100 # candidates looked at per question
 
-# %% ../nbs/00_config.ipynb #ac2aaccd
+# %% ../nbs/00_config.ipynb #8622227b
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
@@ -122,7 +122,7 @@ class SearchSettings(Frozen):
         if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #1f9ab8d6
+# %% ../nbs/00_config.ipynb #0a858eac
 RECIPES = ('A', 'B', 'C', 'D')
 
 def quick_training()->TrainSettings: # of the quickstart
@@ -146,7 +146,7 @@ class Settings(Frozen):
         for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
 
-# %% ../nbs/00_config.ipynb #5ac06d2c
+# %% ../nbs/00_config.ipynb #95fdc9fe
 class ModelSettings(Frozen):
     "Which encoder, and how text goes into it."
     name: str = 'bert-base-uncased' # on the Hugging Face hub, or a folder: of transformers or of sentence-transformers
@@ -166,7 +166,7 @@ class DataSettings(Frozen):
     negatives_file: str|None = None # biencoder JSON with BM25 negatives of the same questions; None: the training file's own, or mined
     skip_bad: NonNegative = 0 # malformed records to pass over, per file
 
-# %% ../nbs/00_config.ipynb #deab0ccc
+# %% ../nbs/00_config.ipynb #77aa759e
 class MachineSettings(Frozen):
     "How the arithmetic is done; none of it changes what is computed, but for rounding."
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
@@ -186,7 +186,7 @@ class RunSettings(Frozen):
     best_by: Literal['recall@1', 'recall@10', 'mrr@10'] = 'recall@10' # on the dev subset
     report_to: tuple[str, ...] = ('tensorboard',) # see transformers' report_to; () for none
 
-# %% ../nbs/00_config.ipynb #30477f4f
+# %% ../nbs/00_config.ipynb #8aabe65d
 class RecipeSettings(Frozen):
     "All settings of training one encoder."
     recipe: Literal['A', 'B', 'C', 'D'] = 'D'
@@ -203,7 +203,7 @@ class RecipeSettings(Frozen):
         if self.machine.grad_cache and self.machine.gradient_checkpointing: raise ValueError('machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; use grad_cache with a smaller chunk_tokens')
         if self.recipe in 'BD' and not self.training.w: raise ValueError(f"recipe {self.recipe} has a distance loss, but training.w is 0; use recipe {'A' if self.recipe == 'B' else 'C'}")
 
-# %% ../nbs/00_config.ipynb #0490a8cd
+# %% ../nbs/00_config.ipynb #4b60b40a
 class Loader(yaml.SafeLoader):
     "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
 
@@ -217,7 +217,7 @@ def parse_yaml(
     try: return loader.get_single_data()
     finally: loader.dispose()
 
-# %% ../nbs/00_config.ipynb #d6f3fa42
+# %% ../nbs/00_config.ipynb #450354c9
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -233,7 +233,7 @@ def key_lines(
     walk(yaml.compose(text, Loader=Loader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #e77539fd
+# %% ../nbs/00_config.ipynb #de9107ba
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
@@ -250,7 +250,7 @@ def read_yaml(
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #b3c90da8
+# %% ../nbs/00_config.ipynb #3870251c
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
     cls=Settings, # the tree
@@ -261,7 +261,7 @@ def known_keys(
         cls = type(default[0] if isinstance(default, tuple) else default)
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #f5f8efa1
+# %% ../nbs/00_config.ipynb #be8ef842
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -278,7 +278,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #c0cc744b
+# %% ../nbs/00_config.ipynb #3f74f94d
 def laid_over(
     base:dict, # nested values
     top:dict, # nested values that replace them
@@ -297,7 +297,7 @@ def build_settings(
     try: return msgspec.convert(laid_over(msgspec.to_builtins(cls()), data), cls)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {}, cls)) from None
 
-# %% ../nbs/00_config.ipynb #ebb21d90
+# %% ../nbs/00_config.ipynb #f18c2aa4
 def put(
     tree, # nested dicts and lists, changed in place
     dotted:str, # 'training.stages.2.epochs'

@@ -7,8 +7,8 @@ __all__ = ['TrainingData', 'training_data', 'Batches', 'Collator', 'place_vector
            'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'SafeTrainer',
            'bad_loss', 'RecipeTrainer', 'History', 'history_of', 'train']
 
-# %% ../nbs/21_training.ipynb #2d2cf5b9
-import contextlib, os, tempfile, time
+# %% ../nbs/21_training.ipynb #19c5c006
+import contextlib, dataclasses, json, os, tempfile, time
 from pathlib import Path
 from typing import Callable
 
@@ -30,7 +30,7 @@ from .trainset import Answers, TrainingSet
 from .gradcache import average_gradients, cached_backward, gather, processes
 from .checkpoints import checkpoints, keep_only, read_checkpoint, save_checkpoint
 
-# %% ../nbs/21_training.ipynb #11d85b3d
+# %% ../nbs/21_training.ipynb #6ac2c2da
 class TrainingData(msgspec.Struct):
     "Questions and passages as an encoder wants them."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -51,7 +51,7 @@ def training_data(
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
 
-# %% ../nbs/21_training.ipynb #525f40c3
+# %% ../nbs/21_training.ipynb #bd572707
 class Batches(BatchSampler):
     "The batches of an epoch: lists of questions, over all processes."
     def __init__(self,
@@ -63,7 +63,7 @@ class Batches(BatchSampler):
     def __len__(self): return self.count
     def __iter__(self): yield from batch_rows(self.n, self.batch_size, self.seed, self.epoch)[:self.count]
 
-# %% ../nbs/21_training.ipynb #ad0ce3c8
+# %% ../nbs/21_training.ipynb #b4e27233
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
     def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
@@ -97,7 +97,7 @@ class Collator:
         mask[places, first + places] = False # the positive trained on is never masked
         return mask
 
-# %% ../nbs/21_training.ipynb #6dad76a4
+# %% ../nbs/21_training.ipynb #0af6622d
 def place_vectors(
     vectors, # list of (n_c, D), of the chunks
     at:torch.Tensor, # (R,) position of each row among them
@@ -119,7 +119,7 @@ def batch_losses(
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
     return combined_loss(gather(q), d, temperature, w, mask, symmetric), (~mask).sum(1).float().mean() - 1
 
-# %% ../nbs/21_training.ipynb #85016789
+# %% ../nbs/21_training.ipynb #dc511d1e
 def score_pool(
     encoder:Encoder,
     data:TrainingData,
@@ -166,7 +166,7 @@ def mine(
     facts = {'pool': len(data.passages), 'hard_triplets': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
     return fill_random(found, data.known, data.numbers, settings.seed, *answered), facts | {'seconds': time.perf_counter() - begin}
 
-# %% ../nbs/21_training.ipynb #0f004e71
+# %% ../nbs/21_training.ipynb #165685d1
 class Negatives:
     "The hard negatives of each epoch of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
@@ -205,7 +205,7 @@ class Negatives:
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 
-# %% ../nbs/21_training.ipynb #9db3bdac
+# %% ../nbs/21_training.ipynb #9887bddd
 def negatives_message(
     stage, # `Stage`
     settings:RecipeSettings,
@@ -216,7 +216,7 @@ def negatives_message(
     more = f'; {n} accumulated batches add none: for {t.batch_size * n - 1} use batch_size {t.batch_size * n} with grad_cache' if n > 1 else ''
     return f"stage '{stage.name}': each query sees the {t.batch_size - 1} other positives of its batch{hard}{more}"
 
-# %% ../nbs/21_training.ipynb #e163474f
+# %% ../nbs/21_training.ipynb #c14340e0
 class Progress(TrainerCallback):
     "A progress bar in questions, with the parts of the loss, w and the learning rate; it also times the steps."
     def __init__(self, desc:str|None, per_step:int): self.desc, self.per_step, self.bar, self.seconds, self.begin = desc, per_step, None, 0., 0.
@@ -243,7 +243,7 @@ class Curriculum(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate, control.should_save = self.trainer.measure is not None, self.trainer.folder is not None
 
-# %% ../nbs/21_training.ipynb #161fc66e
+# %% ../nbs/21_training.ipynb #c48a64c7
 def training_arguments(
     settings:RecipeSettings,
     folder:str|Path,
@@ -259,7 +259,7 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
-# %% ../nbs/21_training.ipynb #e83a80d2
+# %% ../nbs/21_training.ipynb #1408e998
 class SafeTrainer(Trainer):
     "Transformers' `Trainer` with checkpoints of safetensors and JSON. Wants `folder`, `settings`, `data`, `negatives`, `measure` and `steps_per_epoch`."
     saved = None # (step, length of the log) of the last checkpoint written
@@ -270,9 +270,8 @@ class SafeTrainer(Trainer):
         random = gather(torch.stack([self.random_bytes()]).to(self.args.device)).cpu().numpy()
         if self.is_world_process_zero():
             name, scaler = f'step-{self.state.global_step:06d}', getattr(self.accelerator, 'scaler', None)
-            self.state.save_to_json(tmp := str(self.folder/'.state.json'))
             facts = {'step': self.state.global_step, 'best_step': self.state.best_global_step, 'settings': self.settings, 'processes': self.args.world_size, 'data': self.data.stamp}
-            text = Path(tmp).read_text(); Path(tmp).unlink()
+            text = json.dumps(dataclasses.asdict(self.state), indent=1, sort_keys=True)
             save_checkpoint(self.folder/'checkpoints'/name, self.model, self.optimizer.state_dict(), self.lr_scheduler.state_dict(), random, scaler and scaler.state_dict(), self.negatives.mined, facts, text)
             keep_only(self.folder/'checkpoints', {name, f'step-{self.state.best_global_step:06d}' if self.state.best_global_step else name})
         self.accelerator.wait_for_everyone()
@@ -301,7 +300,7 @@ class SafeTrainer(Trainer):
         torch.set_rng_state(own[:n].clone())
         if self.args.device.type == 'cuda' and len(own) > n: torch.cuda.set_rng_state(own[n:].clone(), self.args.device)
 
-# %% ../nbs/21_training.ipynb #cccc855b
+# %% ../nbs/21_training.ipynb #2f82b257
 def bad_loss(
     losses, # `Losses`
     step:int,
@@ -314,7 +313,7 @@ def bad_loss(
     kept = f'; the last good checkpoint is {last[0]}' if last else ''
     return DaclError(f"loss is {losses.total.item()} at step {step} (infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}), questions {', '.join(ids[:8])}{more}; lower training.learning_rate or look at these texts{kept}")
 
-# %% ../nbs/21_training.ipynb #e3aedbd7
+# %% ../nbs/21_training.ipynb #9b7c0af3
 class RecipeTrainer(SafeTrainer):
     "Trains an encoder through the stages of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
@@ -326,7 +325,8 @@ class RecipeTrainer(SafeTrainer):
         self.dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[m.precision]
         self.tokens = m.chunk_tokens or (4096 if self.args.device.type == 'cpu' else 32_768)
         self.batches = Batches(len(data.positives), t.batch_size, settings.seed, m.gradient_accumulation_steps)
-        if not len(self.batches): raise DaclError(f'{len(data.positives)} training questions do not fill {m.gradient_accumulation_steps} batch of {t.batch_size}; lower training.batch_size')
+        needed = 'one batch' if m.gradient_accumulation_steps == 1 else f'{m.gradient_accumulation_steps} batches'
+        if not len(self.batches): raise DaclError(f'{len(data.positives)} training questions do not fill {needed} of {t.batch_size}; lower training.batch_size')
         self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
         self.collate = Collator(data, self.tokens, t.mask, self.args.process_index, self.args.world_size)
         self.negatives = Negatives(encoder, data, settings, folder, self.dtype, desc and 'mining', self.log_mining)
@@ -362,7 +362,7 @@ class RecipeTrainer(SafeTrainer):
         return losses.total.detach() / self.current_gradient_accumulation_steps
 
     def log(self, logs, start_time=None):
-        if 'grad_norm' in logs or 'learning_rate' in logs and self.sums:
+        if self.sums and 'learning_rate' in logs:
             n, stage = self.sums.pop('batches'), stage_of(self.stages, (self.state.global_step - 1) // self.steps_per_epoch)[0]
             questions = n * self.settings.training.batch_size
             logs = {**logs, 'stage': stage.name, **{k: v / n for k, v in self.sums.items()}, 'questions_per_s': questions / max(self.progress.seconds, 1e-9)}
@@ -378,7 +378,7 @@ class RecipeTrainer(SafeTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-# %% ../nbs/21_training.ipynb #9377463a
+# %% ../nbs/21_training.ipynb #1942767a
 class History(msgspec.Struct):
     "What happened: one row a logged step, one a mining, one an evaluation."
     steps: list[dict]

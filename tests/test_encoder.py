@@ -1,5 +1,4 @@
 "A real encoder, all-MiniLM-L6-v2, through this project and through sentence-transformers."
-import os
 from pathlib import Path
 
 import numpy as np

@@ -13,7 +13,7 @@ from dacl_dr.config import DataSettings, EncoderSettings, MiningSettings, Recipe
 from dacl_dr.data import read_questions
 from dacl_dr.encoder import tiny_bert
 from dacl_dr.negatives import hard_share
-from dacl_dr.recipes import open_sources, read_data, toy_data, train_recipe
+from dacl_dr.recipes import open_sources, read_data, toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
 from dacl_dr.training import Negatives, mine, train, training_data
 

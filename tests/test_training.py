@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from dacl_dr.config import DaclError, EncoderSettings, MachineSettings, MiningSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.config import DaclError, EncoderSettings, MachineSettings, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.experiment import Task, tiny_settings
 from dacl_dr.static import StaticEncoder, TokenBags
 from dacl_dr.training import Collator, TrainingData, batch_losses, mine, train
