@@ -9,7 +9,7 @@ import torch
 from dacl_dr.answers import has_answer
 from dacl_dr.checkpoints import checkpoints
 from dacl_dr.cli import main
-from dacl_dr.config import DataSettings, EncoderSettings, MiningSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.config import DataSettings, EncoderSettings, MiningSettings, RecipeSettings, RunSettings, Stage, TrainSettings, load_settings
 from dacl_dr.data import read_questions
 from dacl_dr.encoder import tiny_bert
 from dacl_dr.negatives import hard_share
@@ -181,3 +181,8 @@ def test_whole_corpus_as_the_pool(world, dacl, tmp_path):
     assert code == 0
     history = json.loads((tmp_path/'run'/'history.json').read_text())
     assert history['minings'][0]['pool'] == 160 # every passage; the training file knows fewer
+
+
+@pytest.mark.parametrize('path', sorted((Path(__file__).parents[1]/'nbs'/'experiments'/'settings').glob('recipes-*.yaml')), ids=lambda p: p.stem)
+def test_published_settings_are_understood(path):
+    assert load_settings(path, cls=RecipeSettings).training.stages[-1].negatives == 'model'
