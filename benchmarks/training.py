@@ -4,7 +4,7 @@
 
 Every measurement runs in its own process; the two take turns. A process trains with in-batch positives and --hard_negatives of the
 data set's own (mined with BM25 where it has none) and reports questions per second after the first two steps, and its peak memory:
-resident on a CPU, allocated on a GPU. --parts switches off one thing after another, to show what each is worth.
+resident on a CPU, allocated on a GPU. --parts shows what chunks of equal length are worth, and what cached gradients cost.
 """
 import argparse, json, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -50,7 +50,6 @@ def ours(a, clock):
     def with_clock(self, *args, **kwargs): init(self, *args, **kwargs); self.add_callback(clock)
     training.RecipeTrainer.__init__ = with_clock
     if a.what == 'padded': training.Collator.parts = padded_parts
-    if a.what == 'repeated': training.np.unique = lambda x, return_inverse: (x, np.arange(len(x)))
     train(encoder, training_data(encoder, data_of(a, settings)), settings, desc=None, say=lambda text: None)
 
 
@@ -97,12 +96,12 @@ def main():
     p.add_argument('--batch_size', type=int, default=32); p.add_argument('--hard_negatives', type=int, default=7)
     p.add_argument('--length', type=int, default=256, help='tokens of a passage'); p.add_argument('--chunk_tokens', type=int)
     p.add_argument('--precision', default='fp32'); p.add_argument('--steps', type=int, default=6); p.add_argument('--repeats', type=int, default=3)
-    p.add_argument('--parts', action='store_true', help='also without one encoding per passage, without chunks of equal length, and with cached gradients')
+    p.add_argument('--parts', action='store_true', help='also without chunks of equal length, and with cached gradients')
     p.add_argument('--what', help=argparse.SUPPRESS); p.add_argument('--folder', help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.what: return measure(a)
-    variants = ['ours', 'peer'] + (['repeated', 'padded', 'cached'] if a.parts else [])
-    names = {'ours': 'this project', 'peer': 'sentence-transformers', 'repeated': '  repeated passages encoded again', 'padded': '  one padded batch a side', 'cached': '  gradient cache'}
+    variants = ['ours', 'peer'] + (['padded', 'cached'] if a.parts else [])
+    names = {'ours': 'this project', 'peer': 'sentence-transformers', 'padded': '  one padded batch a side', 'cached': '  gradient cache'}
     found = {v: [] for v in variants}
     with tempfile.TemporaryDirectory() as d:
         passed = [x for k, v in vars(a).items() if v not in (None, False) and k not in ('parts', 'repeats') for x in (f'--{k}', str(v))]

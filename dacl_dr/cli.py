@@ -10,7 +10,7 @@ __all__ = ['SETTING_FLAGS', 'RECIPE_FLAGS', 'SWITCHES', 'STAGED', 'SINGLE', 'ABL
            'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags',
            'training_parsers', 'build_parser', 'main']
 
-# %% ../nbs/29_cli.ipynb #36787869
+# %% ../nbs/29_cli.ipynb #b9eb6af2
 import argparse, os, re, sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, read_yaml
 
-# %% ../nbs/29_cli.ipynb #88060fef
+# %% ../nbs/29_cli.ipynb #1f61434f
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/29_cli.ipynb #9fe1b91f
+# %% ../nbs/29_cli.ipynb #3dbcb7eb
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
@@ -54,7 +54,7 @@ def underscored(
     argv = [a if a.startswith('-') else a.replace('_', '-') for a in argv[:1]] + argv[1:]
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/29_cli.ipynb #55f9c558
+# %% ../nbs/29_cli.ipynb #24a81da4
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -75,7 +75,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/29_cli.ipynb #7e8d8013
+# %% ../nbs/29_cli.ipynb #89f49667
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -93,7 +93,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/29_cli.ipynb #850c836b
+# %% ../nbs/29_cli.ipynb #1039eb46
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -137,7 +137,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/29_cli.ipynb #57eeb8bd
+# %% ../nbs/29_cli.ipynb #dc653326
 RECIPE_FLAGS = {
     'model_name': ('model.name', str, 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
     'towers': ('model.towers', str, 'shared or separate weights for queries and passages'),
@@ -169,7 +169,7 @@ SWITCHES = {
     'torch_compile': ('machine.torch_compile', 'compile the encoder'),
 }
 
-# %% ../nbs/29_cli.ipynb #89d26ef4
+# %% ../nbs/29_cli.ipynb #cd0b8173
 STAGED, SINGLE, ABLATION = ('num_epochs',), ('stage1_epochs', 'stage2_epochs', 'stage3_epochs'), ('num_epochs', 'distance_weight') # flags that a command lacks
 
 def recipe_of(
@@ -177,8 +177,9 @@ def recipe_of(
     recipes:str, # two letters: without and with L_dis
 )->tuple[str, float|None]: # the recipe, w if the flag gives one above 0
     "Which recipe the flags and the file ask for. Raises `DaclError` if the file's is another command's."
-    w = getattr(args, 'distance_weight', None)
-    asked = (read_yaml(args.config)[0] if args.config else {}).get('recipe')
+    w, data = getattr(args, 'distance_weight', None), read_yaml(args.config)[0] if args.config else {}
+    asked, training = data.get('recipe'), data.get('training')
+    if w is None and not asked and isinstance(training, dict) and isinstance(training.get('w'), (int, float)): w = training['w']
     if asked and asked not in recipes and asked in RECIPES: raise DaclError(f"{args.config}: recipe {asked} is trained by dacl {'train-baseline' if asked in 'AB' else 'train-distance-aware'}")
     if w is None: return asked or ('A' if recipes == 'AB' else 'D'), None
     return recipes[1 if w else 0], w or None
@@ -194,7 +195,7 @@ def recipe_settings(
     precision = 'fp16' if args.fp16 else 'bf16' if args.bf16 else None
     return load_settings(args.config, values | {'training.w': w, 'recipe': recipe, 'machine.precision': precision}, flags, RecipeSettings)
 
-# %% ../nbs/29_cli.ipynb #3ac9b95d
+# %% ../nbs/29_cli.ipynb #2b9df9d5
 def train_command(args, recipes:str)->int:
     "Train one encoder, print its dev metrics, name its folder."
     settings = recipe_settings(args, recipes)
@@ -216,7 +217,7 @@ def train_ablation_command(args)->int:
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
 
-# %% ../nbs/29_cli.ipynb #e83cfd5c
+# %% ../nbs/29_cli.ipynb #35b1acef
 def at_least(
     low:int,
 ): # a type for argparse
@@ -248,7 +249,7 @@ def bm25_flags(p):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/29_cli.ipynb #8f7b37db
+# %% ../nbs/29_cli.ipynb #ef364ae9
 def quickstart_parsers(command):
     "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
@@ -296,7 +297,7 @@ def bm25_parsers(command):
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
 
-# %% ../nbs/29_cli.ipynb #e0f9491d
+# %% ../nbs/29_cli.ipynb #48e9441f
 def training_flags(p, output:str, default:str, without):
     "Where data and results stand, and the settings of a training but some."
     data_flags(p)
@@ -318,7 +319,7 @@ def training_parsers(command):
     p.add_argument('--weights', type=float, nargs='+', required=True, metavar='W', help='of L_dis; 0 is recipe C')
     training_flags(p, 'output_base', 'checkpoints', ABLATION)
 
-# %% ../nbs/29_cli.ipynb #8303aec2
+# %% ../nbs/29_cli.ipynb #af130b63
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -331,7 +332,7 @@ def build_parser()->Parser:
     for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers): add(command)
     return parser
 
-# %% ../nbs/29_cli.ipynb #f9efd93a
+# %% ../nbs/29_cli.ipynb #e54ceb0d
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

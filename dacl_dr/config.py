@@ -9,18 +9,18 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'PACKAGES', 'CURRICULUM
            'RunSettings', 'RecipeSettings', 'Loader', 'parse_yaml', 'key_lines', 'read_yaml', 'known_keys', 'explain',
            'laid_over', 'build_settings', 'put', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #a9f28f5b
+# %% ../nbs/00_config.ipynb #937223e1
 from typing import Annotated, Literal
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #e76ededf
+# %% ../nbs/00_config.ipynb #4eba146a
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #37b3e25d
+# %% ../nbs/00_config.ipynb #ae4dd462
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -29,7 +29,7 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #fb515319
+# %% ../nbs/00_config.ipynb #6a20e807
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -40,11 +40,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #95f98947
+# %% ../nbs/00_config.ipynb #4d668a91
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #4c6def15
+# %% ../nbs/00_config.ipynb #4a03b08e
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -57,7 +57,7 @@ class CorpusSettings(Frozen):
         if len(set(self.packages)) < len(self.packages): raise ValueError('packages names one twice; name each once')
         if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
 
-# %% ../nbs/00_config.ipynb #ba7fecaf
+# %% ../nbs/00_config.ipynb #3e9d8720
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
@@ -65,7 +65,7 @@ class EncoderSettings(Frozen):
     init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #b386edd5
+# %% ../nbs/00_config.ipynb #226874e0
 class Stage(Frozen):
     "A stretch of training with one source of negatives."
     name: str
@@ -75,7 +75,7 @@ class Stage(Frozen):
 
 CURRICULUM = (Stage('warm-up', 4, (0., 0.)), Stage('distance', 8, (0., 1.), 'bm25'), Stage('joint', 12, (1., 1.), 'model'))
 
-# %% ../nbs/00_config.ipynb #71df0eb1
+# %% ../nbs/00_config.ipynb #7409b83f
 class TrainSettings(Frozen):
     "What is minimised, over which batches, in which stages."
     w: Weight = .6 # of the distance loss
@@ -98,15 +98,15 @@ class TrainSettings(Frozen):
             need = {'in-batch': 0, 'bm25+model': 2}.get(s.negatives, 1)
             if s.epochs and self.hard_negatives < need: raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives, but hard_negatives is {self.hard_negatives}; give at least {need}, or make the stage in-batch")
 
-# %% ../nbs/00_config.ipynb #84d25a57
+# %% ../nbs/00_config.ipynb #ce40328b
 class MiningSettings(Frozen):
     "How hard negatives are mined with the model."
-    pool: Literal['training', 'corpus'] = 'training' # every passage of the training file, or the whole corpus
+    pool: Literal['training', 'corpus'] = 'training' # the positives and hard negatives that training uses, or the whole corpus
     refresh_every: Positive = 2 # epochs between two minings
     near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95 # drop candidates above this share of the positive's score
     depth: Positive = 100 # candidates looked at per question
 
-# %% ../nbs/00_config.ipynb #8622227b
+# %% ../nbs/00_config.ipynb #5372aedd
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
@@ -122,7 +122,7 @@ class SearchSettings(Frozen):
         if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #0a858eac
+# %% ../nbs/00_config.ipynb #9fa93c78
 RECIPES = ('A', 'B', 'C', 'D')
 
 def quick_training()->TrainSettings: # of the quickstart
@@ -146,11 +146,11 @@ class Settings(Frozen):
         for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
 
-# %% ../nbs/00_config.ipynb #95fdc9fe
+# %% ../nbs/00_config.ipynb #ebaa573c
 class ModelSettings(Frozen):
     "Which encoder, and how text goes into it."
     name: str = 'bert-base-uncased' # on the Hugging Face hub, or a folder: of transformers or of sentence-transformers
-    towers: Literal['shared', 'separate'] = 'shared' # one set of weights for queries and passages, or two
+    towers: Literal['shared', 'separate'] = 'shared' # one set of weights for queries and passages, or two; a checkpoint of two keeps them
     pooling: Literal['mean', 'cls', 'max']|None = None # None: the checkpoint's, or mean
     normalize: bool = True
     query_prefix: str|None = None # put before each query; None: the checkpoint's prompt, or nothing
@@ -166,9 +166,9 @@ class DataSettings(Frozen):
     negatives_file: str|None = None # biencoder JSON with BM25 negatives of the same questions; None: the training file's own, or mined
     skip_bad: NonNegative = 0 # malformed records to pass over, per file
 
-# %% ../nbs/00_config.ipynb #77aa759e
+# %% ../nbs/00_config.ipynb #3768bb4d
 class MachineSettings(Frozen):
-    "How the arithmetic is done; none of it changes what is computed, but for rounding."
+    "How the arithmetic is done. Chunks and accumulation change what dropout draws and how large a step is, the rest only rounding."
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
     gradient_accumulation_steps: Positive = 1 # batches per step of the optimiser; they do not see one another's passages
     grad_cache: bool = False # compute a batch of any size in the memory of one chunk
@@ -186,7 +186,7 @@ class RunSettings(Frozen):
     best_by: Literal['recall@1', 'recall@10', 'mrr@10'] = 'recall@10' # on the dev subset
     report_to: tuple[str, ...] = ('tensorboard',) # see transformers' report_to; () for none
 
-# %% ../nbs/00_config.ipynb #8aabe65d
+# %% ../nbs/00_config.ipynb #5430a0b0
 class RecipeSettings(Frozen):
     "All settings of training one encoder."
     recipe: Literal['A', 'B', 'C', 'D'] = 'D'
@@ -203,7 +203,7 @@ class RecipeSettings(Frozen):
         if self.machine.grad_cache and self.machine.gradient_checkpointing: raise ValueError('machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; use grad_cache with a smaller chunk_tokens')
         if self.recipe in 'BD' and not self.training.w: raise ValueError(f"recipe {self.recipe} has a distance loss, but training.w is 0; use recipe {'A' if self.recipe == 'B' else 'C'}")
 
-# %% ../nbs/00_config.ipynb #4b60b40a
+# %% ../nbs/00_config.ipynb #99d932fa
 class Loader(yaml.SafeLoader):
     "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
 
@@ -217,7 +217,7 @@ def parse_yaml(
     try: return loader.get_single_data()
     finally: loader.dispose()
 
-# %% ../nbs/00_config.ipynb #450354c9
+# %% ../nbs/00_config.ipynb #6456bbea
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -233,7 +233,7 @@ def key_lines(
     walk(yaml.compose(text, Loader=Loader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #de9107ba
+# %% ../nbs/00_config.ipynb #7fbe2fe5
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
@@ -250,7 +250,7 @@ def read_yaml(
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #3870251c
+# %% ../nbs/00_config.ipynb #d40bc513
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
     cls=Settings, # the tree
@@ -261,7 +261,7 @@ def known_keys(
         cls = type(default[0] if isinstance(default, tuple) else default)
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #be8ef842
+# %% ../nbs/00_config.ipynb #29e4322c
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -278,7 +278,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #3f74f94d
+# %% ../nbs/00_config.ipynb #d12f1e84
 def laid_over(
     base:dict, # nested values
     top:dict, # nested values that replace them
@@ -297,7 +297,7 @@ def build_settings(
     try: return msgspec.convert(laid_over(msgspec.to_builtins(cls()), data), cls)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {}, cls)) from None
 
-# %% ../nbs/00_config.ipynb #f18c2aa4
+# %% ../nbs/00_config.ipynb #1605ca7e
 def put(
     tree, # nested dicts and lists, changed in place
     dotted:str, # 'training.stages.2.epochs'

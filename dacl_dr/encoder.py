@@ -6,7 +6,7 @@
 __all__ = ['SIDES', 'chunk_rows', 'TokenLists', 'Encoder', 'weights_hash', 'quiet_transformers', 'open_checkpoint', 'set_pooling',
            'set_normalize', 'two_towers', 'TransformerEncoder', 'tiny_bert']
 
-# %% ../nbs/13_encoder.ipynb #d9df83fb
+# %% ../nbs/13_encoder.ipynb #fd63dd48
 import contextlib, hashlib
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .config import DaclError, ModelSettings
 
-# %% ../nbs/13_encoder.ipynb #8b705cef
+# %% ../nbs/13_encoder.ipynb #a82a12cf
 def chunk_rows(
     lengths:np.ndarray, # (N,) tokens of each text
     tokens:int, # of a chunk, padding included; a longer text has a chunk of its own
@@ -30,7 +30,7 @@ def chunk_rows(
         chunks.append(order[:n]); order = order[n:]
     return chunks
 
-# %% ../nbs/13_encoder.ipynb #48fa1c56
+# %% ../nbs/13_encoder.ipynb #7225ed3d
 class TokenLists:
     "Texts that are tokenised when they are needed: `chunks(rows, tokens)` yields (positions among the rows, features)."
     def __init__(self,
@@ -48,7 +48,7 @@ class TokenLists:
         for at in chunk_rows(np.fromiter(map(len, found['input_ids']), int, len(texts)), tokens):
             yield at, dict(self.tokenizer.pad({k: [v[i] for i in at] for k, v in found.items()}, return_tensors='pt'))
 
-# %% ../nbs/13_encoder.ipynb #3949de16
+# %% ../nbs/13_encoder.ipynb #597d9a47
 class Encoder(nn.Module):
     "What training, mining and search need of an encoder: `prepare`, `embed`, `save`."
     dim: int # of the vectors
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         self.train(was)
         return out
 
-# %% ../nbs/13_encoder.ipynb #4cb95709
+# %% ../nbs/13_encoder.ipynb #74695cf3
 def weights_hash(
     module:nn.Module,
 )->str: # 16 hexadecimal digits
@@ -97,7 +97,7 @@ def weights_hash(
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/13_encoder.ipynb #28c3e700
+# %% ../nbs/13_encoder.ipynb #1990dcff
 SIDES = {'query': 'query', 'passage': 'document'} # our names, sentence-transformers'
 
 def quiet_transformers():
@@ -111,7 +111,7 @@ def open_checkpoint(
     "Load a checkpoint of transformers or sentence-transformers. Raises `DaclError`."
     quiet_transformers()
     from sentence_transformers import SentenceTransformer
-    try: return SentenceTransformer(str(name), device='cpu')
+    try: return SentenceTransformer(str(name), device='cpu').float() # also where it was saved in half precision: mixed precision wants full weights
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as e: raise DaclError(f"model '{name}' cannot be loaded ({str(e).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
 
 def set_pooling(
@@ -120,7 +120,7 @@ def set_pooling(
 ):
     "Change the pooling of a pipeline. Raises `DaclError` if it has none."
     from sentence_transformers.sentence_transformer.modules import Pooling
-    pools = [m for m in modules if isinstance(m, Pooling)]
+    pools = [m for part in modules for m in part.modules() if isinstance(m, Pooling)]
     if how and not pools: raise DaclError(f"model.pooling: '{how}' asked for, but the model has no pooling; leave it out")
     for m in pools:
         if how: m.pooling_mode = how
@@ -149,7 +149,7 @@ def two_towers(
         set_pooling(towers[-1], pooling)
     return SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts=prompts, device='cpu')
 
-# %% ../nbs/13_encoder.ipynb #fc10cf29
+# %% ../nbs/13_encoder.ipynb #bb749e6f
 class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
     def __init__(self,
@@ -168,8 +168,9 @@ class TransformerEncoder(Encoder):
     )->'TransformerEncoder':
         "Load a checkpoint. Raises `DaclError` for one that cannot be loaded or does not fit the settings."
         if not settings: return cls(open_checkpoint(name))
-        model = two_towers(name, settings.pooling) if settings.towers == 'separate' else open_checkpoint(name)
-        if settings.towers == 'shared': set_pooling(model, settings.pooling)
+        model = open_checkpoint(name)
+        if settings.towers == 'separate' and not hasattr(model[0], 'sub_modules'): model = two_towers(name, settings.pooling) # a checkpoint of two towers keeps them
+        else: set_pooling(model, settings.pooling)
         set_normalize(model, settings.normalize)
         for side, prefix in (('query', settings.query_prefix), ('document', settings.passage_prefix)):
             if prefix is not None: model.prompts[side] = prefix
@@ -217,7 +218,7 @@ class TransformerEncoder(Encoder):
         "Called by transformers' Trainer."
         for t in {id(t): t for t in map(self.tower, SIDES)}.values(): t.model.activation_checkpointing_enable(activation_checkpointing_kwargs=activation_checkpointing_kwargs)
 
-# %% ../nbs/13_encoder.ipynb #5b2f2ba8
+# %% ../nbs/13_encoder.ipynb #3baccf8f
 def tiny_bert(
     folder:str|Path, # gets model and tokenizer, as transformers writes them
     texts, # whose words are the vocabulary

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REASONS', 'top_k', 'choose_negatives', 'fill_random', 'mix_negatives', 'hard_share', 'overlap']
 
-# %% ../nbs/16_negatives.ipynb #3ede07ff
+# %% ../nbs/16_negatives.ipynb #c49b0498
 from typing import Callable
 
 import faiss
@@ -13,7 +13,7 @@ import numpy as np
 
 from .config import DaclError
 
-# %% ../nbs/16_negatives.ipynb #957e9dff
+# %% ../nbs/16_negatives.ipynb #00311eb3
 def top_k(
     queries:np.ndarray, # (Q, D) float32
     blocks, # of (first row, vectors (n, D) float32)
@@ -29,7 +29,7 @@ def top_k(
     heap.finalize()
     return heap.D, heap.I
 
-# %% ../nbs/16_negatives.ipynb #2e815017
+# %% ../nbs/16_negatives.ipynb #d47a6bf9
 REASONS = ('known positive', 'too close', 'answer')
 
 def choose_negatives(
@@ -53,7 +53,7 @@ def choose_negatives(
             else: picked[i, kept] = row; kept += 1
     return picked, {r: c / max(seen, 1) for r, c in dropped.items()}
 
-# %% ../nbs/16_negatives.ipynb #a38122d3
+# %% ../nbs/16_negatives.ipynb #f882243c
 def fill_random(
     negatives:np.ndarray, # (Q, n) rows of the pool, -1 where empty
     known:np.ndarray, # (Q, P) text numbers of known positives
@@ -66,11 +66,12 @@ def fill_random(
     for i in np.flatnonzero((out < 0).any(1)):
         for j in np.flatnonzero(out[i] < 0):
             tries = [r for r in rng.integers(0, len(numbers), 200).tolist() if numbers[r] not in known[i]]
-            out[i, j] = next((r for r in tries if not answered(i, r)), tries[0] if tries else -1)
+            free = [r for r in tries if not answered(i, r)] or tries[:1]
+            out[i, j] = next((r for r in free if r not in out[i]), free[0] if free else -1) # a passage twice only if there is no other
         if (out[i] < 0).any(): raise DaclError(f'training question {i}: no passage of the pool can be its negative; give more passages, or fewer hard negatives')
     return out
 
-# %% ../nbs/16_negatives.ipynb #cba53689
+# %% ../nbs/16_negatives.ipynb #c700c22a
 def mix_negatives(
     first:np.ndarray, # (Q, n) rows, best first; half of the places, rounded down, are its
     second:np.ndarray, # (Q, n)
@@ -81,7 +82,7 @@ def mix_negatives(
     twice = np.array([[r in row[:j] for j, r in enumerate(row)] for row in mixed.tolist()])
     return np.take_along_axis(mixed, np.argsort(twice, axis=1, kind='stable'), 1)[:, :n]
 
-# %% ../nbs/16_negatives.ipynb #23480c7c
+# %% ../nbs/16_negatives.ipynb #f2f4f770
 def hard_share(
     positive:np.ndarray, # (Q,) cosine of each question with its positive
     negative:np.ndarray, # (Q, n) with its negatives

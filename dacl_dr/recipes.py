@@ -7,8 +7,8 @@ __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'op
            'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'alone_in', 'table', 'model_card',
            'epochs_worth_telling', 'train_recipe', 'write_results', 'train_ablation']
 
-# %% ../nbs/23_recipes.ipynb #964f1510
-import importlib, json, os, re
+# %% ../nbs/23_recipes.ipynb #35ebba3f
+import importlib, json, os, re, shutil
 from importlib.util import find_spec
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec, numpy as np, torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from .config import DaclError, RecipeSettings
+from .config import DaclError, RecipeSettings, did_you_mean
 from .runs import atomic_folder, environment, make_folder, stamp, write_json
 from .store import locked, open_passages, open_questions
 from .dataset import DataSet, data_set, find_data_sets
@@ -33,7 +34,7 @@ from .gradcache import processes
 from .training import History, negatives_message, train, training_data
 from .representation import geometry
 
-# %% ../nbs/23_recipes.ipynb #1d611af4
+# %% ../nbs/23_recipes.ipynb #f5f00882
 def check_machine(
     settings:RecipeSettings,
 ):
@@ -44,7 +45,8 @@ def check_machine(
     n = int(os.environ.get('WORLD_SIZE', 1))
     if settings.training.batch_size % n: raise DaclError(f'training.batch_size {settings.training.batch_size} is not divisible by {n} processes; it is the batch of all together')
     for name in settings.run.report_to:
-        if name == 'tensorboard' and not find_spec('tensorboard'): raise DaclError('run.report_to: tensorboard is not installed; pip install tensorboard')
+        if name not in INTEGRATION_TO_CALLBACK: raise DaclError(f"run.report_to: '{name}' is unknown.{did_you_mean(name, INTEGRATION_TO_CALLBACK)}")
+        if not find_spec(name): raise DaclError(f'run.report_to: {name} is not installed; pip install {name}')
 
 def training_files(
     data_dir:str|Path,
@@ -61,7 +63,7 @@ def training_files(
     if 'train' not in found.splits: raise DaclError(f'{data_dir}: data set {found.name} has no training split; expected a file such as {found.name.lower()}-train.json')
     return found
 
-# %% ../nbs/23_recipes.ipynb #3745903b
+# %% ../nbs/23_recipes.ipynb #f14c2bfc
 def toy_data(
     folder:str|Path, # gets psgs.tsv, toy-train.json, toy-dev.json
     n:int=160, # passages, one question each
@@ -78,7 +80,7 @@ def toy_data(
     for split, rows in (('train', range(n * 3 // 4)), ('dev', range(n * 3 // 4, n))): write_questions(folder/f'toy-{split}.json', map(ask, rows))
     return folder
 
-# %% ../nbs/23_recipes.ipynb #7817449f
+# %% ../nbs/23_recipes.ipynb #9b32fb07
 class Sources(msgspec.Struct):
     "What a training reads, opened."
     files: DataSet
@@ -105,7 +107,7 @@ def open_sources(
     sha256 = {k: t.conversion.sources[0].sha256 for k, t in (('train', questions), ('corpus', corpus), ('negatives', negatives)) if t is not None}
     return Sources(files, questions, dev, corpus, negatives, sha256)
 
-# %% ../nbs/23_recipes.ipynb #f53c52e7
+# %% ../nbs/23_recipes.ipynb #8d6440cd
 def negatives_from(
     found, # `Questions` with hard negatives
     wanted, # the training questions
@@ -134,7 +136,7 @@ def bm25_source(
         if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, cache_dir=cache_dir, skip_bad=d.skip_bad, show_progress=show_progress)
     return open_questions(out, cache_dir, show_progress=show_progress), out
 
-# %% ../nbs/23_recipes.ipynb #c3ad7018
+# %% ../nbs/23_recipes.ipynb #8363d55e
 def read_data(
     settings:RecipeSettings,
     sources:Sources,
@@ -154,7 +156,7 @@ def read_data(
     dev = dev_set(sources.dev, settings.run.eval_questions, settings.run.eval_passages, corpus, d.fields, sources.files.splits['dev']) if sources.dev is not None else None
     return trainset, dev
 
-# %% ../nbs/23_recipes.ipynb #64597929
+# %% ../nbs/23_recipes.ipynb #8a25338e
 def dev_metrics(
     encoder:Encoder,
     dev:DevSet,
@@ -167,7 +169,7 @@ def dev_metrics(
     unit = lambda x: x if encoder.normalized else x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return task_metrics(ranks, ['recall@1', 'recall@10', 'mrr@10']) | geometry(unit(q), unit(p), dev.gold)
 
-# %% ../nbs/23_recipes.ipynb #1450b697
+# %% ../nbs/23_recipes.ipynb #0146ab24
 def flat(
     tree, # nested dicts
     path:str='',
@@ -176,7 +178,7 @@ def flat(
     if not isinstance(tree, dict): return {path: tree}
     return {k: v for key, value in tree.items() for k, v in flat(value, f'{path}.{key}'.strip('.')).items()}
 
-FREE = r'run\.|machine\.num_workers$' # settings that don't change what is computed
+FREE = r'run\.(save_every|log_every|report_to)$|machine\.num_workers$' # settings that don't change what is computed
 
 def claim_folder(
     folder:Path, # of the run
@@ -191,9 +193,12 @@ def claim_folder(
         except ValueError: raise DaclError(f'{path}: damaged; delete the folder or choose another --output_dir') from None
         a, b = (flat({'settings': x['settings'], 'sha256 of data': x['sha256']}) for x in (then, json.loads(msgspec.json.encode(now))))
         differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and not re.match(FREE, k.removeprefix('settings.'))]
-        if differ: raise DaclError(f"{folder}: holds a run of another recipe: {differ[0].removeprefix('settings.')} is {a.get(differ[0])} there and {b.get(differ[0])} here; choose another --output_dir, or delete this one")
-    elif (folder/'checkpoints').exists() or (folder/'final_model').exists(): raise DaclError(f'{folder}: holds checkpoints but no recipe.json, so they are not known to be of this recipe; choose another --output_dir')
-    else: write_json(path, now | {'environment': environment() | {p: importlib.import_module(p).__version__ for p in ('transformers', 'accelerate', 'sentence_transformers')}})
+        started = any((folder/f).exists() for f in ('checkpoints', 'final_model'))
+        if differ and started: raise DaclError(f"{folder}: holds a run of another recipe: {differ[0].removeprefix('settings.')} is {a.get(differ[0])} there and {b.get(differ[0])} here; choose another --output_dir, or delete this one")
+        if differ: # a start that failed before its first checkpoint
+            shutil.rmtree(folder/'negatives', ignore_errors=True); path.unlink()
+    if not path.is_file() and ((folder/'checkpoints').exists() or (folder/'final_model').exists()): raise DaclError(f'{folder}: holds checkpoints but no recipe.json, so they are not known to be of this recipe; choose another --output_dir')
+    if not path.is_file(): write_json(path, now | {'environment': environment() | {p: importlib.import_module(p).__version__ for p in ('transformers', 'accelerate', 'sentence_transformers')}})
 
 def main_process()->bool:
     "Is this the process that writes?"
@@ -208,7 +213,7 @@ def alone_in(
         with FileLock(folder/'.lock', timeout=0): yield
     except Timeout: raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another --output_dir') from None
 
-# %% ../nbs/23_recipes.ipynb #d2e4b529
+# %% ../nbs/23_recipes.ipynb #1c84c2e6
 def table(
     rows, # list of dicts
     columns, # names
@@ -264,7 +269,7 @@ On a sample of the dev split, among a sample of passages; they compare epochs of
 {table(history.minings, ['step', 'pool', 'hard_triplets', 'overlap', 'dropped_known_positive', 'dropped_too_close', 'dropped_answer', 'filled_random', 'seconds']) if history.minings else ''}
 """.rstrip() + '\n'
 
-# %% ../nbs/23_recipes.ipynb #dcbd42ab
+# %% ../nbs/23_recipes.ipynb #63a85ba3
 def epochs_worth_telling(
     history:History,
     best_by:str,
@@ -292,6 +297,7 @@ def train_recipe(
             say(f'{folder/"final_model"}: already trained')
             return folder/'final_model'
         trainset, dev = read_data(settings, sources, folder, cache_dir, show_progress)
+        torch.manual_seed(settings.seed) # fresh weights, where a checkpoint lacks some
         encoder = load_encoder(settings.model.name, settings.model)
         dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[settings.machine.precision]
         measure = partial(dev_metrics, dev=dev, dtype=dtype) if dev else None
@@ -310,7 +316,7 @@ def write_results(folder:Path, encoder:Encoder, settings:RecipeSettings, data:di
         encoder.save(tmp)
         (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
 
-# %% ../nbs/23_recipes.ipynb #56bf9e0f
+# %% ../nbs/23_recipes.ipynb #83cda324
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced

@@ -6,7 +6,7 @@
 __all__ = ['STATIC', 'code_tokenizer', 'train_tokenizer', 'TokenBags', 'bag_texts', 'StaticTower', 'sqrt_idf', 'StaticEncoder',
            'StaticBag', 'load_static', 'load_encoder']
 
-# %% ../nbs/14_static.ipynb #6feaf055
+# %% ../nbs/14_static.ipynb #10151cd6
 import json
 from pathlib import Path
 from unicodedata import category
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .config import DaclError, EncoderSettings, ModelSettings
 from .encoder import Encoder, TransformerEncoder
 
-# %% ../nbs/14_static.ipynb #c976fd7c
+# %% ../nbs/14_static.ipynb #2bc1797a
 def code_tokenizer(
     model:models.Model,
 )->Tokenizer:
@@ -32,7 +32,7 @@ def code_tokenizer(
     tok.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\W_]+'), 'removed')
     return tok
 
-# %% ../nbs/14_static.ipynb #d9952f1e
+# %% ../nbs/14_static.ipynb #59d151b9
 def train_tokenizer(
     texts, # training texts only
     vocab_size:int, # pieces, special tokens included
@@ -45,7 +45,7 @@ def train_tokenizer(
     tok.train_from_iterator(texts, trainer)
     return code_tokenizer(models.WordPiece(tok.get_vocab(), unk_token='[UNK]'))
 
-# %% ../nbs/14_static.ipynb #0bb741ac
+# %% ../nbs/14_static.ipynb #55eb58d7
 class TokenBags:
     "Texts as bags of tokens: flat `ids` and `weights` (T,), cut at `offsets` (N + 1,); indexed by rows."
     def __init__(self, offsets:np.ndarray, ids:np.ndarray, weights:np.ndarray): self.offsets, self.ids, self.weights = offsets, ids, weights
@@ -70,7 +70,7 @@ class TokenBags:
         at, offsets = self.gather(rows)
         return TokenBags(offsets, self.ids[at], self.weights[at])
 
-# %% ../nbs/14_static.ipynb #01efb99b
+# %% ../nbs/14_static.ipynb #caf7b33b
 def bag_texts(
     tokenizer:Tokenizer,
     texts, # strings
@@ -86,7 +86,7 @@ def bag_texts(
     lengths = np.bincount(key // V, minlength=len(texts))
     return TokenBags(np.concatenate([[0], np.cumsum(lengths)]), key % V, (1 + np.log(count)).astype(np.float32))
 
-# %% ../nbs/14_static.ipynb #13260db2
+# %% ../nbs/14_static.ipynb #5fbc0f8c
 class StaticTower(nn.Module):
     "A weighted bag of token vectors."
     def __init__(self,
@@ -106,7 +106,7 @@ class StaticTower(nn.Module):
         w = self.dropout(weights * importance) # (T,)
         return F.normalize(F.embedding_bag(ids, self.vectors, offsets, mode='sum', per_sample_weights=w), dim=-1)
 
-# %% ../nbs/14_static.ipynb #d4f3735c
+# %% ../nbs/14_static.ipynb #f2578c35
 def sqrt_idf(
     bags:TokenBags, # the passages of the training split
     vocab_size:int,
@@ -115,7 +115,7 @@ def sqrt_idf(
     df = np.bincount(bags.ids, minlength=vocab_size) # each token stands once in a bag
     return torch.from_numpy(np.sqrt(np.log((len(bags) + 1) / (df + 1))).astype(np.float32))
 
-# %% ../nbs/14_static.ipynb #8b70b3ec
+# %% ../nbs/14_static.ipynb #6165a273
 class StaticEncoder(Encoder):
     "Two static towers over one tokenizer."
     def __init__(self, tokenizer:Tokenizer, query:StaticTower, passage:StaticTower):
@@ -150,7 +150,7 @@ class StaticEncoder(Encoder):
         bags = [[StaticBag(self.tokenizer, tower)] for tower in (self.query, self.passage)]
         SentenceTransformer(modules=[Router.for_query_document(*bags)], device='cpu').save(str(folder), create_model_card=False)
 
-# %% ../nbs/14_static.ipynb #bb978162
+# %% ../nbs/14_static.ipynb #aeaebab2
 class StaticBag(nn.Module):
     "A `StaticTower` with its tokenizer, as sentence-transformers calls it."
     def __init__(self, tokenizer:Tokenizer, tower:StaticTower):
@@ -172,7 +172,7 @@ class StaticBag(nn.Module):
         state = load_file(folder/'model.safetensors')
         return cls(Tokenizer.from_file(str(folder/'tokenizer.json')), StaticTower(state['vectors'], state['importance'], json.loads((folder/'config.json').read_text())['token_dropout']))
 
-# %% ../nbs/14_static.ipynb #61aa6719
+# %% ../nbs/14_static.ipynb #d1f0e217
 STATIC = ('query_0_StaticBag', 'document_0_StaticBag') # the folders of the towers
 
 def load_static(
@@ -188,6 +188,6 @@ def load_encoder(
     settings:ModelSettings|None=None, # laid over a transformer; None: as it was saved
 )->Encoder:
     "Load an encoder of either kind. Raises `DaclError` if there is none."
-    if any(Path(name).glob(f'**/{STATIC[0]}')): return load_static(name)
+    if any(Path(name).glob(f'*/{STATIC[0]}')) or (Path(name)/STATIC[0]).is_dir(): return load_static(name)
     if Path(name).is_dir() and not any((Path(name)/f).is_file() for f in ('modules.json', 'config.json')): raise DaclError(f'{name}: no encoder here (neither modules.json nor config.json); give a folder that training wrote, or a checkpoint')
     return TransformerEncoder.open(name, settings)

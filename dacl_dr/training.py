@@ -7,7 +7,7 @@ __all__ = ['TrainingData', 'training_data', 'Batches', 'Collator', 'place_vector
            'mine', 'Negatives', 'negatives_message', 'Progress', 'Curriculum', 'training_arguments', 'SafeTrainer',
            'bad_loss', 'RecipeTrainer', 'History', 'history_of', 'train']
 
-# %% ../nbs/21_training.ipynb #19c5c006
+# %% ../nbs/21_training.ipynb #5869c94c
 import contextlib, dataclasses, json, os, tempfile, time
 from pathlib import Path
 from typing import Callable
@@ -30,7 +30,7 @@ from .trainset import Answers, TrainingSet
 from .gradcache import average_gradients, cached_backward, gather, processes
 from .checkpoints import checkpoints, keep_only, read_checkpoint, save_checkpoint
 
-# %% ../nbs/21_training.ipynb #6ac2c2da
+# %% ../nbs/21_training.ipynb #b3992e4d
 class TrainingData(msgspec.Struct):
     "Questions and passages as an encoder wants them."
     queries: object # what `Encoder.prepare` gives, Q texts
@@ -51,7 +51,7 @@ def training_data(
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
 
-# %% ../nbs/21_training.ipynb #bd572707
+# %% ../nbs/21_training.ipynb #b55a02f3
 class Batches(BatchSampler):
     "The batches of an epoch: lists of questions, over all processes."
     def __init__(self,
@@ -63,7 +63,7 @@ class Batches(BatchSampler):
     def __len__(self): return self.count
     def __iter__(self): yield from batch_rows(self.n, self.batch_size, self.seed, self.epoch)[:self.count]
 
-# %% ../nbs/21_training.ipynb #b4e27233
+# %% ../nbs/21_training.ipynb #0a9413f5
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
     def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
@@ -97,7 +97,7 @@ class Collator:
         mask[places, first + places] = False # the positive trained on is never masked
         return mask
 
-# %% ../nbs/21_training.ipynb #0af6622d
+# %% ../nbs/21_training.ipynb #ac5634d2
 def place_vectors(
     vectors, # list of (n_c, D), of the chunks
     at:torch.Tensor, # (R,) position of each row among them
@@ -119,7 +119,7 @@ def batch_losses(
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
     return combined_loss(gather(q), d, temperature, w, mask, symmetric), (~mask).sum(1).float().mean() - 1
 
-# %% ../nbs/21_training.ipynb #dc511d1e
+# %% ../nbs/21_training.ipynb #624ee4e7
 def score_pool(
     encoder:Encoder,
     data:TrainingData,
@@ -166,7 +166,7 @@ def mine(
     facts = {'pool': len(data.passages), 'hard_triplets': hard_share(positive, chosen), **{f'dropped_{k.replace(" ", "_")}': v for k, v in dropped.items()}, 'filled_random': float((found < 0).mean())}
     return fill_random(found, data.known, data.numbers, settings.seed, *answered), facts | {'seconds': time.perf_counter() - begin}
 
-# %% ../nbs/21_training.ipynb #165685d1
+# %% ../nbs/21_training.ipynb #94f70a6e
 class Negatives:
     "The hard negatives of each epoch of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
@@ -205,7 +205,7 @@ class Negatives:
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 
-# %% ../nbs/21_training.ipynb #9887bddd
+# %% ../nbs/21_training.ipynb #8d15d183
 def negatives_message(
     stage, # `Stage`
     settings:RecipeSettings,
@@ -216,7 +216,7 @@ def negatives_message(
     more = f'; {n} accumulated batches add none: for {t.batch_size * n - 1} use batch_size {t.batch_size * n} with grad_cache' if n > 1 else ''
     return f"stage '{stage.name}': each query sees the {t.batch_size - 1} other positives of its batch{hard}{more}"
 
-# %% ../nbs/21_training.ipynb #c14340e0
+# %% ../nbs/21_training.ipynb #13a3568b
 class Progress(TrainerCallback):
     "A progress bar in questions, with the parts of the loss, w and the learning rate; it also times the steps."
     def __init__(self, desc:str|None, per_step:int): self.desc, self.per_step, self.bar, self.seconds, self.begin = desc, per_step, None, 0., 0.
@@ -243,7 +243,7 @@ class Curriculum(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate, control.should_save = self.trainer.measure is not None, self.trainer.folder is not None
 
-# %% ../nbs/21_training.ipynb #c48a64c7
+# %% ../nbs/21_training.ipynb #30ee61db
 def training_arguments(
     settings:RecipeSettings,
     folder:str|Path,
@@ -259,14 +259,14 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
-# %% ../nbs/21_training.ipynb #1408e998
+# %% ../nbs/21_training.ipynb #8a78c30d
 class SafeTrainer(Trainer):
     "Transformers' `Trainer` with checkpoints of safetensors and JSON. Wants `folder`, `settings`, `data`, `negatives`, `measure` and `steps_per_epoch`."
     saved = None # (step, length of the log) of the last checkpoint written
 
     def _save_checkpoint(self, model, trial=None):
         if self.folder is None or self.saved == (now := (self.state.global_step, len(self.state.log_history))): return
-        if self.measure and self.state.global_step % self.steps_per_epoch == 0 and not any(k.startswith('eval_') for k in self.state.log_history[-1]): return # the epoch is evaluated first, then saved
+        if self.measure and self.state.global_step % self.steps_per_epoch == 0 and not any(k.startswith('eval_') for k in (self.state.log_history or [{}])[-1]): return # the epoch is evaluated first, then saved
         random = gather(torch.stack([self.random_bytes()]).to(self.args.device)).cpu().numpy()
         if self.is_world_process_zero():
             name, scaler = f'step-{self.state.global_step:06d}', getattr(self.accelerator, 'scaler', None)
@@ -282,8 +282,11 @@ class SafeTrainer(Trainer):
         return torch.cat([torch.get_rng_state(), *gpu])
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self.model.load_state_dict(load_encoder(resume_from_checkpoint).state_dict())
         self.restored, self.optimizer_loaded, arrays = read_checkpoint(resume_from_checkpoint)
+        now = msgspec.to_builtins(self.settings)
+        differ = [k for k in ('recipe', 'seed', 'training', 'mining') if self.restored['settings'][k] != json.loads(msgspec.json.encode(now[k]))]
+        if differ or self.restored['data'] != self.data.stamp: raise DaclError(f"{resume_from_checkpoint}: is a checkpoint of another recipe ({(differ or ['data'])[0]} differs); choose another folder, or delete it")
+        self.model.load_state_dict(load_encoder(resume_from_checkpoint).state_dict())
         self.random, self.negatives.mined = torch.from_numpy(arrays['random']), arrays.get('negatives')
 
     def _load_optimizer_and_scheduler(self, checkpoint):
@@ -300,7 +303,7 @@ class SafeTrainer(Trainer):
         torch.set_rng_state(own[:n].clone())
         if self.args.device.type == 'cuda' and len(own) > n: torch.cuda.set_rng_state(own[n:].clone(), self.args.device)
 
-# %% ../nbs/21_training.ipynb #2f82b257
+# %% ../nbs/21_training.ipynb #c70a7648
 def bad_loss(
     losses, # `Losses`
     step:int,
@@ -313,7 +316,7 @@ def bad_loss(
     kept = f'; the last good checkpoint is {last[0]}' if last else ''
     return DaclError(f"loss is {losses.total.item()} at step {step} (infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}), questions {', '.join(ids[:8])}{more}; lower training.learning_rate or look at these texts{kept}")
 
-# %% ../nbs/21_training.ipynb #9b7c0af3
+# %% ../nbs/21_training.ipynb #b311da12
 class RecipeTrainer(SafeTrainer):
     "Trains an encoder through the stages of a recipe."
     def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
@@ -378,7 +381,7 @@ class RecipeTrainer(SafeTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-# %% ../nbs/21_training.ipynb #1942767a
+# %% ../nbs/21_training.ipynb #c26b6919
 class History(msgspec.Struct):
     "What happened: one row a logged step, one a mining, one an evaluation."
     steps: list[dict]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['text_numbers', 'Pool', 'Answers', 'TrainingSet', 'padded', 'PoolRows', 'training_set', 'DevSet', 'dev_set']
 
-# %% ../nbs/18_trainset.ipynb #979ba795
+# %% ../nbs/18_trainset.ipynb #674197a0
 from functools import lru_cache
 from itertools import chain
 
@@ -20,7 +20,7 @@ from .answers import joined
 from .baseline import FIELDS
 from .negatives import choose_negatives
 
-# %% ../nbs/18_trainset.ipynb #fe435a74
+# %% ../nbs/18_trainset.ipynb #47903c82
 def text_numbers(
     texts, # of strings
 )->np.ndarray: # (N,) int64
@@ -48,9 +48,9 @@ class Pool:
     def texts(self, rows)->list[str]: return [text for _, text in self.contents(rows)]
     def numbers(self)->np.ndarray: # (N,)
         batches = (self.corpus.batch(b).column('text').to_pylist() for b in range(len(self.corpus.starts) - 1)) if self.first else ()
-        return text_numbers((t for texts in (*batches, [t for _, t in self.extra]) for t in texts))
+        return text_numbers(chain(chain.from_iterable(batches), (t for _, t in self.extra))) # one batch in memory at a time
 
-# %% ../nbs/18_trainset.ipynb #dc690cf1
+# %% ../nbs/18_trainset.ipynb #ad2d4806
 class Answers:
     "Does a passage of the pool contain an answer of a question?"
     def __init__(self,
@@ -65,7 +65,7 @@ class Answers:
         texts = [self.text(int(r)) for r in rows]
         return np.array([[any(a in t for a in self.answers[q]) for t in texts] if self.answers[q] else [False] * len(texts) for q in questions], bool).reshape(len(questions), len(rows))
 
-# %% ../nbs/18_trainset.ipynb #4e8573fb
+# %% ../nbs/18_trainset.ipynb #295dad99
 class TrainingSet(msgspec.Struct):
     "Questions and their passages as rows of a pool."
     questions: list[str] # Q
@@ -87,7 +87,7 @@ def padded(
     for row, l in zip(out, lists): row[:len(l)] = l[:out.shape[1]]
     return out
 
-# %% ../nbs/18_trainset.ipynb #9172bb31
+# %% ../nbs/18_trainset.ipynb #c249365f
 class PoolRows:
     "Gives each passage of a question set its row, and keeps those that the corpus lacks."
     def __init__(self,
@@ -109,7 +109,7 @@ class PoolRows:
         self.rows[key] = row
         return row
 
-# %% ../nbs/18_trainset.ipynb #dd1f60ce
+# %% ../nbs/18_trainset.ipynb #2e1aa00b
 def training_set(
     questions, # `Questions`, or a sequence of `Question`
     hard_negatives:int, # per question, at most
@@ -139,7 +139,7 @@ def training_set(
              'BM25 negatives': int((bm25 >= 0).sum()), **{f'BM25 negatives dropped, {k}': int(round(v * (candidates >= 0).sum())) for k, v in dropped.items() if v}}
     return TrainingSet([u[0] for u in used], [u[1] for u in used], pool, numbers, np.array([p[0] for p, _ in rows]), known, bm25, answered, facts)
 
-# %% ../nbs/18_trainset.ipynb #5c3e349c
+# %% ../nbs/18_trainset.ipynb #c2b7e664
 class DevSet(msgspec.Struct):
     "A small retrieval task."
     questions: list[str] # Q

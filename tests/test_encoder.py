@@ -56,6 +56,20 @@ def test_a_plain_transformers_checkpoint(minilm, tmp_path):
     assert np.abs(plain.encode(PASSAGES, 'passage') - full.encode(PASSAGES, 'passage')).max() < 1e-5
 
 
+def test_weights_saved_in_half_precision_are_trained_in_full(minilm, tmp_path):
+    encoder = load_encoder(minilm)
+    encoder.half().save(tmp_path)
+    assert {p.dtype for p in load_encoder(tmp_path).parameters()} == {torch.float32}
+
+
+def test_a_checkpoint_of_two_towers_keeps_them(minilm, tmp_path):
+    TransformerEncoder.open(minilm, ModelSettings(towers='separate')).save(tmp_path)
+    for towers in ('shared', 'separate'):
+        again = TransformerEncoder.open(tmp_path, ModelSettings(towers=towers, pooling='cls'))
+        assert not again.shared
+    assert np.abs(again.encode(PASSAGES, 'passage') - TransformerEncoder.open(minilm, ModelSettings(pooling='cls')).encode(PASSAGES, 'passage')).max() < 1e-5
+
+
 def test_half_precision_stays_near(minilm):
     encoder = load_encoder(minilm)
     assert np.abs(encoder.encode(PASSAGES, 'passage', dtype=torch.bfloat16) - encoder.encode(PASSAGES, 'passage')).max() < .02

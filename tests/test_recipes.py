@@ -99,6 +99,11 @@ def test_bad_flags_are_one_line(world, dacl, tmp_path, flags, parts):
     assert not (tmp_path/'run'/'checkpoints').exists() and not (tmp_path/'run'/'final_model').exists()
 
 
+def test_after_a_failed_start_the_mended_command_goes_on(world, dacl, tmp_path):
+    assert dacl('train-baseline', tmp_path/'run', '--data_dir', world/'one', '--batch_size', '1000')[0] == 2
+    assert dacl('train-baseline', tmp_path/'run', '--data_dir', world/'one', *SHORT, '--num_epochs', '1')[0] == 0
+
+
 @pytest.mark.parametrize('text, parts', [
     ('training: {temprature: 1}\n', ['line 1', "Did you mean 'temperature'?"]), ('model: {poling: cls}\n', ["Did you mean 'pooling'?"]), ('machine: {precision: fp8}\n', ['machine.precision', "'fp8'"]),
     ('recipe: A\n', ['recipe A is trained by dacl train-baseline']), ('recipe: E\n', ['recipe', "'E'"]), ('training:\n  stages:\n  - {name: a, epochs: 1, negatives: dense}\n', ['line 2', "'dense'"]),

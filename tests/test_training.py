@@ -93,13 +93,22 @@ def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
     poisoned = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
     with torch.no_grad(): poisoned.passage.vectors.fill_(float('nan'))
     with pytest.raises(DaclError, match=r'loss is nan at step 0 .* questions q\d+, '): train(poisoned, data, recipe('A'), desc=None)
-    def turns_bad(encoder): # between two epochs
-        with torch.no_grad(): encoder.query.vectors[0, 0] = float('inf')
+    epochs = []
+    def turns_bad(encoder): # after the second epoch
+        epochs.append(0)
+        if len(epochs) == 2:
+            with torch.no_grad(): encoder.query.vectors[0, 0] = float('inf')
         return {'recall@10': 0.}
     enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
     with pytest.raises(DaclError, match='is not finite, so it was not saved'): train(enc, data, recipe('A', num_epochs=3), tmp_path/'b', turns_bad, desc=None, say=lambda text: None)
-    assert sorted(p.name for p in (tmp_path/'checkpoints').iterdir()) == before == ['step-000002']
-    assert not list((tmp_path/'b'/'checkpoints').glob('*'))
+    assert before == [p.name for p in (tmp_path/'b'/'checkpoints').iterdir()] == ['step-000002']
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(world, tmp_path):
+    tokenizer, data = world
+    fresh = lambda: StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
+    train(fresh(), data, recipe('A', num_epochs=1), tmp_path, desc=None, say=lambda text: None)
+    with pytest.raises(DaclError, match='of another recipe .training differs'): train(fresh(), data, recipe('A', num_epochs=2), tmp_path, desc=None, say=lambda text: None)
 
 
 @pytest.mark.parametrize('mixed', [False, True])
