@@ -7,7 +7,7 @@ __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'op
            'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'alone_in', 'table', 'model_card',
            'epochs_worth_telling', 'train_recipe', 'write_results', 'train_ablation']
 
-# %% ../nbs/23_recipes.ipynb #35ebba3f
+# %% ../nbs/23_recipes.ipynb #3f6779c5
 import importlib, json, os, re, shutil
 from importlib.util import find_spec
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ from .gradcache import processes
 from .training import History, negatives_message, train, training_data
 from .representation import geometry
 
-# %% ../nbs/23_recipes.ipynb #f5f00882
+# %% ../nbs/23_recipes.ipynb #eca2f4a8
 def check_machine(
     settings:RecipeSettings,
 ):
@@ -63,7 +63,7 @@ def training_files(
     if 'train' not in found.splits: raise DaclError(f'{data_dir}: data set {found.name} has no training split; expected a file such as {found.name.lower()}-train.json')
     return found
 
-# %% ../nbs/23_recipes.ipynb #f14c2bfc
+# %% ../nbs/23_recipes.ipynb #d0b5e29c
 def toy_data(
     folder:str|Path, # gets psgs.tsv, toy-train.json, toy-dev.json
     n:int=160, # passages, one question each
@@ -80,7 +80,7 @@ def toy_data(
     for split, rows in (('train', range(n * 3 // 4)), ('dev', range(n * 3 // 4, n))): write_questions(folder/f'toy-{split}.json', map(ask, rows))
     return folder
 
-# %% ../nbs/23_recipes.ipynb #9b32fb07
+# %% ../nbs/23_recipes.ipynb #71caa9af
 class Sources(msgspec.Struct):
     "What a training reads, opened."
     files: DataSet
@@ -107,7 +107,7 @@ def open_sources(
     sha256 = {k: t.conversion.sources[0].sha256 for k, t in (('train', questions), ('corpus', corpus), ('negatives', negatives)) if t is not None}
     return Sources(files, questions, dev, corpus, negatives, sha256)
 
-# %% ../nbs/23_recipes.ipynb #8d6440cd
+# %% ../nbs/23_recipes.ipynb #d1022e6f
 def negatives_from(
     found, # `Questions` with hard negatives
     wanted, # the training questions
@@ -136,7 +136,7 @@ def bm25_source(
         if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, cache_dir=cache_dir, skip_bad=d.skip_bad, show_progress=show_progress)
     return open_questions(out, cache_dir, show_progress=show_progress), out
 
-# %% ../nbs/23_recipes.ipynb #8363d55e
+# %% ../nbs/23_recipes.ipynb #6869d7e7
 def read_data(
     settings:RecipeSettings,
     sources:Sources,
@@ -156,7 +156,7 @@ def read_data(
     dev = dev_set(sources.dev, settings.run.eval_questions, settings.run.eval_passages, corpus, d.fields, sources.files.splits['dev']) if sources.dev is not None else None
     return trainset, dev
 
-# %% ../nbs/23_recipes.ipynb #8a25338e
+# %% ../nbs/23_recipes.ipynb #41d7fb69
 def dev_metrics(
     encoder:Encoder,
     dev:DevSet,
@@ -169,7 +169,7 @@ def dev_metrics(
     unit = lambda x: x if encoder.normalized else x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return task_metrics(ranks, ['recall@1', 'recall@10', 'mrr@10']) | geometry(unit(q), unit(p), dev.gold)
 
-# %% ../nbs/23_recipes.ipynb #0146ab24
+# %% ../nbs/23_recipes.ipynb #97efa4a2
 def flat(
     tree, # nested dicts
     path:str='',
@@ -213,7 +213,7 @@ def alone_in(
         with FileLock(folder/'.lock', timeout=0): yield
     except Timeout: raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another --output_dir') from None
 
-# %% ../nbs/23_recipes.ipynb #1c84c2e6
+# %% ../nbs/23_recipes.ipynb #36e6b49e
 def table(
     rows, # list of dicts
     columns, # names
@@ -269,7 +269,7 @@ On a sample of the dev split, among a sample of passages; they compare epochs of
 {table(history.minings, ['step', 'pool', 'hard_triplets', 'overlap', 'dropped_known_positive', 'dropped_too_close', 'dropped_answer', 'filled_random', 'seconds']) if history.minings else ''}
 """.rstrip() + '\n'
 
-# %% ../nbs/23_recipes.ipynb #63a85ba3
+# %% ../nbs/23_recipes.ipynb #beef9ce6
 def epochs_worth_telling(
     history:History,
     best_by:str,
@@ -301,7 +301,6 @@ def train_recipe(
         encoder = load_encoder(settings.model.name, settings.model)
         dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[settings.machine.precision]
         measure = partial(dev_metrics, dev=dev, dtype=dtype) if dev else None
-        torch.manual_seed(settings.seed)
         history = train(encoder, training_data(encoder, trainset, stamp(sources.sha256, settings.data, settings.model)), settings, folder, measure, f'training {settings.recipe}' if show_progress else None, say)
         if main_process(): write_results(folder, encoder, settings, {'dataset': sources.files.name, **trainset.facts}, history)
         if processes() > 1: torch.distributed.barrier() # the others wait for it
@@ -316,7 +315,7 @@ def write_results(folder:Path, encoder:Encoder, settings:RecipeSettings, data:di
         encoder.save(tmp)
         (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
 
-# %% ../nbs/23_recipes.ipynb #83cda324
+# %% ../nbs/23_recipes.ipynb #6158428d
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced
