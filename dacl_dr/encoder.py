@@ -6,7 +6,7 @@
 __all__ = ['SIDES', 'chunk_rows', 'TokenLists', 'Encoder', 'weights_hash', 'quiet_transformers', 'open_checkpoint', 'set_pooling',
            'set_normalize', 'two_towers', 'TransformerEncoder', 'tiny_bert']
 
-# %% ../nbs/13_encoder.ipynb #fd63dd48
+# %% ../nbs/13_encoder.ipynb #04f8f141
 import contextlib, hashlib
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .config import DaclError, ModelSettings
 
-# %% ../nbs/13_encoder.ipynb #a82a12cf
+# %% ../nbs/13_encoder.ipynb #73cab72d
 def chunk_rows(
     lengths:np.ndarray, # (N,) tokens of each text
     tokens:int, # of a chunk, padding included; a longer text has a chunk of its own
@@ -30,7 +30,7 @@ def chunk_rows(
         chunks.append(order[:n]); order = order[n:]
     return chunks
 
-# %% ../nbs/13_encoder.ipynb #7225ed3d
+# %% ../nbs/13_encoder.ipynb #1782513a
 class TokenLists:
     "Texts that are tokenised when they are needed: `chunks(rows, tokens)` yields (positions among the rows, features)."
     def __init__(self,
@@ -48,7 +48,7 @@ class TokenLists:
         for at in chunk_rows(np.fromiter(map(len, found['input_ids']), int, len(texts)), tokens):
             yield at, dict(self.tokenizer.pad({k: [v[i] for i in at] for k, v in found.items()}, return_tensors='pt'))
 
-# %% ../nbs/13_encoder.ipynb #597d9a47
+# %% ../nbs/13_encoder.ipynb #44fcaab9
 class Encoder(nn.Module):
     "What training, mining and search need of an encoder: `prepare`, `embed`, `save`."
     dim: int # of the vectors
@@ -73,6 +73,7 @@ class Encoder(nn.Module):
         rows=None, # of prepared texts, those wanted; None: all
         desc:str|None=None, # of the progress bar; None: no bar
         dtype:torch.dtype|None=None, # to compute in, such as torch.bfloat16; None: the weights'
+        bar=None, # a progress bar of the caller's, instead of one
     )->np.ndarray: # (N, D) float32
         "Vectors of many texts."
         data = texts if hasattr(texts, 'chunks') else self.prepare(list(texts), side)
@@ -80,13 +81,14 @@ class Encoder(nn.Module):
         self.eval()
         out = np.empty((len(rows), self.dim), np.float32)
         precision = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
-        with precision, tqdm(total=len(rows), desc=desc, disable=desc is None, unit='text', unit_scale=True, mininterval=.5, leave=False) as bar:
+        bar = bar if bar is not None else tqdm(total=len(rows), desc=desc, disable=desc is None, unit='text', unit_scale=True, mininterval=.5, leave=False)
+        with precision, contextlib.nullcontext() if desc is None else bar:
             for start in range(0, len(rows), 4096):
                 for at, chunk in data.chunks(rows[start:start + 4096], tokens): out[start + at] = self.embed(chunk, side).float().cpu().numpy(); bar.update(len(at))
         self.train(was)
         return out
 
-# %% ../nbs/13_encoder.ipynb #74695cf3
+# %% ../nbs/13_encoder.ipynb #559fadcc
 def weights_hash(
     module:nn.Module,
 )->str: # 16 hexadecimal digits
@@ -97,7 +99,7 @@ def weights_hash(
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/13_encoder.ipynb #1990dcff
+# %% ../nbs/13_encoder.ipynb #d70cb127
 SIDES = {'query': 'query', 'passage': 'document'} # our names, sentence-transformers'
 
 def quiet_transformers():
@@ -149,7 +151,7 @@ def two_towers(
         set_pooling(towers[-1], pooling)
     return SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts=prompts, device='cpu')
 
-# %% ../nbs/13_encoder.ipynb #bb749e6f
+# %% ../nbs/13_encoder.ipynb #2d9934b1
 class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
     def __init__(self,
@@ -218,7 +220,7 @@ class TransformerEncoder(Encoder):
         "Called by transformers' Trainer."
         for t in {id(t): t for t in map(self.tower, SIDES)}.values(): t.model.activation_checkpointing_enable(activation_checkpointing_kwargs=activation_checkpointing_kwargs)
 
-# %% ../nbs/13_encoder.ipynb #3baccf8f
+# %% ../nbs/13_encoder.ipynb #40c8bde3
 def tiny_bert(
     folder:str|Path, # gets model and tokenizer, as transformers writes them
     texts, # whose words are the vocabulary

@@ -4,23 +4,22 @@
 
 # %% auto #0
 __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'open_sources', 'negatives_from', 'bm25_source',
-           'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'alone_in', 'table', 'model_card',
+           'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'table', 'model_card',
            'epochs_worth_telling', 'train_recipe', 'write_results', 'train_ablation']
 
-# %% ../nbs/23_recipes.ipynb #3f6779c5
+# %% ../nbs/23_recipes.ipynb #7025eca6
 import importlib, json, os, re, shutil
 from importlib.util import find_spec
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import msgspec, numpy as np, torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from .config import DaclError, RecipeSettings, did_you_mean
-from .runs import atomic_folder, environment, make_folder, stamp, write_json
+from .runs import alone_in, atomic_folder, environment, make_folder, stamp, write_json
 from .store import locked, open_passages, open_questions
 from .dataset import DataSet, data_set, find_data_sets
 from .metrics import gold_rank, task_metrics
@@ -34,7 +33,7 @@ from .gradcache import processes
 from .training import History, negatives_message, train, training_data
 from .representation import geometry
 
-# %% ../nbs/23_recipes.ipynb #eca2f4a8
+# %% ../nbs/23_recipes.ipynb #a756d9d4
 def check_machine(
     settings:RecipeSettings,
 ):
@@ -63,7 +62,7 @@ def training_files(
     if 'train' not in found.splits: raise DaclError(f'{data_dir}: data set {found.name} has no training split; expected a file such as {found.name.lower()}-train.json')
     return found
 
-# %% ../nbs/23_recipes.ipynb #d0b5e29c
+# %% ../nbs/23_recipes.ipynb #cba77620
 def toy_data(
     folder:str|Path, # gets psgs.tsv, toy-train.json, toy-dev.json
     n:int=160, # passages, one question each
@@ -80,7 +79,7 @@ def toy_data(
     for split, rows in (('train', range(n * 3 // 4)), ('dev', range(n * 3 // 4, n))): write_questions(folder/f'toy-{split}.json', map(ask, rows))
     return folder
 
-# %% ../nbs/23_recipes.ipynb #71caa9af
+# %% ../nbs/23_recipes.ipynb #79b61c93
 class Sources(msgspec.Struct):
     "What a training reads, opened."
     files: DataSet
@@ -107,7 +106,7 @@ def open_sources(
     sha256 = {k: t.conversion.sources[0].sha256 for k, t in (('train', questions), ('corpus', corpus), ('negatives', negatives)) if t is not None}
     return Sources(files, questions, dev, corpus, negatives, sha256)
 
-# %% ../nbs/23_recipes.ipynb #d1022e6f
+# %% ../nbs/23_recipes.ipynb #8d77f795
 def negatives_from(
     found, # `Questions` with hard negatives
     wanted, # the training questions
@@ -136,7 +135,7 @@ def bm25_source(
         if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, cache_dir=cache_dir, skip_bad=d.skip_bad, show_progress=show_progress)
     return open_questions(out, cache_dir, show_progress=show_progress), out
 
-# %% ../nbs/23_recipes.ipynb #6869d7e7
+# %% ../nbs/23_recipes.ipynb #ca82260e
 def read_data(
     settings:RecipeSettings,
     sources:Sources,
@@ -156,7 +155,7 @@ def read_data(
     dev = dev_set(sources.dev, settings.run.eval_questions, settings.run.eval_passages, corpus, d.fields, sources.files.splits['dev']) if sources.dev is not None else None
     return trainset, dev
 
-# %% ../nbs/23_recipes.ipynb #41d7fb69
+# %% ../nbs/23_recipes.ipynb #130f2100
 def dev_metrics(
     encoder:Encoder,
     dev:DevSet,
@@ -169,7 +168,7 @@ def dev_metrics(
     unit = lambda x: x if encoder.normalized else x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return task_metrics(ranks, ['recall@1', 'recall@10', 'mrr@10']) | geometry(unit(q), unit(p), dev.gold)
 
-# %% ../nbs/23_recipes.ipynb #97efa4a2
+# %% ../nbs/23_recipes.ipynb #cba73ad7
 def flat(
     tree, # nested dicts
     path:str='',
@@ -204,16 +203,7 @@ def main_process()->bool:
     "Is this the process that writes?"
     return int(os.environ.get('RANK', 0)) == 0
 
-@contextmanager
-def alone_in(
-    folder:Path,
-):
-    "Let one run at a time into a folder. Raises `DaclError` if there is another."
-    try:
-        with FileLock(folder/'.lock', timeout=0): yield
-    except Timeout: raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another --output_dir') from None
-
-# %% ../nbs/23_recipes.ipynb #36e6b49e
+# %% ../nbs/23_recipes.ipynb #5cf7ad27
 def table(
     rows, # list of dicts
     columns, # names
@@ -269,7 +259,7 @@ On a sample of the dev split, among a sample of passages; they compare epochs of
 {table(history.minings, ['step', 'pool', 'hard_triplets', 'overlap', 'dropped_known_positive', 'dropped_too_close', 'dropped_answer', 'filled_random', 'seconds']) if history.minings else ''}
 """.rstrip() + '\n'
 
-# %% ../nbs/23_recipes.ipynb #beef9ce6
+# %% ../nbs/23_recipes.ipynb #d738fced
 def epochs_worth_telling(
     history:History,
     best_by:str,
@@ -315,7 +305,7 @@ def write_results(folder:Path, encoder:Encoder, settings:RecipeSettings, data:di
         encoder.save(tmp)
         (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
 
-# %% ../nbs/23_recipes.ipynb #6158428d
+# %% ../nbs/23_recipes.ipynb #790e7a4e
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced

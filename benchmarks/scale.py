@@ -1,0 +1,95 @@
+"""Build and sweep an HNSW index of a million synthetic vectors: time and peak memory, and what follows for 21 million.
+
+    python benchmarks/scale.py --folder /tmp/scale            # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
+    python benchmarks/scale.py --folder /tmp/small --rows 20000
+
+The vectors lie in clusters on a 64-dimensional subspace with a little noise, so that their neighbours are as hard to find
+as those of real encoders, not as hard as those of random vectors. Each phase runs in a process of its own, whose peak
+resident memory is reported.
+"""
+import argparse, json, resource, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+
+PASSAGES = 21_015_324 # DPR's Wikipedia
+
+
+class Ids:
+    "Stands for the corpus, of which an index needs only the ids."
+    def column(self, name, rows): return [str(r + 1) for r in rows]
+
+
+def synthetic(rows, dim, seed, centres=10_000, rank=64):
+    "Unit vectors: a random cluster each, spread inside a subspace that all seeds share."
+    shared, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    centre, basis = shared.normal(size=(centres, rank)).astype('f4'), shared.normal(size=(rank, dim)).astype('f4')
+    x = (centre[rng.integers(0, centres, rows)] + .7 * rng.normal(size=(rows, rank)).astype('f4')) @ basis
+    x += .5 * rng.normal(size=x.shape).astype('f4')
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def make_vectors(folder, rows, dim):
+    "The folder that `embed_corpus` would have made."
+    from dacl_dr.embed import EmbedSettings, Embedding, Shard, digest, shard_paths
+    from dacl_dr.runs import make_folder, write_json
+    s, shards = EmbedSettings(), []
+    make_folder(folder)
+    for i in range(-(-rows // s.shard_rows)):
+        x = synthetic(min(s.shard_rows, rows - i * s.shard_rows), dim, i + 1)
+        np.save(shard_paths(folder, i)[0], x)
+        shards.append(Shard(len(x), digest(x), 0.))
+    write_json(folder/'manifest.json', Embedding(encoder='synthetic', corpus='synthetic', rows=rows, dim=dim, max_tokens=None, settings=s, shards=tuple(shards)))
+
+
+def build(folder, args):
+    from dacl_dr.embed import Vectors
+    from dacl_dr.index import IndexSettings, build_index
+    index = build_index(Vectors(folder/'vectors'), Ids(), folder/'index', IndexSettings(storage=args.storage))
+    m = index.about
+    return {'build_s': m.build_s, 'index_bytes': m.bytes['index.faiss'], 'levels': m.degrees, 'threads': m.threads}
+
+
+def sweep(folder, args):
+    from dacl_dr.embed import Vectors
+    from dacl_dr.index import Index, exact_search
+    from dacl_dr.metrics import ann_recall
+    from dacl_dr.tracer import Tracer, faiss_counts
+    index, queries = Index(folder/'index'), synthetic(1000, args.dim, 0)
+    start = time.perf_counter()
+    exact = exact_search(queries, Vectors(folder/'vectors'), 10)
+    rows, exact_s = [], time.perf_counter() - start
+    search = Tracer(index.faiss).search if args.storage == 'float32' else lambda *a: faiss_counts(index.faiss, *a)
+    for ef in (16, 32, 64, 128, 256, 512):
+        start = time.perf_counter()
+        t = search(queries, 10, ef)
+        rows.append({'ef': ef, 'ANN recall@10': round(float(ann_recall(t.ids, exact).mean()), 4), 'evaluations': float(t.evaluations.mean()), 'hops': float(t.hops.mean()), 'queries/s': round(1000 / (time.perf_counter() - start))})
+    return {'exact_s': round(exact_s, 1), 'sweep': rows}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--folder', type=Path, required=True)
+    p.add_argument('--rows', type=int, default=1_000_000)
+    p.add_argument('--dim', type=int, default=768)
+    p.add_argument('--storage', default='float32')
+    p.add_argument('--phase', choices=['vectors', 'build', 'sweep'], help='run one phase only; what the others call')
+    args = p.parse_args()
+    if args.phase:
+        found = {'vectors': lambda: make_vectors(args.folder/'vectors', args.rows, args.dim), 'build': lambda: build(args.folder, args), 'sweep': lambda: sweep(args.folder, args)}[args.phase]()
+        if found: (args.folder/f'{args.phase}.json').write_text(json.dumps(found | {'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}, indent=1))
+        return
+    for phase in ('vectors', 'build', 'sweep'):
+        if phase == 'vectors' and (args.folder/'vectors'/'manifest.json').exists(): continue
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], '--phase', phase], check=True)
+    b, s = (json.loads((args.folder/f'{phase}.json').read_text()) for phase in ('build', 'sweep'))
+    size, n = b['index_bytes'], args.rows
+    print(f"{n:,} x {args.dim}, {args.storage}: index {size / 1e9:.2f} GB, built in {b['build_s'] / 60:.1f} minutes on {b['threads']} threads")
+    print(f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
+    for row in b['levels']: print(row)
+    for row in s['sweep']: print(row)
+    hours = b['build_s'] * b['threads'] / 3600 * PASSAGES / n * np.log(PASSAGES) / np.log(n)
+    print(f"for {PASSAGES:,} passages, in proportion (times the growth of log n for building): index {size / n * PASSAGES / 1e9:.0f} GB, {hours:.0f} core hours, {hours / 32:.1f} hours on 32 cores")
+
+
+if __name__ == '__main__': main()
