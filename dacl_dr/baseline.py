@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'ENGLISH', 'KS', 'indexed_texts', 'check_choices', 'searchable', 'query_ids', 'bm25_run', 'run_rows',
-           'half_width', 'judge', 'missing_positives', 'alike', 'facts', 'bm25_eval', 'metrics_table', 'negatives_of',
-           'with_negatives', 'with_texts', 'bm25_negatives']
+           'half_width', 'judge_each', 'summarise', 'missing_positives', 'alike', 'facts', 'bm25_eval', 'metrics_table',
+           'negatives_of', 'with_negatives', 'with_texts', 'bm25_negatives']
 
-# %% ../nbs/12_baseline.ipynb #38c510a4
+# %% ../nbs/12_baseline.ipynb #242ae9cd
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from .metrics import answer_accuracy, make_run, qrels_metrics, write_run
 from .runs import make_folder, stamp, write_json
 from .store import Passages, Questions, cache_home, locked, open_passages, open_questions
 
-# %% ../nbs/12_baseline.ipynb #05b9f0aa
+# %% ../nbs/12_baseline.ipynb #dfcef39e
 FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
 ENGLISH = Bm25Settings(analyzer=Analyzer(stopwords='en')) # the baseline's: without stop words, unstemmed
 
@@ -62,7 +62,7 @@ def searchable(
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)
 
-# %% ../nbs/12_baseline.ipynb #e53a07f2
+# %% ../nbs/12_baseline.ipynb #8c5bcf55
 KS = (1, 5, 10, 20, 50, 100)
 
 def query_ids(
@@ -94,7 +94,7 @@ def run_rows(
     for r, docs in zip(rows, run.values()): r[:len(docs)] = passages.rows(list(docs))
     return rows
 
-# %% ../nbs/12_baseline.ipynb #0e4574c8
+# %% ../nbs/12_baseline.ipynb #536bee30
 def half_width(
     values, # one per question
 )->float:
@@ -102,25 +102,33 @@ def half_width(
     v = np.asarray(values, float)
     return float(1.96 * v.std(ddof=1) / len(v)**.5) if len(v) > 1 else float('nan')
 
-def judge(
+def judge_each(
     run:dict[str, dict[str, float]],
     passages:Passages,
     questions:Questions,
     ks=KS,
     graded:bool=False, # are the scores of positives grades?
     show_progress:bool=True,
-)->dict[str, dict]: # 'metrics', 'half_width' and 'questions', by metric
-    "End-task metrics of a run, by judgements and by answer match, as far as the questions have them."
+)->dict[str, dict[str, float]]: # metric → query id → value
+    "End-task metrics of every query, by judgements and by answer match, as far as the questions have them. Raises `DaclError` if run and questions have no query in common."
     ids = query_ids(questions)
+    if missing := [q for q in ids if q not in run]: raise DaclError(f"the run lacks {len(missing):,} of the {len(ids):,} queries, such as '{missing[0]}'; is it of this question set?")
     qrels = {q: {c['passage_id']: round(c['score']) if graded else 1 for c in ctxs if c['passage_id']} for q, ctxs in zip(ids, questions.column('positive_ctxs'))}
-    values = {name: list(v.values()) for name, v in qrels_metrics(run, qrels, ks).items()} if any(qrels.values()) else {}
+    values = qrels_metrics(run, qrels, ks) if any(qrels.values()) else {}
     answered = [i for i, a in enumerate(questions.column('answers')) if a]
     if answered:
         hits = answer_hits(run_rows({ids[i]: run[ids[i]] for i in answered}, passages, max(ks)), [questions[i] for i in answered], passages, show_progress)
-        values |= answer_accuracy(hits, ks)
-    return {'metrics': {n: float(np.mean(v)) for n, v in values.items()}, 'half_width': {n: half_width(v) for n, v in values.items()}, 'questions': {n: len(v) for n, v in values.items()}}
+        values |= {n: dict(zip([ids[i] for i in answered], v.tolist())) for n, v in answer_accuracy(hits, ks).items()}
+    return values
 
-# %% ../nbs/12_baseline.ipynb #60695cdc
+def summarise(
+    values:dict[str, dict[str, float]], # from `judge_each`
+)->dict[str, dict]: # 'metrics', 'half_width' and 'questions', by metric
+    "Means over the questions that have a metric, with the half widths of their intervals."
+    lists = {n: list(v.values()) for n, v in values.items()}
+    return {'metrics': {n: float(np.mean(v)) for n, v in lists.items()}, 'half_width': {n: half_width(v) for n, v in lists.items()}, 'questions': {n: len(v) for n, v in lists.items()}}
+
+# %% ../nbs/12_baseline.ipynb #7db702e8
 def missing_positives(
     passages:Passages,
     questions:Questions,
@@ -147,7 +155,7 @@ def facts(
     "Which file, what state of it, how many rows."
     return {'file': Path(path).name, 'rows': len(table), 'skipped': table.conversion.skipped, 'sha256': table.conversion.sources[0].sha256}
 
-# %% ../nbs/12_baseline.ipynb #bbb4eb84
+# %% ../nbs/12_baseline.ipynb #01149a31
 def bm25_eval(
     corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
@@ -172,12 +180,12 @@ def bm25_eval(
     start = time.perf_counter()
     run = bm25_run(index, passages, questions, k, show_progress)
     seconds = time.perf_counter() - start
-    judged = judge(run, passages, questions, tuple(x for x in KS if x <= k), Path(test_file).parent.name == 'qrels', show_progress)
+    judged = summarise(judge_each(run, passages, questions, tuple(x for x in KS if x <= k), Path(test_file).parent.name == 'qrels', show_progress))
     write_run(f'{name}.run.trec', run, f'bm25-{dataset_name}')
     return write_json(f'{name}.metrics.json', {'dataset_name': dataset_name, 'corpus': facts(corpus_file, passages), 'test': facts(test_file, questions),
         'engine': bm25_engine(engine, len(passages)), 'settings': settings, 'fields': fields, 'k': k, 'search_s': round(seconds, 2), 'positives_not_in_corpus': missing, **judged})
 
-# %% ../nbs/12_baseline.ipynb #9bef925d
+# %% ../nbs/12_baseline.ipynb #42efdafb
 def metrics_table(
     path:str|Path, # a metrics file
 )->str:
@@ -192,7 +200,7 @@ def metrics_table(
         f"half widths of the 95% intervals over questions: {max((w for w in m['half_width'].values() if w is not None), default=0):.4f} at most",
         *([f"{m['positives_not_in_corpus']:,} positives are not in the corpus and count as not found"] if m['positives_not_in_corpus'] else [])])
 
-# %% ../nbs/12_baseline.ipynb #0e888a77
+# %% ../nbs/12_baseline.ipynb #bb435446
 def negatives_of(
     question, # `Question`
     rows:np.ndarray, # (K,) retrieved passages, best first, -1 for none
@@ -211,7 +219,7 @@ def negatives_of(
         kept.append(Context(p.title, p.text, p.id, round(score, 4)))
     return tuple(kept)
 
-# %% ../nbs/12_baseline.ipynb #346707d5
+# %% ../nbs/12_baseline.ipynb #a4902360
 def with_negatives(
     questions:Questions,
     passages:Passages,
@@ -239,7 +247,7 @@ def with_texts(
         return msgspec.structs.replace(c, title=passages[row].title, text=passages[row].text)
     return msgspec.structs.replace(question, positive_ctxs=tuple(map(filled, question.positive_ctxs)))
 
-# %% ../nbs/12_baseline.ipynb #8a877e3b
+# %% ../nbs/12_baseline.ipynb #e2f31b14
 def bm25_negatives(
     corpus_file:str|Path,
     train_file:str|Path, # biencoder JSON, question TSV or BEIR qrels

@@ -6,11 +6,12 @@
 __all__ = ['SETTING_FLAGS', 'RECIPE_FLAGS', 'SWITCHES', 'STAGED', 'SINGLE', 'ABLATION', 'Parser', 'underscored',
            'quickstart_command', 'print_summary', 'harvest_command', 'report_command', 'preprocess_dpr_command',
            'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command', 'bm25_negatives_command',
-           'recipe_of', 'recipe_settings', 'train_command', 'train_ablation_command', 'at_least', 'data_flags',
+           'recipe_of', 'recipe_settings', 'train_command', 'train_ablation_command', 'struct_from',
+           'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command', 'at_least', 'data_flags',
            'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags',
-           'training_parsers', 'build_parser', 'main']
+           'training_parsers', 'index_flags', 'search_parsers', 'build_parser', 'main']
 
-# %% ../nbs/34_cli.ipynb #b9eb6af2
+# %% ../nbs/34_cli.ipynb #873f72e5
 import argparse, os, re, sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, read_yaml
 
-# %% ../nbs/34_cli.ipynb #1f61434f
+# %% ../nbs/34_cli.ipynb #c6333cfc
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/34_cli.ipynb #3dbcb7eb
+# %% ../nbs/34_cli.ipynb #643a1e41
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
@@ -54,7 +55,7 @@ def underscored(
     argv = [a if a.startswith('-') else a.replace('_', '-') for a in argv[:1]] + argv[1:]
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/34_cli.ipynb #24a81da4
+# %% ../nbs/34_cli.ipynb #4d159a00
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {'recipes': args.recipes}
@@ -75,7 +76,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/34_cli.ipynb #89f49667
+# %% ../nbs/34_cli.ipynb #e8beed41
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -93,7 +94,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/34_cli.ipynb #1039eb46
+# %% ../nbs/34_cli.ipynb #d035bc9c
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -137,7 +138,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/34_cli.ipynb #dc653326
+# %% ../nbs/34_cli.ipynb #db4fa926
 RECIPE_FLAGS = {
     'model_name': ('model.name', str, 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
     'towers': ('model.towers', str, 'shared or separate weights for queries and passages'),
@@ -169,7 +170,7 @@ SWITCHES = {
     'torch_compile': ('machine.torch_compile', 'compile the encoder'),
 }
 
-# %% ../nbs/34_cli.ipynb #cd0b8173
+# %% ../nbs/34_cli.ipynb #cb5a8bec
 STAGED, SINGLE, ABLATION = ('num_epochs',), ('stage1_epochs', 'stage2_epochs', 'stage3_epochs'), ('num_epochs', 'distance_weight') # flags that a command lacks
 
 def recipe_of(
@@ -195,7 +196,7 @@ def recipe_settings(
     precision = 'fp16' if args.fp16 else 'bf16' if args.bf16 else None
     return load_settings(args.config, values | {'training.w': w, 'recipe': recipe, 'machine.precision': precision}, flags, RecipeSettings)
 
-# %% ../nbs/34_cli.ipynb #2b9df9d5
+# %% ../nbs/34_cli.ipynb #ffb2e8b3
 def train_command(args, recipes:str)->int:
     "Train one encoder, print its dev metrics, name its folder."
     settings = recipe_settings(args, recipes)
@@ -217,7 +218,58 @@ def train_ablation_command(args)->int:
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
 
-# %% ../nbs/34_cli.ipynb #35b1acef
+# %% ../nbs/34_cli.ipynb #4be5c544
+def struct_from(cls, values:dict, flags:dict[str, str]):
+    "Settings of a command from its flags; None keeps a default. Raises `DaclError` naming the flag."
+    try: return msgspec.convert({k: v for k, v in values.items() if v is not None}, cls)
+    except msgspec.ValidationError as e:
+        what, _, where = str(e).replace('`', '').partition(' - at $.')
+        name = where.split('[')[0]
+        raise DaclError(f"{flags.get(name, '--' + name) if name else 'flags'}: {what[0].lower()}{what[1:]}") from None
+
+def build_index_command(args)->int:
+    "Embed a corpus and build its index, print what came out."
+    from dacl_dr.evaluation import make_index, trained_fields
+    from dacl_dr.embed import EmbedSettings
+    from dacl_dr.index import IndexSettings
+    index = struct_from(IndexSettings, {'index_type': args.index_type, 'm': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction, 'storage': args.storage, 'chunk_rows': args.chunk_rows, 'order': args.insertion_order, 'builder': args.builder},
+                        {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction', 'order': '--insertion_order'})
+    embed = struct_from(EmbedSettings, {'fields': args.fields or trained_fields(args.encoder_path), 'dtype': args.vector_dtype, 'precision': args.precision, 'shard_rows': args.shard_rows, 'chunk_tokens': args.chunk_tokens}, {'dtype': '--vector_dtype'})
+    built = make_index(args.encoder_path, args.corpus_path, args.output_path, index, embed, args.embeddings_path, args.cache_dir, args.skip_bad)
+    if built is None: return 0 # one process of several tells
+    m = built.about
+    print(f"{m.rows:,} passages of {m.dim} dimensions, {m.settings.index_type} in {m.settings.storage}, {m.bytes['index.faiss'] / 1e6:,.1f} MB, built in {m.build_s:,.1f} s on {m.threads} threads")
+    for row in m.degrees: print('  ' + ', '.join(f'{k} {v:,}' for k, v in row.items()))
+    print(f'index: {args.output_path}')
+    return 0
+
+def run_evaluation_command(args)->int:
+    "Evaluate an index, print the metrics, name the files."
+    from dacl_dr.evaluation import metrics_lines, run_evaluation
+    from dacl_dr.retriever import Retriever
+    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
+    path = run_evaluation(retriever, args.test_file, args.output_path, args.k_values, args.hnsw_ef_search, args.experiment_name, args.cache_dir, args.skip_bad)
+    print(metrics_lines(path))
+    print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}\nqueries: {str(path).replace('.metrics.json', '.queries.parquet')}")
+    return 0
+
+def run_ef_sweep_command(args)->int:
+    "Sweep efSearch, print curve and costs, name the files."
+    import pandas as pd
+    from dacl_dr.config import SearchSettings
+    from dacl_dr.evaluation import run_ef_sweep
+    from dacl_dr.retriever import Retriever
+    s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values, 'targets': args.targets, 'task_share': args.task_share}, {'k': '--k'})
+    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
+    path = run_ef_sweep(retriever, args.test_file, args.output_path, s, args.experiment_name, args.rounds, args.draws, args.cache_dir, args.skip_bad)
+    stem = str(path).removesuffix('.costs.csv')
+    curve = pd.read_csv(f'{stem}.sweep.csv')
+    print(curve[[c for c in curve if ' p' not in c]].to_string(index=False, float_format='{:,.4g}'.format))
+    print('\n' + pd.read_csv(path).to_string(index=False, float_format='{:,.4g}'.format))
+    print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
+    return 0
+
+# %% ../nbs/34_cli.ipynb #eb366acc
 def at_least(
     low:int,
 ): # a type for argparse
@@ -249,7 +301,7 @@ def bm25_flags(p):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/34_cli.ipynb #ef364ae9
+# %% ../nbs/34_cli.ipynb #33ba1c3b
 def quickstart_parsers(command):
     "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
@@ -297,7 +349,7 @@ def bm25_parsers(command):
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
 
-# %% ../nbs/34_cli.ipynb #48e9441f
+# %% ../nbs/34_cli.ipynb #a8d77450
 def training_flags(p, output:str, default:str, without):
     "Where data and results stand, and the settings of a training but some."
     data_flags(p)
@@ -319,7 +371,54 @@ def training_parsers(command):
     p.add_argument('--weights', type=float, nargs='+', required=True, metavar='W', help='of L_dis; 0 is recipe C')
     training_flags(p, 'output_base', 'checkpoints', ABLATION)
 
-# %% ../nbs/34_cli.ipynb #af130b63
+# %% ../nbs/34_cli.ipynb #4f52e762
+def index_flags(p, output:str):
+    "What evaluates an index."
+    p.add_argument('--encoder_path', required=True, help='the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or sentence-transformers')
+    p.add_argument('--index_path', required=True, help='a folder made by build-index')
+    p.add_argument('--test_file', required=True, help="DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder")
+    p.add_argument('--output_path', default=output, help='folder for the results (default: %(default)s)')
+    p.add_argument('--corpus_path', help='the corpus of the index (default: where it stood when the index was built)')
+    p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of the test file (default: %(default)s)')
+    cache_flag(p)
+
+def search_parsers(command):
+    "The commands that build and search indexes."
+    p = command('build-index', build_index_command, 'Embed a corpus and build an index of it. The same command again goes on where it stopped. Under torchrun, several GPUs share the embedding.')
+    p.add_argument('--encoder_path', required=True, help='a folder that training wrote, or any checkpoint of transformers or sentence-transformers')
+    p.add_argument('--corpus_path', required=True, help='passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder')
+    p.add_argument('--output_path', required=True, help='folder of the index; the vectors go into its embeddings/')
+    p.add_argument('--index_type', choices=['flat', 'hnsw'], default='hnsw', help='exact, or a graph (default: %(default)s)')
+    p.add_argument('--hnsw_m', type=int, metavar='INT', help='links per node, twice as many on the lowest level (default: 32)')
+    p.add_argument('--hnsw_ef_construction', type=int, metavar='INT', help='how carefully links are chosen (default: 200)')
+    p.add_argument('--storage', choices=['float32', 'float16', 'sq8'], default='float32', help='how the index keeps vectors: 4, 2 or 1 bytes a dimension (default: %(default)s); visited nodes are counted on float32 only')
+    p.add_argument('--insertion_order', type=int, metavar='SEED', help="insert in a random order (default: the corpus's); several give an interval over builds")
+    p.add_argument('--chunk_rows', type=int, metavar='INT', help='passages added at a time; another number gives another graph (default: 50000)')
+    p.add_argument('--builder', choices=['cpu', 'cagra'], default='cpu', help='cagra: build the graph on a GPU, where faiss has cuVS (default: %(default)s)')
+    p.add_argument('--embeddings_path', help='folder of the vectors, to share them between indexes (default: OUTPUT_PATH/embeddings)')
+    p.add_argument('--fields', choices=['title+text', 'text'], help='what of a passage is encoded (default: what the encoder was trained on, or title+text)')
+    p.add_argument('--vector_dtype', choices=['float32', 'float16'], help='how vectors are kept on disk (default: float32)')
+    p.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], help='what the encoder computes in (default: fp32)')
+    p.add_argument('--shard_rows', type=int, metavar='INT', help='passages in a file of vectors, which is what a stop can lose (default: 16384)')
+    p.add_argument('--chunk_tokens', type=int, metavar='INT', help='tokens in one forward pass (default: 2,048 on a CPU, 65,536 on a GPU)')
+    p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed rows of the corpus (default: %(default)s)')
+    cache_flag(p)
+    p = command('run-evaluation', run_evaluation_command, 'Evaluate an index on questions: recall, MRR, nDCG, answer accuracy, and on HNSW what the search costs.')
+    index_flags(p, 'results/evaluation')
+    p.add_argument('--k_values', type=at_least(1), nargs='+', default=[1, 5, 10, 20, 50, 100], metavar='K', help='cut-offs (default: 1 5 10 20 50 100)')
+    p.add_argument('--hnsw_ef_search', type=at_least(1), default=100, metavar='EF', help='efSearch, at least the largest k (default: %(default)s)')
+    p.add_argument('--experiment_name', default='evaluation', metavar='NAME', help='names files and run (default: %(default)s)')
+    p = command('run-ef-sweep', run_ef_sweep_command, 'Sweep efSearch: quality, visited nodes, hops and latency, and the cost at matched quality with intervals.')
+    index_flags(p, 'results/ef_sweep')
+    p.add_argument('--ef_values', type=at_least(1), nargs='+', metavar='EF', help='the coarse grid, refined where a goal is crossed (default: 10 to 512 in 24 steps)')
+    p.add_argument('--k', type=int, metavar='INT', help='passages per query and the k of ANN recall@k (default: 10)')
+    p.add_argument('--targets', type=float, nargs='+', default=[.9, .95, .99], metavar='R', help='ANN recalls at which cost is given (default: .9 .95 .99)')
+    p.add_argument('--task_share', type=float, metavar='SHARE', help="of exact search's end-task recall to keep (default: .99)")
+    p.add_argument('--rounds', type=at_least(0), default=3, metavar='N', help='of timing on one thread; 0 takes no times (default: %(default)s)')
+    p.add_argument('--draws', type=at_least(10), default=1000, metavar='N', help='of the bootstrap over queries (default: %(default)s)')
+    p.add_argument('--experiment_name', default='sweep', metavar='NAME', help='names the files (default: %(default)s)')
+
+# %% ../nbs/34_cli.ipynb #da0298d0
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -329,10 +428,10 @@ def build_parser()->Parser:
         p = commands.add_parser(name, help=help, description=help)
         p.set_defaults(run=run)
         return p
-    for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers): add(command)
+    for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers, search_parsers): add(command)
     return parser
 
-# %% ../nbs/34_cli.ipynb #e54ceb0d
+# %% ../nbs/34_cli.ipynb #cc326eca
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'Sweep', 'close_enough', 'sweep', 'crossing_gap', 'curve', 'cost_at', 'quality_at', 'Question', 'answer',
-           'weighted', 'questions_of', 'draws_of', 'bootstrap', 'compare', 'time_searches', 'one_by_one']
+           'weighted', 'questions_of', 'draws_of', 'bootstrap', 'relative', 'compare', 'time_searches', 'one_by_one']
 
-# %% ../nbs/28_cost.ipynb #277d6a3b
+# %% ../nbs/28_cost.ipynb #db2623bf
 import time
 from functools import partial
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .config import DaclError, SearchSettings
 from .metrics import ann_recall
 
-# %% ../nbs/28_cost.ipynb #88ec91b4
+# %% ../nbs/28_cost.ipynb #1b81c221
 class Sweep(msgspec.Struct):
     "A model on a graph: per efSearch and query."
     ef: np.ndarray # (E,) rising
@@ -70,7 +70,7 @@ def crossing_gap(
     i = next((i for i, ef in enumerate(efs) if found[ef][name].mean() >= target), 0)
     return None if i == 0 or close_enough(efs[i - 1], efs[i]) else (efs[i - 1], efs[i])
 
-# %% ../nbs/28_cost.ipynb #09dd5033
+# %% ../nbs/28_cost.ipynb #2707d77c
 def curve(
     s:Sweep,
 )->pd.DataFrame: # a row an efSearch
@@ -83,16 +83,18 @@ def curve(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #8bf7f9b8
+# %% ../nbs/28_cost.ipynb #5dac17bb
 def cost_at(
     target:float, # quality to reach
     quality, # (E,) of each sweep point, cheapest first
     cost, # (E,) of each sweep point
+    censored:bool=False, # outside the sweep, give the bound that is known: the first point's cost, or infinity
 )->float: # nan if the sweep starts above the target or never reaches it
     "Cost at which a sweep reaches a quality."
     q, c = isotonic_regression(np.asarray(quality, float)).x, np.asarray(cost, float)
     i = int(np.searchsorted(q, target - 1e-12)) # the first point that reaches it
-    if i == len(q) or (i == 0 and q[0] > target + 1e-12): return float('nan')
+    if i == len(q): return float('inf' if censored else 'nan')
+    if i == 0 and q[0] > target + 1e-12: return float(c[0] if censored else 'nan')
     if i == 0 or abs(q[i] - target) <= 1e-12: return float(c[i])
     return float(c[i-1] + (target - q[i-1]) / (q[i] - q[i-1]) * (c[i] - c[i-1]))
 
@@ -105,7 +107,7 @@ def quality_at(
     q, c = isotonic_regression(np.asarray(quality, float)).x, np.asarray(cost, float)
     return float(np.interp(budget, c, q)) if c[0] <= budget <= c[-1] else float('nan')
 
-# %% ../nbs/28_cost.ipynb #3b87a8a9
+# %% ../nbs/28_cost.ipynb #2f8bfbee
 class Question(msgspec.Struct, frozen=True):
     "A way to compare costs or qualities."
     name: str
@@ -119,12 +121,13 @@ def answer(
     s:Sweep,
     cost:str='visited',
     weights:np.ndarray|None=None, # (Q,) of the queries; None: equal
+    censored:bool=False, # see `cost_at`
 )->float: # a cost, or with a budget a quality
     "One question put to one sweep."
     mean = lambda v: weighted(v, weights)
     quality, spent = mean(s.values[q.quality]), mean(s.values[cost])
     if q.budget is not None: return quality_at(q.budget, quality, spent)
-    return cost_at(q.target if q.own_share is None else q.own_share * mean(s.exact[q.quality]), quality, spent)
+    return cost_at(q.target if q.own_share is None else q.own_share * mean(s.exact[q.quality]), quality, spent, censored)
 
 def weighted(
     values:np.ndarray, # (..., Q), nan where a query was not measured
@@ -147,7 +150,7 @@ def questions_of(
     goal, budget = s.task_share * float(baseline.exact[task].mean()), answer(own, baseline, cost)
     return found + [own, Question(f'{cost} at {task} {goal:.3f}', task, goal)] + ([] if np.isnan(budget) else [Question(f'{task} at {budget:,.0f} {cost}', task, budget=budget)])
 
-# %% ../nbs/28_cost.ipynb #21eb8828
+# %% ../nbs/28_cost.ipynb #cdb6f00f
 def draws_of(
     n:int, # queries
     draws:int=1000,
@@ -166,8 +169,12 @@ def bootstrap(
 )->tuple[float, np.ndarray]: # the answer, and (draws,) of them
     "An answer averaged over builds, and how it varies over queries and builds."
     rng, n = np.random.default_rng(seed + 1), len(builds[0].values[cost][0])
-    one = lambda sweeps, w: float(np.mean([answer(question, s, cost, w) for s in sweeps]))
+    one = lambda sweeps, w: float(np.mean([answer(question, s, cost, w, w is not None) for s in sweeps]))
     return one(builds, None), np.array([one([builds[i] for i in rng.integers(0, len(builds), len(builds))], w) for w in draws_of(n, draws, seed)])
+
+def relative(a, b)->np.ndarray:
+    "Change of a against b; nan where both are out of reach."
+    with np.errstate(invalid='ignore'): return a / b - 1
 
 def compare(
     models:dict[str, list[Sweep]], # name → builds, over the same queries; the first is the baseline
@@ -180,17 +187,17 @@ def compare(
     "All questions put to all models, with paired bootstrap intervals. Raises `DaclError` for sweeps over different queries."
     if len(sizes := {len(b.values[cost][0]) for builds in models.values() for b in builds}) > 1: raise DaclError(f'models were swept over different numbers of queries ({sizes}); a paired comparison needs the same ones')
     ends, rows = [(1 - level) / 2, (1 + level) / 2], []
-    interval = lambda v: dict(zip(('low', 'high'), np.quantile(v, ends))) if np.isfinite(v).all() else {'low': np.nan, 'high': np.nan}
+    interval = lambda v: dict(zip(('low', 'high'), (np.quantile(v, e, method='nearest') for e in ends))) # no mean of a number and infinity
     for q in questions_of(next(iter(models.values()))[0], s, task, cost):
         found = {name: bootstrap(q, builds, cost, draws) for name, builds in models.items()}
         base, base_draws = next(iter(found.values()))
         for i, (name, (value, drawn)) in enumerate(found.items()):
             row = {'question': q.name, 'model': name, 'value': value, **interval(drawn)}
-            if i: row |= {'change': value / base - 1} | {f'change {k}': v for k, v in interval(drawn / base_draws - 1).items()}
+            if i: row |= {'change': value / base - 1} | {f'change {k}': v for k, v in interval(relative(drawn, base_draws)).items()}
             rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #3bff5808
+# %% ../nbs/28_cost.ipynb #16c64ec7
 def time_searches(
     models:dict[str, tuple], # name → (faiss index, queries (Q, D), sweep); the sweep gets 'latency ms' and 'queries/s'
     k:int=10,

@@ -8,7 +8,7 @@ __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSett
            'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'file_digest', 'save_index', 'load_index',
            'write_ids', 'build_index', 'read_manifest_of', 'Index']
 
-# %% ../nbs/25_index.ipynb #1494dd4a
+# %% ../nbs/25_index.ipynb #3d76cafa
 import hashlib, os, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from .config import DaclError, Frozen, NonNegative, Positive
 from .runs import alone_in, atomic_file, environment, make_folder, stamp, write_json
 from .embed import check_unit
 
-# %% ../nbs/25_index.ipynb #7a48875b
+# %% ../nbs/25_index.ipynb #27f7b490
 class InMemory:
     "An array with the interface of `Vectors`."
     def __init__(self, x:np.ndarray): self.x, self.dim = x, x.shape[1]
@@ -50,7 +50,7 @@ def exact_search(
     best.finalize()
     return best.I
 
-# %% ../nbs/25_index.ipynb #4724668e
+# %% ../nbs/25_index.ipynb #ae03c95d
 class IndexSettings(Frozen):
     "How an index is built."
     index_type: Literal['flat', 'hnsw'] = 'hnsw'
@@ -61,7 +61,7 @@ class IndexSettings(Frozen):
     order: NonNegative|None = None # seed of the insertion order; None: the corpus's
     builder: Literal['cpu', 'cagra'] = 'cpu' # cagra: the graph is made on a GPU
 
-# %% ../nbs/25_index.ipynb #1f4541c6
+# %% ../nbs/25_index.ipynb #41ac7db5
 QUANTIZERS = {'float16': faiss.ScalarQuantizer.QT_fp16, 'sq8': faiss.ScalarQuantizer.QT_8bit}
 TRAINING_ROWS = 100_000 # vectors that the ranges of sq8 are taken from
 
@@ -93,7 +93,7 @@ def put_storage(index:faiss.IndexHNSW, storage:faiss.Index):
     index.own_fields = True; storage.this.disown()
     index.ntotal = storage.ntotal
 
-# %% ../nbs/25_index.ipynb #74ae52fe
+# %% ../nbs/25_index.ipynb #5fee5731
 def draw_levels(
     n:int, # nodes
     m:int, # links per node
@@ -122,7 +122,7 @@ def add_rows(
     faiss.copy_array_to_vector(levels[:index.ntotal + len(x)], index.hnsw.levels)
     index.add(x)
 
-# %% ../nbs/25_index.ipynb #231cebc9
+# %% ../nbs/25_index.ipynb #d3b7e3de
 def insertion_order(
     n:int,
     seed:int|None,
@@ -183,7 +183,7 @@ def build_hnsw(
     "A graph over vectors in memory, in one piece."
     return fill_index(InMemory(passages), IndexSettings(m=m, ef_construction=ef_construction, order=order, chunk_rows=len(passages)))
 
-# %% ../nbs/25_index.ipynb #e43b08d1
+# %% ../nbs/25_index.ipynb #60d9180f
 def cagra_index(
     vectors,
     s:IndexSettings,
@@ -198,7 +198,7 @@ def cagra_index(
     gpu.copyTo(index)
     return index
 
-# %% ../nbs/25_index.ipynb #71691569
+# %% ../nbs/25_index.ipynb #43fa5241
 def graph_degrees(
     index:faiss.IndexHNSW,
 )->list[dict]: # a row a level, lowest first
@@ -213,13 +213,14 @@ def graph_degrees(
         rows.append({'level': level, 'nodes': len(nodes), 'mean degree': round(float(degree.mean()), 2), 'max degree': int(degree.max()), 'without links': int((degree == 0).sum())})
     return rows
 
-# %% ../nbs/25_index.ipynb #6d6bcacc
+# %% ../nbs/25_index.ipynb #3f07e4d9
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     "What an index was built from, how, and what came out."
     settings: IndexSettings
     encoder: str # key of the encoder of the vectors
     corpus: str # key of the corpus
     corpus_file: str # where the corpus stood
+    skip_bad: int # of its records passed over
     fields: str # of a passage that were encoded
     embeddings: str # folder of the vectors
     rows: int
@@ -270,7 +271,7 @@ def write_ids(
             rows = order[i:i + 65_536]
             out.write_batch(pa.record_batch([pa.array(passages.column('id', rows), pa.string()), pa.array(rows)], schema=schema))
 
-# %% ../nbs/25_index.ipynb #274d1fde
+# %% ../nbs/25_index.ipynb #ac1b4967
 def build_index(
     vectors, # `Vectors`
     passages, # `Passages` they are of
@@ -294,7 +295,7 @@ def build_index(
         seconds = time.perf_counter() - start
         save_index(index, folder/'index.faiss')
         write_ids(folder/'ids.arrow', passages, insertion_order(len(vectors), s.order))
-        write_json(folder/'manifest.json', Manifest(settings=s, encoder=about.encoder, corpus=about.corpus, corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '', fields=about.settings.fields,
+        write_json(folder/'manifest.json', Manifest(settings=s, encoder=about.encoder, corpus=about.corpus, corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '', skip_bad=getattr(getattr(passages, 'conversion', None), 'skipped', 0), fields=about.settings.fields,
             embeddings=os.path.relpath(vectors.folder, folder), rows=len(vectors), dim=vectors.dim, bytes={f: (folder/f).stat().st_size for f in ('index.faiss', 'ids.arrow')}, digest=file_digest(folder/'index.faiss'),
             degrees=graph_degrees(index) if s.index_type == 'hnsw' else [], build_s=round(seconds, 2), threads=faiss.omp_get_max_threads(), environment=environment()))
         progress.clear()
@@ -309,7 +310,7 @@ def read_manifest_of(
     except OSError: raise DaclError(f'{path}: not there, so {folder} holds no finished index; make one with dacl build-index') from None
     except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete {folder} and build the index again') from None
 
-# %% ../nbs/25_index.ipynb #f58a1907
+# %% ../nbs/25_index.ipynb #bf039c82
 class Index:
     "A finished index. `faiss` is the graph, `rows[i]` the corpus row of node i."
     def __init__(self,

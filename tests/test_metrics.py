@@ -4,7 +4,7 @@ import pytest
 import pytrec_eval
 
 from dacl_dr.config import DaclError
-from dacl_dr.metrics import answer_accuracy, make_run, qrels_metrics, write_run
+from dacl_dr.metrics import RANKING, answer_accuracy, grades_of, ideal_of, make_run, qrels_metrics, ranking_metrics, write_run
 
 
 @pytest.fixture
@@ -25,6 +25,30 @@ def test_parity_with_trec_eval(ranking):
         assert ours[mine] == pytest.approx({q: v[name] for q, v in theirs.items()}), mine
     rr = pytrec_eval.RelevanceEvaluator(qrels, {'recip_rank'}).evaluate(run)
     assert ours['mrr@10'] == pytest.approx({q: v['recip_rank'] if v['recip_rank'] >= .1 else 0 for q, v in rr.items()})
+
+
+def test_arrays_agree_with_trec_eval_to_nine_digits_ties_included(ranking):
+    run, qrels = ranking
+    rows = np.array([[int(d[1:]) for d in docs] for docs in run.values()])
+    relevant = [{int(d[1:]): g for d, g in grades.items()} for grades in qrels.values()]
+    ours = ranking_metrics(grades_of(rows, relevant), ideal_of(relevant), [f'{f}@{k}' for f in RANKING for k in (1, 3, 5, 10, 20, 30)])
+    measures = {f'{m}.{",".join(map(str, (1, 3, 5, 10, 20, 30)))}' for m in ('recall', 'success', 'ndcg_cut')} | {'recip_rank'}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    for k in (1, 3, 5, 10, 20, 30):
+        for mine, name in (('recall', 'recall'), ('success', 'success'), ('ndcg', 'ndcg_cut')): np.testing.assert_allclose(ours[f'{mine}@{k}'], [theirs[q][f'{name}_{k}'] for q in qrels], atol=1e-9)
+        rr = np.array([theirs[q]['recip_rank'] for q in qrels])
+        np.testing.assert_allclose(ours[f'mrr@{k}'], np.where(rr >= 1 / k - 1e-12, rr, 0), atol=1e-9)
+
+
+def test_a_query_without_a_relevant_passage_has_no_value():
+    values = ranking_metrics(grades_of(np.array([[1], [-1]]), [{}, {1: 1}]), ideal_of([{}, {1: 1}]), ['recall@1', 'ndcg@1', 'mrr@1', 'success@1'])
+    for v in values.values(): np.testing.assert_array_equal(v, [np.nan, 0])
+    assert np.isnan(ranking_metrics(np.zeros((2, 3)), ideal_of([{}, {}]), ['recall@1'])['recall@1']).all()
+
+
+@pytest.mark.parametrize('name', ['recal@10', 'recall', 'recall@0', 'recall@x', 'map@10'])
+def test_an_unknown_metric_is_an_error(name):
+    with pytest.raises(DaclError, match=f"unknown metric '{name}'"): ranking_metrics(np.zeros((1, 3)), np.ones((1, 1)), [name])
 
 
 def test_order_of_ties_and_rounding():
