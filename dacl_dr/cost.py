@@ -6,7 +6,7 @@
 __all__ = ['COSTS', 'Sweep', 'close_enough', 'sweep', 'crossing_gap', 'curve', 'cost_at', 'quality_at', 'Question', 'answer',
            'weighted', 'questions_of', 'draws_of', 'bootstrap', 'relative', 'compare', 'time_searches', 'one_by_one']
 
-# %% ../nbs/28_cost.ipynb #db2623bf
+# %% ../nbs/28_cost.ipynb #ec75b295
 import time
 from functools import partial
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .config import DaclError, SearchSettings
 from .metrics import ann_recall
 
-# %% ../nbs/28_cost.ipynb #1b81c221
+# %% ../nbs/28_cost.ipynb #26188097
 class Sweep(msgspec.Struct):
     "A model on a graph: per efSearch and query."
     ef: np.ndarray # (E,) rising
@@ -44,17 +44,17 @@ def sweep(
 )->Sweep:
     "Quality and cost over efSearch, finer near the goals."
     found, best = {}, judge(exact[:, :s.k])
-    goals = [('ann recall', t) for t in s.targets] + ([(task, s.task_share * best[task].mean())] if task else [])
+    goals = [('ann recall', t) for t in s.targets] + ([(task, s.task_share * np.nanmean(best[task]))] if task else [])
     bar = tqdm(desc=desc, unit='ef', leave=False, disable=desc is None)
     def visit(ef):
         t = search(ef)
         found[ef] = {c: getattr(t, c) for c in COSTS} | {'ann recall': ann_recall(t.ids, exact)} | judge(t.ids)
         bar.update()
-    reached = lambda ef: all(found[ef][name].mean() >= t for name, t in goals)
+    beyond = [(name, (t + (1 if name == 'ann recall' else np.nanmean(best[name]))) / 2) for name, t in goals]
     with bar:
-        for ef in (grid := sorted(s.ef_values)):
+        for ef in sorted(s.ef_values):
             visit(ef)
-            if len(found) > 2 and reached(grid[len(found) - 3]): break
+            if all(np.nanmean(found[ef][name]) >= t for name, t in beyond): break
         for name, t in goals:
             while gap := crossing_gap(found, name, t): visit(sum(gap) // 2)
     efs = sorted(found)
@@ -67,10 +67,10 @@ def crossing_gap(
 )->tuple[int, int]|None: # None: there is no crossing, or it is narrow enough
     "The neighbouring efSearch between which the mean first reaches a target."
     efs = sorted(found)
-    i = next((i for i, ef in enumerate(efs) if found[ef][name].mean() >= target), 0)
+    i = next((i for i, ef in enumerate(efs) if np.nanmean(found[ef][name]) >= target), 0)
     return None if i == 0 or close_enough(efs[i - 1], efs[i]) else (efs[i - 1], efs[i])
 
-# %% ../nbs/28_cost.ipynb #2707d77c
+# %% ../nbs/28_cost.ipynb #0d4ed242
 def curve(
     s:Sweep,
 )->pd.DataFrame: # a row an efSearch
@@ -83,7 +83,7 @@ def curve(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #5dac17bb
+# %% ../nbs/28_cost.ipynb #71ee8ddd
 def cost_at(
     target:float, # quality to reach
     quality, # (E,) of each sweep point, cheapest first
@@ -107,7 +107,7 @@ def quality_at(
     q, c = isotonic_regression(np.asarray(quality, float)).x, np.asarray(cost, float)
     return float(np.interp(budget, c, q)) if c[0] <= budget <= c[-1] else float('nan')
 
-# %% ../nbs/28_cost.ipynb #2f8bfbee
+# %% ../nbs/28_cost.ipynb #c0da62fd
 class Question(msgspec.Struct, frozen=True):
     "A way to compare costs or qualities."
     name: str
@@ -147,10 +147,10 @@ def questions_of(
     found = [Question(f'{cost} at ANN recall {t}', 'ann recall', t) for t in s.targets]
     if not task: return found
     own = Question(f'{cost} at {s.task_share:.0%} of own exact {task}', task, own_share=s.task_share)
-    goal, budget = s.task_share * float(baseline.exact[task].mean()), answer(own, baseline, cost)
+    goal, budget = s.task_share * float(np.nanmean(baseline.exact[task])), answer(own, baseline, cost)
     return found + [own, Question(f'{cost} at {task} {goal:.3f}', task, goal)] + ([] if np.isnan(budget) else [Question(f'{task} at {budget:,.0f} {cost}', task, budget=budget)])
 
-# %% ../nbs/28_cost.ipynb #cdb6f00f
+# %% ../nbs/28_cost.ipynb #f16ef143
 def draws_of(
     n:int, # queries
     draws:int=1000,
@@ -197,7 +197,7 @@ def compare(
             rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #16c64ec7
+# %% ../nbs/28_cost.ipynb #2e345059
 def time_searches(
     models:dict[str, tuple], # name → (faiss index, queries (Q, D), sweep); the sweep gets 'latency ms' and 'queries/s'
     k:int=10,

@@ -1,0 +1,134 @@
+"""Search, index building and embedding beside faiss and sentence-transformers: the same work, in turns, in one run.
+
+    python benchmarks/search.py --corpus_file psgs_w100.tsv --model_name sentence-transformers/all-MiniLM-L6-v2
+
+Prints medians of the ratios of paired runs, with the smallest and the largest. Parts:
+  tracer     the tracer on one thread against faiss on one thread, whose search it repeats while it keeps the books
+  batched    both on all cores
+  build      an index of this project against faiss's own add(): time, and peak memory beside the size of the index
+  embedding  embed_corpus against SentenceTransformer.encode: same texts, lengths and precision, and what bounds both
+"""
+import argparse, json, os, resource, subprocess, sys, tempfile, time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from scale import synthetic
+
+EFS = (16, 64, 256)
+
+
+def ratios(ours, theirs):
+    r = [a / b for a, b in zip(ours, theirs)]
+    return f'x{median(r):.3f} ({min(r):.3f} to {max(r):.3f})'
+
+
+def timed(f):
+    start = time.perf_counter(); f()
+    return time.perf_counter() - start
+
+
+def search_part(a, threads):
+    import faiss
+    from dacl_dr.index import build_hnsw
+    from dacl_dr.tracer import Tracer
+    x, q = synthetic(a.rows, a.dim, 1), synthetic(2000, a.dim, 0)
+    faiss.omp_set_num_threads(os.cpu_count())
+    index = build_hnsw(x, 32, 200)
+    tracer = Tracer(index)
+    faiss.omp_set_num_threads(threads)
+    print(f"\n{'tracer' if threads == 1 else 'batched'}: {a.rows:,} x {a.dim}, M=32, 2,000 queries, k=10, {threads} thread(s); time of the tracer over time of faiss")
+    for ef in EFS:
+        index.hnsw.efSearch = ef
+        search = lambda: index.search(q, 10)
+        trace = lambda: tracer.search(q, 10, ef, threads=threads)
+        same = (search()[1] == trace().ids).all()
+        pairs = [(timed(trace), timed(search)) if i % 2 else tuple(reversed((timed(search), timed(trace)))) for i in range(a.repeats)]
+        print(f'  ef {ef:>3}: {ratios(*zip(*pairs))}, faiss {2000 / median(p[1] for p in pairs):,.0f} queries/s, ids equal for every query: {bool(same)}, {trace().evaluations.mean():,.0f} evaluations')
+
+
+def build_one(a, whose):
+    import faiss
+    from dacl_dr.index import IndexSettings, InMemory, fill_index
+    x = synthetic(a.build_rows, a.dim, 1)
+    start = time.perf_counter()
+    if whose == 'ours': index = fill_index(InMemory(x), IndexSettings(chunk_rows=len(x)))
+    else:
+        index = faiss.IndexHNSWFlat(a.dim, 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 200
+        index.add(x)
+    print(json.dumps({'s': time.perf_counter() - start, 'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'bytes': len(faiss.serialize_index(index))}))
+
+
+def build_part(a):
+    print(f'\nbuild: {a.build_rows:,} x {a.dim}, M=32, efConstruction=200, one add(), {os.cpu_count()} threads; each in its own process, the vectors in memory')
+    runs = {w: [] for w in ('ours', 'faiss')}
+    for _ in range(3):
+        for w in runs: runs[w].append(json.loads(subprocess.run([sys.executable, __file__, '--parts', w, '--dim', str(a.dim), '--build_rows', str(a.build_rows)], capture_output=True, check=True, text=True).stdout))
+    print(f"  time over faiss's {ratios([r['s'] for r in runs['ours']], [r['s'] for r in runs['faiss']])}, faiss {median(r['s'] for r in runs['faiss']):.1f} s")
+    print(f"  peak memory {median(r['peak'] for r in runs['ours']) / 1e6:,.0f} MB, faiss {median(r['peak'] for r in runs['faiss']) / 1e6:,.0f} MB; index {runs['ours'][0]['bytes'] / 1e6:,.0f} MB, as many bytes as faiss's: {runs['ours'][0]['bytes'] == runs['faiss'][0]['bytes']}")
+
+
+def padded(lengths, chunks): return sum(len(c) * lengths[c].max() for c in chunks)
+
+
+def embedding_part(a):
+    import torch
+    from dacl_dr.data import write_passages
+    from dacl_dr.embed import EmbedSettings, embed_corpus
+    from dacl_dr.encoder import chunk_rows
+    from dacl_dr.static import load_encoder
+    from dacl_dr.store import open_passages
+    encoder = load_encoder(a.model_name)
+    encoder.set_length('passage', a.max_length)
+    model = encoder.model
+    with tempfile.TemporaryDirectory() as d:
+        whole = open_passages(a.corpus_file, d)
+        rows = np.unique(np.linspace(0, len(whole) - 1, a.passages).astype(int))
+        write_passages(Path(d)/'psgs.tsv', [whole[int(r)] for r in rows])
+        passages = open_passages(Path(d)/'psgs.tsv', d)
+        texts = [f'{p.title} {p.text}' for p in passages]
+        lengths = np.array([len(t) for t in encoder.tower('passage').tokenizer(texts, truncation=True, max_length=a.max_length)['input_ids']])
+        number, pairs = iter(range(1000)), []
+        ours = lambda: embed_corpus(encoder, passages, Path(d)/f'v{next(number)}', EmbedSettings(), show_progress=False)
+        theirs = lambda: model.encode_document(texts, batch_size=32, normalize_embeddings=True)
+        far = float(np.abs(ours().take(np.arange(len(texts))) - theirs()).max())
+        for i in range(a.repeats // 2): pairs.append((timed(ours), timed(theirs)) if i % 2 else tuple(reversed((timed(theirs), timed(ours)))))
+    linears = [m for m in encoder.tower('passage').modules() if isinstance(m, torch.nn.Linear)]
+    per_token = sum(2 * m.in_features * m.out_features for m in linears)
+    peak = median(bound(torch, *max(((m.in_features, m.out_features) for m in linears), key=lambda s: s[0] * s[1])) for _ in range(5))
+    o, t = (len(texts) / median(p[i] for p in pairs) for i in (0, 1))
+    pad = {'ours': padded(lengths, chunk_rows(lengths, 2048)), 'theirs': padded(lengths, np.array_split(np.argsort([-len(x) for x in texts]), range(32, len(texts), 32)))}
+    print(f'\nembedding: {len(texts):,} passages of {lengths.mean():.0f} tokens (at most {a.max_length}), float32, {torch.get_num_threads()} threads, largest difference of a value {far:.0e}')
+    print(f'  passages/s over those of SentenceTransformer.encode: {ratios([p[1] for p in pairs], [p[0] for p in pairs])}: {o:,.1f} against {t:,.1f}')
+    print(f"  padding computed: {pad['ours'] / lengths.sum() - 1:.1%} against {pad['theirs'] / lengths.sum() - 1:.1%}")
+    print(f"  what bounds it: the linear layers take {per_token / 1e6:.1f} MFLOP a token and run here at {peak:.0f} GFLOP/s alone; of that bound are reached {o * lengths.mean() * per_token / peak / 1e9:.0%} and {t * lengths.mean() * per_token / peak / 1e9:.0%}")
+
+
+def bound(torch, n, m):
+    x, w = torch.randn(2048, n), torch.randn(m, n)
+    with torch.no_grad(): return 20 * 2 * 2048 * n * m / timed(lambda: [torch.nn.functional.linear(x, w) for _ in range(20)]) / 1e9
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--parts', nargs='+', default=['tracer', 'batched', 'build', 'embedding'], help='which (default: all)')
+    p.add_argument('--rows', type=int, default=50_000)
+    p.add_argument('--build_rows', type=int, default=20_000)
+    p.add_argument('--dim', type=int, default=768)
+    p.add_argument('--repeats', type=int, default=7)
+    p.add_argument('--corpus_file', help='passage TSV of real text, for embedding')
+    p.add_argument('--model_name', help='an encoder, for embedding')
+    p.add_argument('--passages', type=int, default=1000, help='evenly spaced through the corpus')
+    p.add_argument('--max_length', type=int, default=256)
+    a = p.parse_args()
+    for part in a.parts:
+        if part in ('ours', 'faiss'): build_one(a, part)
+        elif part in ('tracer', 'batched'): search_part(a, 1 if part == 'tracer' else os.cpu_count())
+        elif part == 'build': build_part(a)
+        elif not (a.corpus_file and a.model_name): p.error('embedding needs --corpus_file and --model_name')
+        else: embedding_part(a)
+
+
+if __name__ == '__main__': main()
