@@ -90,6 +90,15 @@ def test_an_index_that_keeps_less_than_float32_is_swept_by_faiss_counters(home, 
     assert costs.question.tolist()[0] == 'evaluations at ANN recall 0.8'
 
 
+@pytest.mark.parametrize('engine', ['patience', 'usearch'])
+def test_other_engines_find_the_same_neighbours_at_their_own_cost(home, tmp_path, engine):
+    assert dacl('run-ef-sweep', *common(home), '--output_path', tmp_path, '--engine', engine, '--draws', 20, '--targets', .9) == 0
+    table, about = pd.read_csv(tmp_path/'sweep.sweep.csv'), json.loads((tmp_path/'sweep.sweep.json').read_text())
+    assert about['engine'] == engine and about['rounds'] == 0 and table['ann recall'].max() > .9
+    assert table.evaluations.is_monotonic_increasing and (table.hops > 10).all()
+    assert pd.read_csv(tmp_path/'sweep.costs.csv').question[0] == {'patience': 'visited', 'usearch': 'evaluations'}[engine] + ' at ANN recall 0.9'
+
+
 def one_line(capsys, code, *parts):
     lines = capsys.readouterr().err.strip().splitlines()
     assert code == 2 and lines[-1].startswith('dacl: '), lines
