@@ -1,7 +1,7 @@
 """Build and sweep an HNSW index of a million synthetic vectors: time and peak memory, and what follows for 21 million.
 
-    python benchmarks/scale.py --folder /tmp/scale            # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
-    python benchmarks/scale.py --folder /tmp/small --rows 20000
+    python benchmarks/scale.py --folder scale-run            # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
+    python benchmarks/scale.py --folder small-run --rows 20000
 
 The vectors lie in clusters on a 64-dimensional subspace with a little noise, so that their neighbours are as hard to find
 as those of real encoders, not as hard as those of random vectors. Each phase runs in a process of its own, whose peak

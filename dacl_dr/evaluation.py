@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'trained_fields', 'make_index', 'vectors_of', 'true_neighb
            'run_evaluation', 'about_index', 'write_table', 'metrics_lines', 'TaskJudge', 'engine_search', 'sweep_index',
            'run_ef_sweep', 'costs_of']
 
-# %% ../nbs/33_evaluation.ipynb #083b9e69
+# %% ../nbs/33_evaluation.ipynb #4d16b8be
 import json, os, re
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .figures import cost_curve
 from .report import chart_page
 from .engines import Usearch, patience_search
 
-# %% ../nbs/33_evaluation.ipynb #0ff168d4
+# %% ../nbs/33_evaluation.ipynb #2e5e8a10
 def trained_fields(
     encoder_path:str|Path,
 )->str|None: # 'title+text' or 'text'; None: unknown
@@ -56,7 +56,7 @@ def make_index(
     if share_of_work()[0]: return None
     return build_index(vectors, passages, output_path, index, corpus_path, show_progress=show_progress)
 
-# %% ../nbs/33_evaluation.ipynb #f37c2bfe
+# %% ../nbs/33_evaluation.ipynb #6a114e6c
 def vectors_of(
     index:Index,
 ): # `Vectors` or `InMemory`
@@ -82,7 +82,7 @@ def true_neighbours(
     with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, rows)
     return rows
 
-# %% ../nbs/33_evaluation.ipynb #9872030e
+# %% ../nbs/33_evaluation.ipynb #c3d2b786
 def check_name(name:str):
     "Raises `DaclError` for an experiment name that can't name a file and a run."
     if re.search(r'[\s/\\]|^\.*$', name): raise DaclError(f"experiment_name '{name}' names files and the run; use letters, digits, dots and hyphens")
@@ -104,7 +104,7 @@ def tracing(
     k:int,
 ): # function of queries that returns a function of efSearch that returns a `Trace` with corpus rows
     "How an index is searched with counts: by the tracer, or where it stores no float32 by faiss's own counters."
-    tracer = Tracer(index.faiss) if index.about.settings.storage == 'float32' else None
+    tracer = Tracer(index.faiss) if index.about.settings.storage == 'float32' and index.about.settings.builder == 'cpu' else None
     def searching(queries):
         def search(ef):
             t = tracer.search(queries, k, ef) if tracer else faiss_counts(index.faiss, queries, k, ef)
@@ -113,6 +113,7 @@ def tracing(
         return search
     return searching
 
+# %% ../nbs/33_evaluation.ipynb #eb176036
 def run_evaluation(
     retriever:Retriever,
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
@@ -153,7 +154,7 @@ def write_table(path:str|Path, table:pd.DataFrame)->Path:
     with atomic_file(path) as tmp: (table.to_parquet if str(path).endswith('.parquet') else table.to_csv)(tmp, index=False)
     return Path(path)
 
-# %% ../nbs/33_evaluation.ipynb #662c3c2f
+# %% ../nbs/33_evaluation.ipynb #ac10f577
 def metrics_lines(
     path:str|Path, # NAME.metrics.json
 )->str:
@@ -164,7 +165,7 @@ def metrics_lines(
     lines = [f'{n:<22}{v:>10,.4f}' + (f' ±{half[n]:.4f}' if half[n] is not None else '') + f"   of {m['questions'][n]:,} questions" for n, v in m['metrics'].items()]
     return '\n'.join([head, *lines, *([f"{m['positives_not_in_corpus']:,} positives are not in the corpus and count as not found"] if m['positives_not_in_corpus'] else [])])
 
-# %% ../nbs/33_evaluation.ipynb #1ee12e24
+# %% ../nbs/33_evaluation.ipynb #94ed74c9
 class TaskJudge:
     "End-task metrics of rankings of rows, for `sweep`."
     def __init__(self, questions, passages, graded:bool=False, k:int=10):
@@ -191,7 +192,7 @@ class TaskJudge:
             self.known[q, row] = any(a in text for a in self.answers[q])
         return self.known[q, row]
 
-# %% ../nbs/33_evaluation.ipynb #42d7be79
+# %% ../nbs/33_evaluation.ipynb #14a9f7bd
 ENGINES = ('faiss', 'patience', 'usearch')
 
 def engine_search(
@@ -213,7 +214,7 @@ def engine_search(
         return t
     return with_rows
 
-# %% ../nbs/33_evaluation.ipynb #18a1c3c4
+# %% ../nbs/33_evaluation.ipynb #d09b68eb
 def sweep_index(
     retriever:Retriever,
     questions,

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSettings', 'empty_storage', 'hnsw_over',
-           'put_storage', 'draw_levels', 'reserve_links', 'add_rows', 'insertion_order', 'Progress', 'fill_index',
-           'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'file_digest', 'save_index', 'load_index',
+           'put_storage', 'draw_levels', 'reserve_links', 'add_rows', 'insertion_order', 'save_index', 'Progress',
+           'fill_index', 'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'file_digest', 'load_index',
            'write_ids', 'build_index', 'read_manifest_of', 'Index']
 
-# %% ../nbs/25_index.ipynb #3d76cafa
+# %% ../nbs/25_index.ipynb #895fe993
 import hashlib, os, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from .config import DaclError, Frozen, NonNegative, Positive
 from .runs import alone_in, atomic_file, environment, make_folder, stamp, write_json
 from .embed import check_unit
 
-# %% ../nbs/25_index.ipynb #27f7b490
+# %% ../nbs/25_index.ipynb #8fe04fe8
 class InMemory:
     "An array with the interface of `Vectors`."
     def __init__(self, x:np.ndarray): self.x, self.dim = x, x.shape[1]
@@ -50,7 +50,7 @@ def exact_search(
     best.finalize()
     return best.I
 
-# %% ../nbs/25_index.ipynb #ae03c95d
+# %% ../nbs/25_index.ipynb #bae7adb4
 class IndexSettings(Frozen):
     "How an index is built."
     index_type: Literal['flat', 'hnsw'] = 'hnsw'
@@ -61,7 +61,7 @@ class IndexSettings(Frozen):
     order: NonNegative|None = None # seed of the insertion order; None: the corpus's
     builder: Literal['cpu', 'cagra'] = 'cpu' # cagra: the graph is made on a GPU
 
-# %% ../nbs/25_index.ipynb #41ac7db5
+# %% ../nbs/25_index.ipynb #ab9075b2
 QUANTIZERS = {'float16': faiss.ScalarQuantizer.QT_fp16, 'sq8': faiss.ScalarQuantizer.QT_8bit}
 TRAINING_ROWS = 100_000 # vectors that the ranges of sq8 are taken from
 
@@ -93,7 +93,7 @@ def put_storage(index:faiss.IndexHNSW, storage:faiss.Index):
     index.own_fields = True; storage.this.disown()
     index.ntotal = storage.ntotal
 
-# %% ../nbs/25_index.ipynb #5fee5731
+# %% ../nbs/25_index.ipynb #b3e1edcb
 def draw_levels(
     n:int, # nodes
     m:int, # links per node
@@ -122,13 +122,24 @@ def add_rows(
     faiss.copy_array_to_vector(levels[:index.ntotal + len(x)], index.hnsw.levels)
     index.add(x)
 
-# %% ../nbs/25_index.ipynb #d3b7e3de
+# %% ../nbs/25_index.ipynb #d3b4d522
 def insertion_order(
     n:int,
     seed:int|None,
 )->np.ndarray: # (n,) corpus row of each node
     "In which order passages are inserted."
     return np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
+
+def save_index(
+    index:faiss.Index,
+    path:str|Path,
+    flags:int=0, # of faiss: what to leave out
+)->Path:
+    "Write a faiss index atomically. Raises `DaclError` if there is no room."
+    try:
+        with atomic_file(path) as tmp: faiss.write_index(index, str(tmp), flags)
+    except RuntimeError as e: raise DaclError(f'{path}: cannot be written ({str(e).splitlines()[0][-80:]}); make room or choose another folder') from None
+    return Path(path)
 
 class Progress:
     "The links of a graph under construction, in a folder."
@@ -137,7 +148,7 @@ class Progress:
     def save(self, index:faiss.IndexHNSW):
         "Write the links if there is a folder and the last time is long enough ago."
         if self.folder is None or time.monotonic() - self.last < self.every_s: return
-        with atomic_file(self.folder/f'{self.key}-{index.ntotal}.links') as tmp: faiss.write_index(index, str(tmp), faiss.IO_FLAG_SKIP_STORAGE)
+        save_index(index, self.folder/f'{self.key}-{index.ntotal}.links', faiss.IO_FLAG_SKIP_STORAGE)
         for f in self.files()[1:]: f.unlink()
         self.last = time.monotonic()
 
@@ -183,7 +194,7 @@ def build_hnsw(
     "A graph over vectors in memory, in one piece."
     return fill_index(InMemory(passages), IndexSettings(m=m, ef_construction=ef_construction, order=order, chunk_rows=len(passages)))
 
-# %% ../nbs/25_index.ipynb #60d9180f
+# %% ../nbs/25_index.ipynb #54e964fe
 def cagra_index(
     vectors,
     s:IndexSettings,
@@ -192,13 +203,14 @@ def cagra_index(
     if not hasattr(faiss, 'GpuIndexCagra') or not faiss.get_num_gpus(): raise DaclError("builder 'cagra' needs a GPU and a faiss built with cuVS; use builder: cpu")
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree, config.intermediate_graph_degree = 2 * s.m, 4 * s.m
-    gpu = faiss.GpuIndexCagra(faiss.StandardGpuResources(), vectors.dim, faiss.METRIC_INNER_PRODUCT, config)
+    resources = faiss.StandardGpuResources()
+    gpu = faiss.GpuIndexCagra(resources, vectors.dim, faiss.METRIC_INNER_PRODUCT, config)
     gpu.train(check_unit(vectors.take(np.arange(len(vectors)), check=True)))
     index = faiss.IndexHNSWCagra(vectors.dim, s.m, faiss.METRIC_INNER_PRODUCT)
     gpu.copyTo(index)
     return index
 
-# %% ../nbs/25_index.ipynb #43fa5241
+# %% ../nbs/25_index.ipynb #57cdaa1e
 def graph_degrees(
     index:faiss.IndexHNSW,
 )->list[dict]: # a row a level, lowest first
@@ -213,7 +225,7 @@ def graph_degrees(
         rows.append({'level': level, 'nodes': len(nodes), 'mean degree': round(float(degree.mean()), 2), 'max degree': int(degree.max()), 'without links': int((degree == 0).sum())})
     return rows
 
-# %% ../nbs/25_index.ipynb #3f07e4d9
+# %% ../nbs/25_index.ipynb #78b101d5
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     "What an index was built from, how, and what came out."
     settings: IndexSettings
@@ -242,16 +254,6 @@ def file_digest(
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool: parts = pool.map(one, range(-(-os.path.getsize(path) // block)))
     return hashlib.blake2b(b''.join(parts), digest_size=16).hexdigest()
 
-def save_index(
-    index:faiss.Index,
-    path:str|Path,
-)->Path:
-    "Write a faiss index atomically. Raises `DaclError` if there is no room."
-    try:
-        with atomic_file(path) as tmp: faiss.write_index(index, str(tmp))
-    except RuntimeError as e: raise DaclError(f'{path}: cannot be written ({str(e).splitlines()[0][-80:]}); make room or choose another folder') from None
-    return Path(path)
-
 def load_index(
     path:str|Path, # written by `save_index`
 )->faiss.Index:
@@ -271,7 +273,7 @@ def write_ids(
             rows = order[i:i + 65_536]
             out.write_batch(pa.record_batch([pa.array(passages.column('id', rows), pa.string()), pa.array(rows)], schema=schema))
 
-# %% ../nbs/25_index.ipynb #ac1b4967
+# %% ../nbs/25_index.ipynb #063b2c13
 def build_index(
     vectors, # `Vectors`
     passages, # `Passages` they are of
@@ -310,7 +312,7 @@ def read_manifest_of(
     except OSError: raise DaclError(f'{path}: not there, so {folder} holds no finished index; make one with dacl build-index') from None
     except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete {folder} and build the index again') from None
 
-# %% ../nbs/25_index.ipynb #bf039c82
+# %% ../nbs/25_index.ipynb #ef22559f
 class Index:
     "A finished index. `faiss` is the graph, `rows[i]` the corpus row of node i."
     def __init__(self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['on_device', 'Hit', 'Retriever']
 
-# %% ../nbs/29_retriever.ipynb #0b1ca3d2
+# %% ../nbs/29_retriever.ipynb #28c41f30
 import os
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .embed import check_unit, corpus_key, encoder_key
 from .index import Index
 from .tracer import check_search
 
-# %% ../nbs/29_retriever.ipynb #8c87115b
+# %% ../nbs/29_retriever.ipynb #920262aa
 def on_device(
     encoder:Encoder,
 )->Encoder:
@@ -33,6 +33,7 @@ class Hit(msgspec.Struct, frozen=True):
     title: str
     text: str
 
+# %% ../nbs/29_retriever.ipynb #7d16e182
 class Retriever:
     "Searches a corpus. Raises `DaclError` for an encoder or corpus that the index was not built from."
     def __init__(self, encoder:Encoder, index:Index, passages:Passages):

@@ -7,7 +7,7 @@ __all__ = ['KERNELS', 'ADDRESS', 'FLOAT', 'SIZE', 'l2', 'ip', 'l2_4', 'ip_4', 'b
            'heap_pop', 'candidate_push', 'next_candidate', 'result_push', 'note', 'trace_one', 'trace_many', 'Trace',
            'Tracer', 'check_search', 'faiss_counts']
 
-# %% ../nbs/26_tracer.ipynb #1f879437
+# %% ../nbs/26_tracer.ipynb #e9bd5b79
 import ctypes, os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .config import DaclError
 from .embed import check_unit
 
-# %% ../nbs/26_tracer.ipynb #74459c22
+# %% ../nbs/26_tracer.ipynb #bfc3db0f
 KERNELS = {'dacl_l2': '_ZN5faiss10fvec_L2sqrEPKfS1_m', 'dacl_l2_4': '_ZN5faiss18fvec_L2sqr_batch_4EPKfS1_S1_S1_S1_mRfS2_S2_S2_',
            'dacl_ip': '_ZN5faiss18fvec_inner_productEPKfS1_m', 'dacl_ip_4': '_ZN5faiss26fvec_inner_product_batch_4EPKfS1_S1_S1_S1_mRfS2_S2_S2_'}
 
@@ -38,7 +38,7 @@ ADDRESS, FLOAT, SIZE = types.intp, types.float32, types.uint64
 l2, ip = (types.ExternalFunction(f'dacl_{n}', FLOAT(ADDRESS, ADDRESS, SIZE)) for n in ('l2', 'ip')) # (query, vector, dimensions)
 l2_4, ip_4 = (types.ExternalFunction(f'dacl_{n}_4', types.void(*[ADDRESS] * 5, SIZE, *[ADDRESS] * 4)) for n in ('l2', 'ip')) # (query, 4 vectors, dimensions, 4 results)
 
-# %% ../nbs/26_tracer.ipynb #91729972
+# %% ../nbs/26_tracer.ipynb #658d7b00
 @njit(cache=True, nogil=True)
 def far(similar, q, x, d):
     "Distance of a vector, as faiss computes it for one."
@@ -53,7 +53,7 @@ def far_4(similar, q, base, row, nodes, d, out):
         for i in range(4): out[i] = -out[i]
     else: l2_4(q, a, b, c, e, d, o, o + 4, o + 8, o + 12)
 
-# %% ../nbs/26_tracer.ipynb #64831f0a
+# %% ../nbs/26_tracer.ipynb #ab03d436
 @njit(cache=True, nogil=True)
 def before(similar, a, b, i, j):
     "Is (distance a, id i) nearer than (b, j)?"
@@ -100,7 +100,7 @@ def result_push(similar, dis, ids, d, node):
     while j > 0 and before(similar, d, dis[j - 1], node, ids[j - 1]): dis[j], ids[j], j = dis[j - 1], ids[j - 1], j - 1
     dis[j], ids[j] = d, node
 
-# %% ../nbs/26_tracer.ipynb #4a4ede80
+# %% ../nbs/26_tracer.ipynb #b86b9d7a
 @njit(cache=True, nogil=True)
 def note(table, i, a, b, c):
     "Fill a row of three."
@@ -159,6 +159,7 @@ def trace_one(similar, q, base, row, d, graph, seen, mark, ef, patience, dis, id
         if patience and idle >= patience: break
     return computed, visited, hops, upper, upper_hops
 
+# %% ../nbs/26_tracer.ipynb #ddd7cb3e
 @njit(cache=True, nogil=True)
 def trace_many(similar, queries, base, graph, seen, mark, ef, patience, dis, ids, counts, truth, steps):
     "Queries one after the other; steps: at which distance computation each true neighbour was first seen, 0 for never."
@@ -173,7 +174,7 @@ def trace_many(similar, queries, base, graph, seen, mark, ef, patience, dis, ids
             for t in range(counts[i, 0]):
                 if route[t, 0] == truth[i, j]: steps[i, j] = t + 1; break
 
-# %% ../nbs/26_tracer.ipynb #298d4b05
+# %% ../nbs/26_tracer.ipynb #3ba916db
 class Trace(msgspec.Struct):
     "What searches did, a row a query."
     ids: np.ndarray # (Q, k) nodes, best first
@@ -185,11 +186,13 @@ class Trace(msgspec.Struct):
     upper_hops: np.ndarray # (Q,) of the hops
     steps: np.ndarray|None = None # (Q, T) at which evaluation each true neighbour was first seen; 0: never
 
+# %% ../nbs/26_tracer.ipynb #83d071d2
 class Tracer:
     "An HNSW index of faiss with its vectors in float32, seen from inside. Raises `DaclError` for another kind."
     def __init__(self, index:faiss.IndexHNSW):
         storage = faiss.downcast_index(index.storage)
         if not isinstance(storage, faiss.IndexFlat): raise DaclError(f'the tracer reads float32 vectors; this index stores {type(storage).__name__}, so count with dacl_dr.tracer.faiss_counts')
+        if isinstance(index, faiss.IndexHNSWCagra): raise DaclError('the tracer follows the levels of an HNSW graph, and one made by cagra has only the lowest; count with dacl_dr.tracer.faiss_counts')
         if index.ntotal == 0: raise DaclError('the index is empty; add vectors first')
         h, read = index.hnsw, faiss.vector_to_array
         self.index, self.n, self.d = index, index.ntotal, index.d # the index is held, for its vectors are used in place
@@ -240,7 +243,7 @@ class Tracer:
         counts = trace_one(self.similar, query.ctypes.data, self.base, 4 * self.d, self.d, self.graph, np.zeros(self.n, np.int32), 2, ef, patience, np.empty(k, np.float32), np.empty(k, np.int64), room, out)
         return out[:counts[0]].copy()
 
-# %% ../nbs/26_tracer.ipynb #428b681f
+# %% ../nbs/26_tracer.ipynb #7e41cbee
 def check_search(
     k:int, # neighbours wanted
     ef:int|None, # efSearch; None: exact search

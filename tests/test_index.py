@@ -158,6 +158,18 @@ def test_vectors_of_another_norm_name_their_row(tmp_path, factor, word, kind):
     assert {f.name for f in (tmp_path/'i').iterdir()} <= {'.lock'}
 
 
+@pytest.mark.parametrize('limit, left', [(20_000, 'links'), (200_000, 'index.faiss')])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, limit, left):
+    code = ('import resource, signal, sys; sys.path.insert(0, "tests")\nfrom test_index import *\n'
+            f'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n'
+            f'try: build_index(Toy(unit()), IDS, {str(tmp_path/"i")!r}, SMALL, save_every_s={0 if left == "links" else 300}, show_progress=False)\n'
+            'except DaclError as e: print(e)')
+    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert left in r.stdout and 'cannot be written' in r.stdout and 'make room' in r.stdout and len(r.stdout.splitlines()) == 1, r.stderr
+    assert {f.suffix or f.name for f in (tmp_path/'i').iterdir()} <= {'.lock', '.links'} # links noted before are whole
+    build_index(Toy(unit()), IDS, tmp_path/'i', SMALL, show_progress=False) # with room again
+
+
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path):
     if hasattr(faiss, 'GpuIndexCagra') and faiss.get_num_gpus(): pytest.skip('there is one')
     with pytest.raises(DaclError, match="'cagra' needs a GPU"): build_index(Toy(unit()), IDS, tmp_path/'i', IndexSettings(builder='cagra'), show_progress=False)
