@@ -6,7 +6,7 @@
 __all__ = ['COSTS', 'Sweep', 'close_enough', 'sweep', 'crossing_gap', 'curve', 'cost_at', 'quality_at', 'Question', 'answer',
            'weighted', 'questions_of', 'draws_of', 'bootstrap', 'relative', 'compare', 'time_searches', 'one_by_one']
 
-# %% ../nbs/28_cost.ipynb #ec75b295
+# %% ../nbs/28_cost.ipynb #be9b2584
 import time
 from functools import partial
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .config import DaclError, SearchSettings
 from .metrics import ann_recall
 
-# %% ../nbs/28_cost.ipynb #26188097
+# %% ../nbs/28_cost.ipynb #8ad07ff8
 class Sweep(msgspec.Struct):
     "A model on a graph: per efSearch and query."
     ef: np.ndarray # (E,) rising
@@ -70,7 +70,7 @@ def crossing_gap(
     i = next((i for i, ef in enumerate(efs) if np.nanmean(found[ef][name]) >= target), 0)
     return None if i == 0 or close_enough(efs[i - 1], efs[i]) else (efs[i - 1], efs[i])
 
-# %% ../nbs/28_cost.ipynb #0d4ed242
+# %% ../nbs/28_cost.ipynb #9d3185ec
 def curve(
     s:Sweep,
 )->pd.DataFrame: # a row an efSearch
@@ -83,7 +83,7 @@ def curve(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #71ee8ddd
+# %% ../nbs/28_cost.ipynb #d4a5ca95
 def cost_at(
     target:float, # quality to reach
     quality, # (E,) of each sweep point, cheapest first
@@ -107,7 +107,7 @@ def quality_at(
     q, c = isotonic_regression(np.asarray(quality, float)).x, np.asarray(cost, float)
     return float(np.interp(budget, c, q)) if c[0] <= budget <= c[-1] else float('nan')
 
-# %% ../nbs/28_cost.ipynb #c0da62fd
+# %% ../nbs/28_cost.ipynb #8b6d5f9e
 class Question(msgspec.Struct, frozen=True):
     "A way to compare costs or qualities."
     name: str
@@ -138,19 +138,19 @@ def weighted(
     return np.average(values[..., here], axis=-1, weights=None if weights is None else weights[here])
 
 def questions_of(
-    baseline:Sweep,
+    baseline:list[Sweep], # its builds
     s:SearchSettings=SearchSettings(),
     task:str|None='recall@10', # end-task metric; None: there is none
     cost:str='visited', # of the budget
 )->list[Question]:
-    "The questions, their absolute targets taken from the baseline."
+    "The questions, their absolute target and budget taken from the baseline, averaged over its builds."
     found = [Question(f'{cost} at ANN recall {t}', 'ann recall', t) for t in s.targets]
     if not task: return found
     own = Question(f'{cost} at {s.task_share:.0%} of own exact {task}', task, own_share=s.task_share)
-    goal, budget = s.task_share * float(np.nanmean(baseline.exact[task])), answer(own, baseline, cost)
+    goal, budget = (float(np.mean(v)) for v in ([s.task_share * np.nanmean(b.exact[task]) for b in baseline], [answer(own, b, cost) for b in baseline]))
     return found + [own, Question(f'{cost} at {task} {goal:.3f}', task, goal)] + ([] if np.isnan(budget) else [Question(f'{task} at {budget:,.0f} {cost}', task, budget=budget)])
 
-# %% ../nbs/28_cost.ipynb #f16ef143
+# %% ../nbs/28_cost.ipynb #47fcf9d2
 def draws_of(
     n:int, # queries
     draws:int=1000,
@@ -188,7 +188,7 @@ def compare(
     if len(sizes := {len(b.values[cost][0]) for builds in models.values() for b in builds}) > 1: raise DaclError(f'models were swept over different numbers of queries ({sizes}); a paired comparison needs the same ones')
     ends, rows = [(1 - level) / 2, (1 + level) / 2], []
     interval = lambda v: dict(zip(('low', 'high'), (np.quantile(v, e, method='nearest') for e in ends))) # no mean of a number and infinity
-    for q in questions_of(next(iter(models.values()))[0], s, task, cost):
+    for q in questions_of(next(iter(models.values())), s, task, cost):
         found = {name: bootstrap(q, builds, cost, draws) for name, builds in models.items()}
         base, base_draws = next(iter(found.values()))
         for i, (name, (value, drawn)) in enumerate(found.items()):
@@ -197,7 +197,7 @@ def compare(
             rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #2e345059
+# %% ../nbs/28_cost.ipynb #f5ba7c34
 def time_searches(
     models:dict[str, tuple], # name → (faiss index, queries (Q, D), sweep); the sweep gets 'latency ms' and 'queries/s'
     k:int=10,

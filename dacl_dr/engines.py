@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Usearch', 'patience_search']
 
-# %% ../nbs/32_engines.ipynb #589220c3
+# %% ../nbs/32_engines.ipynb #7d1792f2
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,7 +15,7 @@ from .config import DaclError
 from .embed import check_unit
 from .tracer import Trace, Tracer, check_search
 
-# %% ../nbs/32_engines.ipynb #25cf7aef
+# %% ../nbs/32_engines.ipynb #9d528438
 class Usearch:
     "A usearch graph over vectors; node i is row i. Raises `DaclError` if usearch is not installed."
     def __init__(self,
@@ -42,7 +42,7 @@ class Usearch:
         unknown = np.full(n, np.nan)
         return Trace(ids, dis, counts[:, 0], unknown, counts[:, 1], unknown, unknown)
 
-# %% ../nbs/32_engines.ipynb #62581667
+# %% ../nbs/32_engines.ipynb #7f565272
 def patience_search(
     tracer:Tracer,
     queries:np.ndarray, # (Q, D)

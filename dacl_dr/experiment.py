@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'Task', 'bm25_step', 'quick_recipe', 'train_step', 'save_swee
            'epoch_means', 'write_tables', 'read_frame', 'Tables', 'read_tables', 'wide', 'change', 'with_interval',
            'summary', 'cost_finding', 'quality_finding', 'findings', 'write_report', 'quickstart', 'tiny_settings']
 
-# %% ../nbs/34_experiment.ipynb #42f073fb
+# %% ../nbs/34_experiment.ipynb #75a5b875
 import json
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from .cost import Sweep, answer, compare, curve, questions_of, sweep
 from .representation import geometry
 from .report import execute, experiment_notebook, page
 
-# %% ../nbs/34_experiment.ipynb #3d1e87d6
+# %% ../nbs/34_experiment.ipynb #76b9ec45
 class Task:
     "Questions and passages of a DPR folder, with what the encoders need of them."
     def __init__(self,
@@ -67,7 +67,7 @@ class Task:
     @cached_property
     def eval_bags(self): return bag_texts(self.tokenizer, [q.question for q in self.eval_questions])
 
-# %% ../nbs/34_experiment.ipynb #360be85e
+# %% ../nbs/34_experiment.ipynb #588e2f17
 def bm25_step(
     folder:Path, # gets negatives.npy (Q_train, H) and ranks.parquet
     task:Task,
@@ -82,7 +82,7 @@ def bm25_step(
     np.save(folder/'negatives.npy', negatives)
     return task_metrics(ranks)
 
-# %% ../nbs/34_experiment.ipynb #24495f84
+# %% ../nbs/34_experiment.ipynb #b64a4feb
 def quick_recipe(
     settings:Settings, # of a quickstart
     recipe:str,
@@ -107,7 +107,7 @@ def train_step(
     pd.DataFrame(history.steps).to_parquet(folder/'history.parquet')
     return {'steps': len(history.steps), 'minings': history.minings}
 
-# %% ../nbs/34_experiment.ipynb #5e0ada40
+# %% ../nbs/34_experiment.ipynb #b854d4aa
 KEPT = ('visited', 'ann recall', 'recall@10') # of a sweep, per query
 
 def save_sweep(
@@ -125,7 +125,7 @@ def read_sweep(
     efs = list(dict.fromkeys(int(c.split()[0]) for c in table.columns[1:]))
     return Sweep(np.array(efs), {n: np.stack([table[f'{ef} {n}'].to_numpy(float) for ef in efs]) for n in KEPT}, {'recall@10': table['exact recall@10'].to_numpy(float)})
 
-# %% ../nbs/34_experiment.ipynb #af665b7f
+# %% ../nbs/34_experiment.ipynb #07be3cd3
 def search_step(
     folder:Path, # gets index.faiss, sweep.parquet, ranks.parquet
     task:Task,
@@ -145,9 +145,9 @@ def search_step(
     save_sweep(found, folder/'queries.parquet')
     pd.DataFrame({'rank': ranks}).to_parquet(folder/'ranks.parquet')
     quality = task_metrics(ranks)
-    return quality | {q.name: answer(q, found) for q in questions_of(found, s) if q.quality == 'ann recall' or q.own_share} | geometry(queries, passages, task.gold)
+    return quality | {q.name: answer(q, found) for q in questions_of([found], s) if q.quality == 'ann recall' or q.own_share} | geometry(queries, passages, task.gold)
 
-# %% ../nbs/34_experiment.ipynb #432a2b37
+# %% ../nbs/34_experiment.ipynb #edc5d2ee
 def run_recipes(
     settings:Settings,
     corpus:str|Path, # folder in DPR's formats, with a manifest
@@ -170,7 +170,7 @@ def run_recipes(
     write_tables(run_dir, s, read_manifest(corpus))
     return run_dir
 
-# %% ../nbs/34_experiment.ipynb #cab1d52a
+# %% ../nbs/34_experiment.ipynb #cf0e95da
 def epoch_means(
     steps:pd.DataFrame, # history.parquet of a training
 )->pd.DataFrame: # epoch, stage, part, value
@@ -179,7 +179,7 @@ def epoch_means(
     means = steps.groupby(['epoch', 'stage'], as_index=False)[['infonce', 'distance', 'w']].mean()
     return means.melt(['epoch', 'stage'], var_name='part')
 
-# %% ../nbs/34_experiment.ipynb #e77f894a
+# %% ../nbs/34_experiment.ipynb #ed9fd3e2
 def write_tables(
     run_dir:Path,
     settings:Settings,
@@ -211,7 +211,7 @@ def read_frame(
     try: return pd.read_parquet(path)
     except (OSError, ValueError) as e: raise DaclError(f'{path}: damaged ({str(e).splitlines()[0][:80]}); delete its folder and run again') from None
 
-# %% ../nbs/34_experiment.ipynb #3ff8dc64
+# %% ../nbs/34_experiment.ipynb #0c359916
 class Tables(msgspec.Struct):
     "What a report reads."
     settings: Settings
@@ -232,7 +232,7 @@ def read_tables(
         return Tables(msgspec.convert(run['settings'], Settings), run['corpus'], pd.read_csv(run_dir/'results.csv'), *(pd.read_parquet(run_dir/f'{n}.parquet') for n in ('sweeps', 'history', 'ranks', 'costs')))
     except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError) as e: raise DaclError(f'{run_dir}: not a finished run ({getattr(e, "filename", None) or e}); run `dacl quickstart` first') from None
 
-# %% ../nbs/34_experiment.ipynb #17f8f571
+# %% ../nbs/34_experiment.ipynb #a57ce689
 def wide(
     results:pd.DataFrame, # tidy
 )->pd.DataFrame: # one row a recipe and seed, one column a metric
@@ -250,7 +250,7 @@ def change(
     both = v.reindex(columns=[recipe, baseline])
     return seed_interval(both[recipe] / both[baseline] - 1)
 
-# %% ../nbs/34_experiment.ipynb #db224981
+# %% ../nbs/34_experiment.ipynb #ee8d0539
 def with_interval(
     values, # one per seed
     form:str, # of a number, such as '.3f'
@@ -260,7 +260,7 @@ def with_interval(
     if np.isnan(mean): return 'outside sweep'
     return f'{mean:{form}}' + ('' if np.isnan(half) else f' ± {half:{form}}')
 
-# %% ../nbs/34_experiment.ipynb #a01c0b38
+# %% ../nbs/34_experiment.ipynb #50e47557
 def summary(
     results:pd.DataFrame, # tidy
 )->pd.DataFrame: # strings, one row a system
@@ -277,7 +277,7 @@ def summary(
         rows.append(row)
     return pd.DataFrame(rows).set_index('system')
 
-# %% ../nbs/34_experiment.ipynb #a824a324
+# %% ../nbs/34_experiment.ipynb #3b38e602
 def cost_finding(
     results:pd.DataFrame, # tidy
     metric:str, # a cost
@@ -291,7 +291,7 @@ def cost_finding(
     if np.isnan(half): return f'{size} {where}'
     return f'{size} {where} (±{half:.1%})' if abs(mean) > half else f'no difference seen {where} ({mean:+.1%} ±{half:.1%})'
 
-# %% ../nbs/34_experiment.ipynb #bc061236
+# %% ../nbs/34_experiment.ipynb #96b0b19e
 def quality_finding(
     ranks:pd.DataFrame, # recipe, seed, question, rank
     recipe:str,
@@ -303,7 +303,7 @@ def quality_finding(
     verdict = 'no difference seen' if low <= 0 <= high else 'better' if mean > 0 else 'worse'
     return f'{metric} {verdict} ({100*mean:+.1f} points, {100*low:+.1f} to {100*high:+.1f})'
 
-# %% ../nbs/34_experiment.ipynb #bcea61fc
+# %% ../nbs/34_experiment.ipynb #66630053
 def findings(
     tables:Tables,
 )->list[str]: # a sentence a recipe; empty without A
@@ -313,7 +313,7 @@ def findings(
     tail = ' One seed, so no interval on cost.' if len(tables.settings.seeds) == 1 else ''
     return [f"{r} against A: {quality_finding(tables.ranks, r)}; {quality_finding(tables.ranks, r, 'mrr@10')}. Visited nodes: {'; '.join(cost_finding(tables.results, c, r) for c in costs)}.{tail}" for r in others]
 
-# %% ../nbs/34_experiment.ipynb #a20616ee
+# %% ../nbs/34_experiment.ipynb #3eadebb7
 def write_report(
     run_dir:str|Path, # finished
     say=print,
@@ -327,7 +327,7 @@ def write_report(
         page(folder/'quickstart.ipynb', folder/'quickstart.html')
     return step(run_dir/'report', made_from, make, say)/'quickstart.html'
 
-# %% ../nbs/34_experiment.ipynb #1a49d22c
+# %% ../nbs/34_experiment.ipynb #794accc3
 def quickstart(
     settings:Settings=Settings(),
     data_dir:str|Path='data_set',
@@ -343,7 +343,7 @@ def quickstart(
             return write_report(output_dir, say)
     except Timeout as e: raise DaclError(f'{Path(e.lock_file).parent}: another dacl process is at work here; wait for it or choose another folder') from None
 
-# %% ../nbs/34_experiment.ipynb #bdac1a21
+# %% ../nbs/34_experiment.ipynb #828146b9
 def tiny_settings()->Settings:
     "Settings of a run that takes seconds, for tests and tutorials."
     stages = [msgspec.to_builtins(s) | {'epochs': n} for s, n in zip(Settings().training.stages, (1, 1, 2))]

@@ -6,12 +6,12 @@
 __all__ = ['COLOURS', 'VEGA_MIME', 'LOSS_PARTS', 'recipe_colour', 'chart_output', 'theme', 'frontier', 'cost_curve', 'plane',
            'loss_curves']
 
-# %% ../nbs/30_figures.ipynb #5049728f
+# %% ../nbs/30_figures.ipynb #0e86d3cc
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/30_figures.ipynb #983f6dfe
+# %% ../nbs/30_figures.ipynb #ddafff29
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777'}
 VEGA_MIME = 'application/vnd.vegalite.v6+json'
 
@@ -21,7 +21,7 @@ def recipe_colour(
     "The colour channel of every figure."
     return alt.Color('recipe:N', title=title, scale=alt.Scale(domain=list(COLOURS)[:4], range=list(COLOURS.values())[:4]))
 
-# %% ../nbs/30_figures.ipynb #48595518
+# %% ../nbs/30_figures.ipynb #61510d0f
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
@@ -39,7 +39,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/30_figures.ipynb #736c591a
+# %% ../nbs/30_figures.ipynb #14e011f6
 def frontier(
     sweep:pd.DataFrame, # columns recipe, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -48,14 +48,14 @@ def frontier(
 )->alt.Chart:
     "Quality against visited nodes, a line a model."
     pick = alt.selection_point(fields=['recipe'], bind='legend')
-    base = alt.Chart(sweep[sweep[quality] >= floor]).encode(
+    base = alt.Chart(sweep.loc[sweep[quality] >= floor, ['recipe', 'seed', 'ef', 'visited', 'hops', quality]]).encode(
         x=alt.X('visited:Q', title='visited nodes per query (log scale)', scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
         y=alt.Y(f'{quality}:Q', title=title, scale=alt.Scale(zero=False, nice=False, padding=8), axis=alt.Axis(format='.1%' if sweep[quality].max() - floor < .1 else '.0%')),
         color=recipe_colour(), detail='seed:N', opacity=alt.condition(pick, alt.value(1), alt.value(.12)),
         tooltip=['recipe', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/30_figures.ipynb #d1fda9c8
+# %% ../nbs/30_figures.ipynb #945a6600
 def cost_curve(
     curve:pd.DataFrame, # columns ef, the cost, `cost p50`, …, and the qualities
     cost:str, # column of the x axis
@@ -70,7 +70,7 @@ def cost_curve(
         tooltip=['metric', 'ef', alt.Tooltip('cost:Q', format=',.3~f', title=cost), alt.Tooltip('quality:Q', format='.4f')])
     return base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)
 
-# %% ../nbs/30_figures.ipynb #f71d6513
+# %% ../nbs/30_figures.ipynb #c43e7ba7
 def plane(
     results:pd.DataFrame, # wide: recipe, seed, alignment, uniformity passages
 )->alt.Chart:
@@ -82,7 +82,7 @@ def plane(
     label = alt.Chart(results).mark_text(dy=-16, fontSize=13, fontWeight='bold').encode(x='mean(uniformity passages):Q', y='mean(alignment):Q', text='recipe:N', color=alt.Color('recipe:N', legend=None))
     return base.mark_point(size=90, filled=True).encode(color=recipe_colour()) + label
 
-# %% ../nbs/30_figures.ipynb #4265b137
+# %% ../nbs/30_figures.ipynb #12abc409
 LOSS_PARTS = {'infonce': 'InfoNCE (nats)', 'distance': 'L_dis (1 − cosine)', 'w': 'w'}
 
 def loss_curves(
