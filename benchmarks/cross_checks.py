@@ -1,0 +1,48 @@
+"""Is the effect one library's, and does it add to what an index can do by itself? A finished quickstart, searched three ways.
+
+    python benchmarks/cross_checks.py --run_dir runs/quickstart --output cross-checks.csv
+
+Sweeps every trained encoder of the run through faiss, through usearch (another HNSW), and through faiss with early termination by
+patience in place of efSearch, over the same questions. Prints the evaluations at matched ANN recall, and the change against recipe A
+with a 95% interval from drawing questions and seeds again.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from dacl_dr.config import SearchSettings
+from dacl_dr.cost import compare, sweep
+from dacl_dr.engines import Usearch, patience_search
+from dacl_dr.experiment import Task, read_tables
+from dacl_dr.index import InMemory, exact_search, load_index
+from dacl_dr.static import load_encoder
+from dacl_dr.tracer import Tracer
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--run_dir', type=Path, required=True)
+    p.add_argument('--data_dir', type=Path, default='data_set')
+    p.add_argument('--questions', type=int, default=1000, help='evenly spaced among the test questions')
+    p.add_argument('--output', type=Path)
+    a = p.parse_args()
+    settings = read_tables(a.run_dir).settings
+    task, s, found = Task(a.data_dir/'codedocs', settings), SearchSettings(targets=(.95,)), {e: {r: [] for r in sorted(settings.recipes)} for e in ('faiss', 'usearch', 'patience')}
+    picked = np.unique(np.linspace(0, len(task.eval_questions) - 1, a.questions).astype(int))
+    for recipe, seed in tqdm([(r, x) for r in sorted(settings.recipes) for x in settings.seeds], unit='model'):
+        home = a.run_dir/f'{recipe}-seed{seed}'
+        encoder = load_encoder(home/'train'/'encoder')
+        queries, passages = encoder.encode(task.eval_bags, 'query', rows=picked), encoder.encode(task.all_bags, 'passage')
+        exact, tracer, other = exact_search(queries, passages, s.k), Tracer(load_index(home/'search'/'index.faiss')), Usearch(InMemory(passages), settings.search.m, settings.search.ef_construction)
+        for engine, search in (('faiss', lambda ef: tracer.search(queries, s.k, ef)), ('usearch', lambda ef: other.search(queries, s.k, ef)), ('patience', patience_search(tracer, queries, s.k))):
+            found[engine][recipe].append(sweep(search, exact, lambda ids: {}, s, None))
+    table = pd.concat([compare(models, s, None, 'evaluations', draws=400).assign(engine=e) for e, models in found.items()])
+    table = table[['engine', 'question', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high']]
+    print(table.round(3).to_string(index=False))
+    if a.output: table.to_csv(a.output, index=False, float_format='%.6g')
+
+
+if __name__ == '__main__': main()
