@@ -73,6 +73,7 @@ def main():
     p.add_argument('--rows', type=int, default=1_000_000)
     p.add_argument('--dim', type=int, default=768)
     p.add_argument('--storage', default='float32')
+    p.add_argument('--output', type=Path, help='table (CSV) of what was measured')
     p.add_argument('--phase', choices=['vectors', 'build', 'sweep'], help='run one phase only; what the others call')
     args = p.parse_args()
     if args.phase:
@@ -88,6 +89,10 @@ def main():
     print(f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
     for row in b['levels']: print(row)
     for row in s['sweep']: print(row)
+    if args.output:
+        measured = {'rows': n, 'dim': args.dim, 'index bytes': size, 'build seconds': b['build_s'], 'build threads': b['threads'], 'build peak bytes': b['peak_bytes'], 'sweep peak bytes': s['peak_bytes']}
+        measured |= {f"{k} at ef {row['ef']}": row[k] for row in s['sweep'] for k in ('ANN recall@10', 'evaluations')}
+        args.output.write_text('measure,value\n' + ''.join(f'{k},{v}\n' for k, v in measured.items()))
     hours = b['build_s'] * b['threads'] / 3600 * PASSAGES / n * np.log(PASSAGES) / np.log(n)
     print(f"for {PASSAGES:,} passages, in proportion (times the growth of log n for building): index {size / n * PASSAGES / 1e9:.0f} GB, {hours:.0f} core hours, {hours / 32:.1f} hours on 32 cores")
 
