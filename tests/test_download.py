@@ -1,5 +1,5 @@
 "Downloads from a server that misbehaves in every way we could think of."
-import gzip, hashlib, os, re, socket, subprocess, sys, threading, time
+import gzip, hashlib, os, re, signal, socket, subprocess, sys, threading, time
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -226,7 +226,7 @@ def test_interrupted(toy, server, tmp_path):
     "Ctrl-C leaves a part, no file, and the next call goes on."
     server.plan = [{'send': 20, 'stall': 20}]
     code = f'from dacl_dr.download import *\nfrom tests.test_download import FILES\ndownload("toy", {str(tmp_path/"data")!r}, base_url={server.url!r}, files=FILES, show_progress=False)'
-    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).resolve().parents[1], stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).resolve().parents[1], stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # where tests run in the background, it is ignored
     part = part_of(tmp_path/'data'/'Toy'/'toy-train.json')
     for _ in range(600):
         if part.exists(): break
