@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COSTS', 'Sweep', 'close_enough', 'sweep', 'crossing_gap', 'curve', 'cost_at', 'quality_at', 'Question', 'answer',
-           'weighted', 'questions_of', 'draws_of', 'bootstrap', 'relative', 'compare', 'time_searches', 'one_by_one']
+           'questions_of', 'answers', 'compare', 'time_searches', 'one_by_one']
 
-# %% ../nbs/28_cost.ipynb #be9b2584
+# %% ../nbs/28_cost.ipynb #2ac5ac71
 import time
 from functools import partial
 
@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from .config import DaclError, SearchSettings
 from .metrics import ann_recall
+from .statistics import drawn_means, query_draws, study_table
 
-# %% ../nbs/28_cost.ipynb #8ad07ff8
+# %% ../nbs/28_cost.ipynb #24613b0e
 class Sweep(msgspec.Struct):
     "A model on a graph: per efSearch and query."
     ef: np.ndarray # (E,) rising
@@ -70,7 +71,7 @@ def crossing_gap(
     i = next((i for i, ef in enumerate(efs) if np.nanmean(found[ef][name]) >= target), 0)
     return None if i == 0 or close_enough(efs[i - 1], efs[i]) else (efs[i - 1], efs[i])
 
-# %% ../nbs/28_cost.ipynb #9d3185ec
+# %% ../nbs/28_cost.ipynb #e13e35ba
 def curve(
     s:Sweep,
 )->pd.DataFrame: # a row an efSearch
@@ -83,7 +84,7 @@ def curve(
         rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../nbs/28_cost.ipynb #d4a5ca95
+# %% ../nbs/28_cost.ipynb #a73003e9
 def cost_at(
     target:float, # quality to reach
     quality, # (E,) of each sweep point, cheapest first
@@ -107,7 +108,7 @@ def quality_at(
     q, c = isotonic_regression(np.asarray(quality, float)).x, np.asarray(cost, float)
     return float(np.interp(budget, c, q)) if c[0] <= budget <= c[-1] else float('nan')
 
-# %% ../nbs/28_cost.ipynb #8b6d5f9e
+# %% ../nbs/28_cost.ipynb #f6357a9d
 class Question(msgspec.Struct, frozen=True):
     "A way to compare costs or qualities."
     name: str
@@ -120,22 +121,11 @@ def answer(
     q:Question,
     s:Sweep,
     cost:str='visited',
-    weights:np.ndarray|None=None, # (Q,) of the queries; None: equal
-    censored:bool=False, # see `cost_at`
-)->float: # a cost, or with a budget a quality
+)->float: # a cost, or with a budget a quality; nan if the sweep does not hold it
     "One question put to one sweep."
-    mean = lambda v: weighted(v, weights)
-    quality, spent = mean(s.values[q.quality]), mean(s.values[cost])
+    quality, spent = s.mean(q.quality), s.mean(cost)
     if q.budget is not None: return quality_at(q.budget, quality, spent)
-    return cost_at(q.target if q.own_share is None else q.own_share * mean(s.exact[q.quality]), quality, spent, censored)
-
-def weighted(
-    values:np.ndarray, # (..., Q), nan where a query was not measured
-    weights:np.ndarray|None, # (Q,)
-)->np.ndarray: # (...)
-    "Mean over queries."
-    here = ~np.isnan(values.reshape(-1, values.shape[-1])[0])
-    return np.average(values[..., here], axis=-1, weights=None if weights is None else weights[here])
+    return cost_at(q.target if q.own_share is None else q.own_share * np.nanmean(s.exact[q.quality]), quality, spent)
 
 def questions_of(
     baseline:list[Sweep], # its builds
@@ -150,31 +140,18 @@ def questions_of(
     goal, budget = (float(np.mean(v)) for v in ([s.task_share * np.nanmean(b.exact[task]) for b in baseline], [answer(own, b, cost) for b in baseline]))
     return found + [own, Question(f'{cost} at {task} {goal:.3f}', task, goal)] + ([] if np.isnan(budget) else [Question(f'{task} at {budget:,.0f} {cost}', task, budget=budget)])
 
-# %% ../nbs/28_cost.ipynb #47fcf9d2
-def draws_of(
-    n:int, # queries
-    draws:int=1000,
-    seed:int=0,
-): # yields (n,) weights
-    "Bootstrap samples of queries."
-    rng = np.random.default_rng(seed)
-    for _ in range(draws): yield np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
-
-def bootstrap(
-    question:Question,
-    builds:list[Sweep], # of one model, over the same queries
+# %% ../nbs/28_cost.ipynb #57207cbb
+def answers(
+    q:Question,
+    s:Sweep,
+    draws:np.ndarray, # (B, Q) from `query_draws`
     cost:str='visited',
-    draws:int=1000,
-    seed:int=0,
-)->tuple[float, np.ndarray]: # the answer, and (draws,) of them
-    "An answer averaged over builds, and how it varies over queries and builds."
-    rng, n = np.random.default_rng(seed + 1), len(builds[0].values[cost][0])
-    one = lambda sweeps, w: float(np.mean([answer(question, s, cost, w, w is not None) for s in sweeps]))
-    return one(builds, None), np.array([one([builds[i] for i in rng.integers(0, len(builds), len(builds))], w) for w in draws_of(n, draws, seed)])
-
-def relative(a, b)->np.ndarray:
-    "Change of a against b; nan where both are out of reach."
-    with np.errstate(invalid='ignore'): return a / b - 1
+)->np.ndarray: # (B,) of each draw of queries
+    "One question put to one sweep with other queries; outside the sweep, the bound that is known."
+    quality, spent = drawn_means(s.values[q.quality], draws), drawn_means(s.values[cost], draws) # (B, E)
+    if q.budget is not None: return np.array([quality_at(q.budget, a, b) for a, b in zip(quality, spent)])
+    targets = np.full(len(draws), q.target) if q.own_share is None else q.own_share * drawn_means(s.exact[q.quality], draws)
+    return np.array([cost_at(t, a, b, True) for t, a, b in zip(targets, quality, spent)])
 
 def compare(
     models:dict[str, list[Sweep]], # name → builds, over the same queries; the first is the baseline
@@ -182,22 +159,16 @@ def compare(
     task:str|None='recall@10',
     cost:str='visited',
     draws:int=1000,
-    level:float=.95,
-)->pd.DataFrame: # a row a question and model: value, low, high; change against the baseline with its interval
-    "All questions put to all models, with paired bootstrap intervals. Raises `DaclError` for sweeps over different queries."
+)->pd.DataFrame: # the rows of `study_table`, a question and model each
+    "All questions put to all models, over queries and builds. Raises `DaclError` for sweeps over different queries."
     if len(sizes := {len(b.values[cost][0]) for builds in models.values() for b in builds}) > 1: raise DaclError(f'models were swept over different numbers of queries ({sizes}); a paired comparison needs the same ones')
-    ends, rows = [(1 - level) / 2, (1 + level) / 2], []
-    interval = lambda v: dict(zip(('low', 'high'), (np.quantile(v, e, method='nearest') for e in ends))) # no mean of a number and infinity
+    drawn, tables = query_draws(sizes.pop(), draws), []
     for q in questions_of(next(iter(models.values())), s, task, cost):
-        found = {name: bootstrap(q, builds, cost, draws) for name, builds in models.items()}
-        base, base_draws = next(iter(found.values()))
-        for i, (name, (value, drawn)) in enumerate(found.items()):
-            row = {'question': q.name, 'model': name, 'value': value, **interval(drawn)}
-            if i: row |= {'change': value / base - 1} | {f'change {k}': v for k, v in interval(relative(drawn, base_draws)).items()}
-            rows.append(row)
-    return pd.DataFrame(rows)
+        found = {name: (np.array([answer(q, b, cost) for b in builds]), np.stack([answers(q, b, drawn, cost) for b in builds], 1)) for name, builds in models.items()}
+        tables.append(study_table(q.name, found, q.budget is None, ('fewer', 'more') if q.budget is None else ('worse', 'better')))
+    return pd.concat(tables, ignore_index=True).rename(columns={'metric': 'question'})
 
-# %% ../nbs/28_cost.ipynb #f5ba7c34
+# %% ../nbs/28_cost.ipynb #e47aa285
 def time_searches(
     models:dict[str, tuple], # name → (faiss index, queries (Q, D), sweep); the sweep gets 'latency ms' and 'queries/s'
     k:int=10,

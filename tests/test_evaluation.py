@@ -10,7 +10,7 @@ import pytrec_eval
 import dacl_dr.cost as cost
 from dacl_dr.cli import main
 from dacl_dr.config import DaclError, EncoderSettings, SearchSettings
-from dacl_dr.cost import Sweep, bootstrap, compare, cost_at, curve, questions_of, sweep, time_searches
+from dacl_dr.cost import Sweep, answers, compare, cost_at, curve, questions_of, sweep, time_searches
 from dacl_dr.data import read_questions, write_questions
 from dacl_dr.evaluation import TaskJudge, run_evaluation, trained_fields
 from dacl_dr.index import build_hnsw, exact_search
@@ -18,6 +18,7 @@ from dacl_dr.metrics import ann_recall
 from dacl_dr.recipes import toy_data
 from dacl_dr.retriever import Retriever
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
+from dacl_dr.statistics import query_draws
 from dacl_dr.store import open_passages, open_questions
 from dacl_dr.tracer import Tracer
 
@@ -188,11 +189,11 @@ def test_bootstrap_intervals_cover_the_truth_and_shrink_with_more_queries():
     truth = cost_at(.95, 1 - 1.2 / efs**.9, efs * 10 * np.exp(.125))
     inside, widths = 0, []
     for i in range(40):
-        _, draws = bootstrap(question, [drawn(2000)], draws=200, seed=i)
+        draws = answers(question, drawn(2000), query_draws(2000, 200, i))
         low, high = np.quantile(draws, [.025, .975])
         inside += low <= truth <= high; widths.append(high - low)
     assert inside >= 33 # 38 expected; fewer than 33 of 40 would be a chance of 1 in 1,000
-    assert np.mean([np.ptp(np.quantile(bootstrap(question, [drawn(20_000)], draws=100, seed=i)[1], [.025, .975])) for i in range(3)]) < .6 * np.mean(widths)
+    assert np.mean([np.ptp(np.quantile(answers(question, drawn(20_000), query_draws(20_000, 100, i)), [.025, .975])) for i in range(3)]) < .6 * np.mean(widths)
 
 
 def test_pairing_sees_a_small_difference_that_single_intervals_hide(swept):
