@@ -16,8 +16,9 @@ from tqdm import tqdm
 from dacl_dr.config import SearchSettings
 from dacl_dr.cost import compare, sweep
 from dacl_dr.engines import Usearch, patience_search
-from dacl_dr.experiment import Task, read_tables
+from dacl_dr.experiment import read_tables
 from dacl_dr.index import InMemory, exact_search, load_index
+from dacl_dr.models import Task
 from dacl_dr.static import load_encoder
 from dacl_dr.tracer import Tracer
 

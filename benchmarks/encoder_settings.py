@@ -14,9 +14,9 @@ import torch
 from dacl_dr.config import Settings
 from dacl_dr.data import positive_rows
 from dacl_dr.static import StaticEncoder, bag_texts
-from dacl_dr.experiment import Task, quick_recipe
 from dacl_dr.index import exact_search
 from dacl_dr.metrics import gold_rank, task_metrics
+from dacl_dr.models import Task, Variant, variant_settings
 from dacl_dr.training import TrainingData, train
 
 # name, changed encoder settings, changed training settings, power of the idf in each tower (1/2 is the default)
@@ -34,7 +34,7 @@ def dev_quality(task, gold, questions, encoder_settings, train_settings, idf_pow
         for tower in (encoder.query, encoder.passage): tower.importance.pow_(2 * idf_power)
     n = len(task.positives)
     data = TrainingData(task.train_bags, task.pool_bags, task.positives, task.positives[:, None], np.arange(len(task.pool)), np.zeros((n, 0), int), [str(i) for i in range(n)])
-    train(encoder, data, quick_recipe(msgspec.structs.replace(task.settings, training=train_settings), 'A', seed), say=lambda text: None)
+    train(encoder, data, variant_settings(msgspec.structs.replace(task.settings, training=train_settings), Variant('A', 0., train_settings.temperature, seed)), say=lambda text: None)
     found = exact_search(encoder.encode(questions, 'query'), encoder.encode(task.all_bags, 'passage'), 100)
     return task_metrics(gold_rank(found, gold))
 
