@@ -22,9 +22,9 @@ setup(
     # the experiment notebooks travel inside the package, so that reports work outside a checkout
     packages=find_packages(include=["dacl_dr", "dacl_dr.*"]) + ["dacl_dr.experiments"],
     package_dir={"dacl_dr.experiments": "nbs/experiments"},
-    package_data={"dacl_dr.experiments": ["*.ipynb"]},
+    package_data={"dacl_dr.experiments": ["*.ipynb", "settings/*/*.yaml"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "engines")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "engines", "ray")},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["dacl_dr=dacl_dr._modidx:d"]},
     zip_safe=False,
 )

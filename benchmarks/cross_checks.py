@@ -36,7 +36,7 @@ def main():
     for recipe, seed in tqdm([(r, x) for r in sorted(settings.recipes) for x in settings.seeds], unit='model'):
         home = a.run_dir/f'{recipe}-seed{seed}'
         encoder = load_encoder(home/'train'/'encoder')
-        queries, passages = encoder.encode(task.eval_bags, 'query', rows=picked), encoder.encode(task.all_bags, 'passage')
+        queries, passages = task.encode(encoder, 'test', picked), task.encode(encoder, 'all')
         exact, tracer, other = exact_search(queries, passages, s.k), Tracer(load_index(home/'search'/'index.faiss')), Usearch(InMemory(passages), settings.search.m, settings.search.ef_construction)
         for engine, search in (('faiss', lambda ef: tracer.search(queries, s.k, ef)), ('usearch', lambda ef: other.search(queries, s.k, ef)), ('patience', patience_search(tracer, queries, s.k))):
             found[engine][recipe].append(sweep(search, exact, lambda ids: {}, s, None))

@@ -29,13 +29,13 @@ VARIANTS = [('default', {}, {}, .5),
 
 def dev_quality(task, gold, questions, encoder_settings, train_settings, idf_power, seed):
     "End-task metrics of recipe A on the dev split."
-    encoder = StaticEncoder.create(task.tokenizer, task.pool_bags, encoder_settings, seed)
+    encoder = StaticEncoder.create(task.tokenizer, task.prepare('pool'), encoder_settings, seed)
     with torch.no_grad():
         for tower in (encoder.query, encoder.passage): tower.importance.pow_(2 * idf_power)
     n = len(task.positives)
-    data = TrainingData(task.train_bags, task.pool_bags, task.positives, task.positives[:, None], np.arange(len(task.pool)), np.zeros((n, 0), int), [str(i) for i in range(n)])
+    data = TrainingData(task.prepare('train'), task.prepare('pool'), task.positives, task.positives[:, None], np.arange(len(task.pool)), np.zeros((n, 0), int), [str(i) for i in range(n)])
     train(encoder, data, variant_settings(msgspec.structs.replace(task.settings, training=train_settings), Variant('A', 0., train_settings.temperature, seed)), say=lambda text: None)
-    found = exact_search(encoder.encode(questions, 'query'), encoder.encode(task.all_bags, 'passage'), 100)
+    found = exact_search(encoder.encode(questions, 'query'), task.encode(encoder, 'all'), 100)
     return task_metrics(gold_rank(found, gold))
 
 

@@ -8,11 +8,12 @@ __all__ = ['SETTING_FLAGS', 'RECIPE_FLAGS', 'SWITCHES', 'STAGED', 'SINGLE', 'ABL
            'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command', 'bm25_negatives_command',
            'recipe_of', 'recipe_settings', 'train_command', 'train_ablation_command', 'struct_from',
            'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command', 'run_representation_eval_command',
-           'generate_figures_command', 'at_least', 'data_flags', 'cache_flag', 'bm25_flags', 'quickstart_parsers',
-           'data_parsers', 'bm25_parsers', 'training_flags', 'training_parsers', 'index_flags', 'search_parsers',
-           'analysis_parsers', 'build_parser', 'main']
+           'generate_figures_command', 'run_study_command', 'run_ablation_command', 'at_least', 'data_flags',
+           'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags',
+           'training_parsers', 'index_flags', 'search_parsers', 'analysis_parsers', 'study_parsers', 'build_parser',
+           'main']
 
-# %% ../nbs/50_cli.ipynb #4144c846
+# %% ../nbs/50_cli.ipynb #e3a39c67
 import argparse, json, os, re, sys
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,9 @@ from pathlib import Path
 import msgspec
 
 from . import __version__
-from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, read_yaml
+from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, parse_yaml, read_yaml
 
-# %% ../nbs/50_cli.ipynb #10bb1fc9
+# %% ../nbs/50_cli.ipynb #269df50c
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/50_cli.ipynb #6413262f
+# %% ../nbs/50_cli.ipynb #dadc4fd8
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
@@ -56,7 +57,7 @@ def underscored(
     argv = [a if a.startswith('-') else a.replace('_', '-') for a in argv[:1]] + argv[1:]
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/50_cli.ipynb #83a3c089
+# %% ../nbs/50_cli.ipynb #914cfd9b
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {n: getattr(args, n) for n in ('recipes', 'weights', 'temperatures')}
@@ -77,7 +78,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/50_cli.ipynb #ffbde7ed
+# %% ../nbs/50_cli.ipynb #2ad65e67
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -95,7 +96,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/50_cli.ipynb #75ecbfd5
+# %% ../nbs/50_cli.ipynb #698c5faa
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -139,7 +140,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/50_cli.ipynb #60040c5a
+# %% ../nbs/50_cli.ipynb #34c28f2a
 RECIPE_FLAGS = {
     'model_name': ('model.name', str, 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
     'towers': ('model.towers', str, 'shared or separate weights for queries and passages'),
@@ -171,7 +172,7 @@ SWITCHES = {
     'torch_compile': ('machine.torch_compile', 'compile the encoder'),
 }
 
-# %% ../nbs/50_cli.ipynb #8f135f0e
+# %% ../nbs/50_cli.ipynb #423c354d
 STAGED, SINGLE, ABLATION = ('num_epochs',), ('stage1_epochs', 'stage2_epochs', 'stage3_epochs'), ('num_epochs', 'distance_weight') # flags that a command lacks
 
 def recipe_of(
@@ -197,7 +198,7 @@ def recipe_settings(
     precision = 'fp16' if args.fp16 else 'bf16' if args.bf16 else None
     return load_settings(args.config, values | {'training.w': w, 'recipe': recipe, 'machine.precision': precision}, flags, RecipeSettings)
 
-# %% ../nbs/50_cli.ipynb #eb374b74
+# %% ../nbs/50_cli.ipynb #c017cc42
 def train_command(args, recipes:str)->int:
     "Train one encoder, print its dev metrics, name its folder."
     settings = recipe_settings(args, recipes)
@@ -219,7 +220,7 @@ def train_ablation_command(args)->int:
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
 
-# %% ../nbs/50_cli.ipynb #fbe615f6
+# %% ../nbs/50_cli.ipynb #ce5b9204
 def struct_from(cls, values:dict, flags:dict[str, str]):
     "Settings of a command from its flags; None keeps a default. Raises `DaclError` naming the flag."
     try: return msgspec.convert({k: v for k, v in values.items() if v is not None}, cls)
@@ -270,7 +271,7 @@ def run_ef_sweep_command(args)->int:
     print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
     return 0
 
-# %% ../nbs/50_cli.ipynb #a97eaa84
+# %% ../nbs/50_cli.ipynb #59a5b933
 def run_representation_eval_command(args)->int:
     "Analyse an encoder's space, print the numbers, name the page."
     from dacl_dr.analysis import MEANING, run_representation_eval
@@ -287,7 +288,42 @@ def generate_figures_command(args)->int: # 1 if some could not be drawn
     print('\n'.join([*map(str, files), *(f'not drawn: {line}' for line in missing)]))
     return 1 if missing else 0
 
-# %% ../nbs/50_cli.ipynb #b9cc75e3
+# %% ../nbs/50_cli.ipynb #36048a19
+def run_study_command(args)->int: # 1 if a run failed
+    "Do what a study lacks, print its table and conclusion, name the page."
+    from dacl_dr.experiment import read_tables
+    from dacl_dr.study import conclusion, run_study, study_plan, study_rows
+    changed = {n: getattr(args, n) for n in ('recipes', 'weights', 'temperatures', 'seeds') if getattr(args, n) is not None}
+    flags = {n: f'--{n}' for n in changed}
+    for text in args.set or []:
+        path, eq, value = text.partition('=')
+        if not eq: raise DaclError(f"--set: '{text}' is not SETTING=VALUE, such as training.num_epochs=4")
+        changed[path] = parse_yaml(value)
+    plan = study_plan(args.study, args.dataset, args.encoder, args.data_dir, changed, flags)
+    if args.dry_run:
+        print(f"{plan.question}\n{len(plan.runs)} runs: {', '.join(v.folder(plan.settings) for v in plan.runs)}")
+        return 0
+    folder, failed = run_study(plan, args.data_dir, args.output_dir, args.jobs, args.ray, args.gpus)
+    if (folder/'run.json').is_file() and not failed or any(folder.glob('report/*.html')):
+        study = read_tables(folder).study
+        print(f'\n{study_rows(study).to_string()}\n\n{conclusion(study)}\n\nreport: {folder}/report/{plan.name}.html')
+    for f in failed: print(f"dacl: {f['run']} failed: {f['error']}", file=sys.stderr)
+    return 1 if failed else 0
+
+def run_ablation_command(args)->int:
+    "Compare trained models, print their tables, name the page."
+    import pandas as pd
+    from dacl_dr.ablation import named, pair_up, run_ablation
+    from dacl_dr.config import SearchSettings
+    s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values}, {'k': '--k'})
+    models = pair_up(named(args.model_dirs, '--model_dirs'), named(args.index_dirs, '--index_dirs'))
+    folder = run_ablation(models, args.test_file, args.output_path, args.dataset_name, s, args.rounds, args.draws, args.corpus_path, args.cache_dir, args.skip_bad)
+    study = pd.read_csv(folder/'study.csv')
+    print(study[['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']].to_string(index=False, float_format='{:,.4g}'.format))
+    print(f'\ntables: {folder}\npage: {folder}/ablation.html')
+    return 0
+
+# %% ../nbs/50_cli.ipynb #dd7fe1c8
 def at_least(
     low:int,
 ): # a type for argparse
@@ -319,7 +355,7 @@ def bm25_flags(p):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/50_cli.ipynb #3cab9d14
+# %% ../nbs/50_cli.ipynb #bd2cc775
 def quickstart_parsers(command):
     "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
@@ -370,7 +406,7 @@ def bm25_parsers(command):
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
 
-# %% ../nbs/50_cli.ipynb #a49e4c99
+# %% ../nbs/50_cli.ipynb #19fe575f
 def training_flags(p, output:str, default:str, without):
     "Where data and results stand, and the settings of a training but some."
     data_flags(p)
@@ -392,7 +428,7 @@ def training_parsers(command):
     p.add_argument('--weights', type=float, nargs='+', required=True, metavar='W', help='of L_dis; 0 is recipe C')
     training_flags(p, 'output_base', 'checkpoints', ABLATION)
 
-# %% ../nbs/50_cli.ipynb #519a92b4
+# %% ../nbs/50_cli.ipynb #64f15076
 def index_flags(p, output:str):
     "What evaluates an index."
     p.add_argument('--encoder_path', required=True, help='the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or sentence-transformers')
@@ -440,7 +476,7 @@ def search_parsers(command):
     p.add_argument('--draws', type=at_least(10), default=1000, metavar='N', help='of the bootstrap over queries (default: %(default)s)')
     p.add_argument('--experiment_name', default='sweep', metavar='NAME', help='names the files (default: %(default)s)')
 
-# %% ../nbs/50_cli.ipynb #d9a68422
+# %% ../nbs/50_cli.ipynb #eeb45d31
 def analysis_parsers(command):
     "The commands that look at spaces and draw."
     p = command('run-representation-eval', run_representation_eval_command, 'Look at the space of an encoder: pairs, alignment, uniformity, the gap between queries and passages, and what makes a query dear to search.')
@@ -457,7 +493,39 @@ def analysis_parsers(command):
     p.add_argument('--format', choices=['pdf', 'svg', 'png', 'html'], default='pdf', help='html is interactive (default: %(default)s)')
     p.add_argument('--lang', choices=['en', 'zh'], default='en', help='language of the labels (default: %(default)s)')
 
-# %% ../nbs/50_cli.ipynb #dc8b9e40
+# %% ../nbs/50_cli.ipynb #32ba6937
+def study_parsers(command):
+    "The commands of studies."
+    p = command('run-study', run_study_command, 'Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails.')
+    p.add_argument('study', metavar='STUDY', help='weights, ablation, temperature, curriculum or ef, or a YAML file of your own')
+    p.add_argument('--dataset', default='codedocs', metavar='NAME', help='codedocs, tldr, squad, nq, trivia, another folder of the data folder, or a YAML file (default: %(default)s)')
+    p.add_argument('--encoder', default='static', metavar='NAME', help='static, minilm or bert-base, or a YAML file (default: %(default)s)')
+    p.add_argument('--data_dir', default='data_set', help='where data sets stand (default: %(default)s)')
+    p.add_argument('--output_dir', default='runs', help='gets STUDY-DATASET-ENCODER/ (default: %(default)s)')
+    p.add_argument('--recipes', nargs='+', metavar='R', help='of A, B, C and D')
+    p.add_argument('--weights', type=float, nargs='+', metavar='W', help='of L_dis, besides training.w')
+    p.add_argument('--temperatures', type=float, nargs='+', metavar='T', help='besides training.temperature')
+    p.add_argument('--seeds', type=int, nargs='+', metavar='S', help='each model is trained with each')
+    p.add_argument('--set', nargs='+', metavar='SETTING=VALUE', help='any setting, such as training.num_epochs=4')
+    p.add_argument('--jobs', type=at_least(1), default=1, metavar='N', help='runs at once on this machine; with GPUs, one on each (default: %(default)s)')
+    p.add_argument('--ray', metavar='ADDRESS', help="spread runs over a Ray cluster: its address, auto, or local; needs pip install 'dacl-dr[ray]'")
+    p.add_argument('--gpus', type=float, default=0, metavar='N', help='GPUs that a run takes of a Ray cluster (default: %(default)s)')
+    p.add_argument('--dry_run', action='store_true', help='check the settings and list the runs')
+    p = command('run-ablation', run_ablation_command, 'Compare models that are trained and indexed already: quality, cost at matched recall, latency in turns.')
+    p.add_argument('--model_dirs', nargs='+', required=True, metavar='NAME=PATH', help='encoders; the first is the baseline')
+    p.add_argument('--index_dirs', nargs='+', required=True, metavar='NAME=PATH', help='their indexes, of one corpus')
+    p.add_argument('--test_file', required=True, help="DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder")
+    p.add_argument('--output_path', default='results/ablation', help='folder for DATASET_NAME/ (default: %(default)s)')
+    p.add_argument('--dataset_name', required=True, help='names the results')
+    p.add_argument('--corpus_path', help='the corpus of the indexes (default: where it stood when they were built)')
+    p.add_argument('--k', type=int, metavar='INT', help='passages per query and the k of ANN recall@k (default: 10)')
+    p.add_argument('--ef_values', type=at_least(1), nargs='+', metavar='EF', help='the coarse grid (default: 10 to 512 in 24 steps)')
+    p.add_argument('--rounds', type=at_least(0), default=3, metavar='N', help='of timing on one thread; 0 takes no times (default: %(default)s)')
+    p.add_argument('--draws', type=at_least(10), default=1000, metavar='N', help='of the bootstrap over queries (default: %(default)s)')
+    p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of the test file (default: %(default)s)')
+    cache_flag(p)
+
+# %% ../nbs/50_cli.ipynb #496db4fa
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -467,10 +535,10 @@ def build_parser()->Parser:
         p = commands.add_parser(name, help=help, description=help)
         p.set_defaults(run=run)
         return p
-    for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers, search_parsers, analysis_parsers): add(command)
+    for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers, search_parsers, analysis_parsers, study_parsers): add(command)
     return parser
 
-# %% ../nbs/50_cli.ipynb #2bfa9101
+# %% ../nbs/50_cli.ipynb #5f062471
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted

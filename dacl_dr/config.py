@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGES', 'CURRICULUM', 'EF_VALUES', 'RECIPES',
            'DaclError', 'did_you_mean', 'Frozen', 'CorpusSettings', 'EncoderSettings', 'Stage', 'TrainSettings',
-           'MiningSettings', 'SearchSettings', 'quick_training', 'Settings', 'ModelSettings', 'DataSettings',
-           'MachineSettings', 'RunSettings', 'RecipeSettings', 'Loader', 'parse_yaml', 'key_lines', 'read_yaml',
-           'known_keys', 'explain', 'laid_over', 'build_settings', 'put', 'load_settings']
+           'MiningSettings', 'SearchSettings', 'ModelSettings', 'DataSettings', 'MachineSettings', 'RunSettings',
+           'ScaleSettings', 'quick_training', 'Settings', 'RecipeSettings', 'Loader', 'parse_yaml', 'key_lines',
+           'read_yaml', 'group_in', 'known_keys', 'explain', 'laid_over', 'build_settings', 'put', 'load_settings']
 
-# %% ../nbs/00_config.ipynb #ff8157ca
-from typing import Annotated, Literal
+# %% ../nbs/00_config.ipynb #b9b1629c
+from typing import Annotated, Literal, get_args, get_type_hints
 import difflib, re
 from pathlib import Path
 
 import msgspec, yaml
 
-# %% ../nbs/00_config.ipynb #19589159
+# %% ../nbs/00_config.ipynb #4cdc0df7
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
 
-# %% ../nbs/00_config.ipynb #5c69a717
+# %% ../nbs/00_config.ipynb #3a095865
 def did_you_mean(
     word:str, # what was written
     known, # the words that would have been understood
@@ -29,7 +29,7 @@ def did_you_mean(
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
-# %% ../nbs/00_config.ipynb #9245f5a8
+# %% ../nbs/00_config.ipynb #73233cfa
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -41,11 +41,11 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
             'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
             'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
 
-# %% ../nbs/00_config.ipynb #60b36fef
+# %% ../nbs/00_config.ipynb #1b595239
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
 
-# %% ../nbs/00_config.ipynb #5307be31
+# %% ../nbs/00_config.ipynb #370e47b0
 class CorpusSettings(Frozen):
     "Which functions become question-passage pairs."
     packages: tuple[str, ...] = PACKAGES # installed distributions to read
@@ -58,7 +58,7 @@ class CorpusSettings(Frozen):
         if len(set(self.packages)) < len(self.packages): raise ValueError('packages names one twice; name each once')
         if self.dev_share + self.test_share >= 1: raise ValueError('dev_share and test_share leave nothing to train on: lower them')
 
-# %% ../nbs/00_config.ipynb #74151ce1
+# %% ../nbs/00_config.ipynb #6fcd3a9f
 class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
@@ -66,7 +66,7 @@ class EncoderSettings(Frozen):
     init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # of the token vectors
     token_dropout: Share = .1
 
-# %% ../nbs/00_config.ipynb #4de9e67c
+# %% ../nbs/00_config.ipynb #fe6b3ef0
 class Stage(Frozen):
     "A stretch of training with one source of negatives."
     name: str
@@ -76,7 +76,7 @@ class Stage(Frozen):
 
 CURRICULUM = (Stage('warm-up', 4, (0., 0.)), Stage('distance', 8, (0., 1.), 'bm25'), Stage('joint', 12, (1., 1.), 'model'))
 
-# %% ../nbs/00_config.ipynb #1713aa84
+# %% ../nbs/00_config.ipynb #574d4a02
 class TrainSettings(Frozen):
     "What is minimised, over which batches, in which stages."
     w: Weight = .6 # of the distance loss
@@ -99,7 +99,7 @@ class TrainSettings(Frozen):
             need = {'in-batch': 0, 'bm25+model': 2}.get(s.negatives, 1)
             if s.epochs and self.hard_negatives < need: raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives, but hard_negatives is {self.hard_negatives}; give at least {need}, or make the stage in-batch")
 
-# %% ../nbs/00_config.ipynb #bacc8b78
+# %% ../nbs/00_config.ipynb #e96d850d
 class MiningSettings(Frozen):
     "How hard negatives are mined with the model."
     pool: Literal['training', 'corpus'] = 'training' # the positives and hard negatives that training uses, or the whole corpus
@@ -107,7 +107,7 @@ class MiningSettings(Frozen):
     near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95 # drop candidates above this share of the positive's score
     depth: Positive = 100 # candidates looked at per question
 
-# %% ../nbs/00_config.ipynb #b78094e3
+# %% ../nbs/00_config.ipynb #feecf181
 EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 
 class SearchSettings(Frozen):
@@ -123,33 +123,10 @@ class SearchSettings(Frozen):
         if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
 
-# %% ../nbs/00_config.ipynb #bc740993
+# %% ../nbs/00_config.ipynb #f2fb0bd7
 RECIPES = ('A', 'B', 'C', 'D')
 
-def quick_training()->TrainSettings: # of the quickstart
-    "The static encoder's: larger batches and steps, half of the epochs."
-    stages = tuple(msgspec.structs.replace(s, epochs=n) for s, n in zip(CURRICULUM, (2, 4, 6)))
-    return TrainSettings(batch_size=512, hard_negatives=1, num_epochs=12, stages=stages, learning_rate=1e-2, warmup=0, max_grad_norm=0)
-
-class Settings(Frozen):
-    "All settings of a quickstart."
-    corpus: CorpusSettings = CorpusSettings()
-    encoder: EncoderSettings = EncoderSettings()
-    training: TrainSettings = quick_training()
-    mining: MiningSettings = MiningSettings()
-    search: SearchSettings = SearchSettings()
-    recipes: tuple[str, ...] = RECIPES
-    weights: tuple[Weight, ...] = () # w that B and D are trained with besides training.w
-    temperatures: tuple[Temperature, ...] = () # at which all of it is trained besides training.temperature
-    seeds: tuple[NonNegative, ...] = (0,)
-
-    def __post_init__(self):
-        for r in self.recipes:
-            if r not in RECIPES: raise ValueError(f"unknown recipe '{r}'.{did_you_mean(r, RECIPES)}")
-        for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
-            if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
-
-# %% ../nbs/00_config.ipynb #3586fd6b
+# %% ../nbs/00_config.ipynb #68f14545
 class ModelSettings(Frozen):
     "Which encoder, and how text goes into it."
     name: str = 'bert-base-uncased' # on the Hugging Face hub, or a folder: of transformers or of sentence-transformers
@@ -169,7 +146,7 @@ class DataSettings(Frozen):
     negatives_file: str|None = None # biencoder JSON with BM25 negatives of the same questions; None: the training file's own, or mined
     skip_bad: NonNegative = 0 # malformed records to pass over, per file
 
-# %% ../nbs/00_config.ipynb #91ebe20a
+# %% ../nbs/00_config.ipynb #3f2c5c12
 class MachineSettings(Frozen):
     "How the arithmetic is done. Chunks and accumulation change what dropout draws and how large a step is, the rest only rounding."
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
@@ -189,7 +166,45 @@ class RunSettings(Frozen):
     best_by: Literal['recall@1', 'recall@10', 'mrr@10'] = 'recall@10' # on the dev subset
     report_to: tuple[str, ...] = ('tensorboard',) # see transformers' report_to; () for none
 
-# %% ../nbs/00_config.ipynb #f5381122
+# %% ../nbs/00_config.ipynb #93875165
+class ScaleSettings(Frozen):
+    "How much of a data set is used; None: all of it."
+    train: Positive|None = None # questions, drawn at random
+    test: Positive|None = None # questions, evenly spaced
+    passages: Positive|None = None # searched: the positives of these questions, and others evenly spaced up to this many
+
+# %% ../nbs/00_config.ipynb #e719f785
+def quick_training()->TrainSettings: # of the quickstart
+    "The static encoder's: larger batches and steps, half of the epochs."
+    stages = tuple(msgspec.structs.replace(s, epochs=n) for s, n in zip(CURRICULUM, (2, 4, 6)))
+    return TrainSettings(batch_size=512, hard_negatives=1, num_epochs=12, stages=stages, learning_rate=1e-2, warmup=0, max_grad_norm=0)
+
+class Settings(Frozen):
+    "All settings of a quickstart or a study."
+    corpus: CorpusSettings = CorpusSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    training: TrainSettings = quick_training()
+    mining: MiningSettings = MiningSettings()
+    search: SearchSettings = SearchSettings()
+    recipes: tuple[str, ...] = RECIPES
+    weights: tuple[Weight, ...] = () # w that B and D are trained with besides training.w
+    temperatures: tuple[Temperature, ...] = () # at which all of it is trained besides training.temperature
+    curricula: dict[str, tuple[Stage, ...]] = {} # by name, with which C and D are trained besides training.stages
+    seeds: tuple[NonNegative, ...] = (0,)
+    model: ModelSettings|None = None # a transformer to train instead of the static encoder
+    machine: MachineSettings = MachineSettings() # of a transformer's training
+    fields: Literal['title+text', 'text'] = 'text' # what of a passage is read
+    scale: ScaleSettings = ScaleSettings()
+
+    def __post_init__(self):
+        for r in self.recipes:
+            if r not in RECIPES: raise ValueError(f"unknown recipe '{r}'.{did_you_mean(r, RECIPES)}")
+        for name, vs in (('recipes', self.recipes), ('seeds', self.seeds)):
+            if not vs or len(set(vs)) < len(vs): raise ValueError(f"{name} must name at least one, each once")
+        for name in self.curricula:
+            if not re.fullmatch(r'[A-Za-z0-9._-]+', name): raise ValueError(f"curriculum '{name}' names files; use letters, digits, dots and hyphens")
+
+# %% ../nbs/00_config.ipynb #aba2cce3
 class RecipeSettings(Frozen):
     "All settings of training one encoder."
     recipe: Literal['A', 'B', 'C', 'D'] = 'D'
@@ -206,7 +221,7 @@ class RecipeSettings(Frozen):
         if self.machine.grad_cache and self.machine.gradient_checkpointing: raise ValueError('machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; use grad_cache with a smaller chunk_tokens')
         if self.recipe in 'BD' and not self.training.w: raise ValueError(f"recipe {self.recipe} has a distance loss, but training.w is 0; use recipe {'A' if self.recipe == 'B' else 'C'}")
 
-# %% ../nbs/00_config.ipynb #ed65d0f7
+# %% ../nbs/00_config.ipynb #238012f8
 class Loader(yaml.SafeLoader):
     "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
 
@@ -220,7 +235,7 @@ def parse_yaml(
     try: return loader.get_single_data()
     finally: loader.dispose()
 
-# %% ../nbs/00_config.ipynb #b3a70200
+# %% ../nbs/00_config.ipynb #28e65396
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
@@ -236,7 +251,7 @@ def key_lines(
     walk(yaml.compose(text, Loader=Loader), '')
     return lines
 
-# %% ../nbs/00_config.ipynb #4523becc
+# %% ../nbs/00_config.ipynb #8b9802b9
 def read_yaml(
     path:str|Path, # a YAML file
 )->tuple[dict, dict[str, str]]: # its mapping, the place of each key ('line 3')
@@ -253,18 +268,22 @@ def read_yaml(
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}
 
-# %% ../nbs/00_config.ipynb #d66e5432
+# %% ../nbs/00_config.ipynb #0bd73fc5
+def group_in(hint)->type|None: # of an annotation such as Stage, tuple[Stage, ...] or ModelSettings|None
+    "The settings group that an annotation speaks of."
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct): return hint
+    return next(filter(None, map(group_in, get_args(hint))), None)
+
 def known_keys(
     path:str, # dotted path of a group, '' for the whole tree
     cls=Settings, # the tree
 )->tuple[str, ...]: # the keys it understands
     "The setting names of one group."
     for part in filter(None, path.split('.')):
-        default = dict(zip(cls.__struct_fields__, cls.__struct_defaults__))[part]
-        cls = type(default[0] if isinstance(default, tuple) else default)
+        cls = group_in(get_type_hints(cls)[part])
     return cls.__struct_fields__
 
-# %% ../nbs/00_config.ipynb #7dc8185b
+# %% ../nbs/00_config.ipynb #7531392c
 def explain(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -281,7 +300,7 @@ def explain(
     place = places.get(path, '')
     return f"{place if place.startswith('--') else f'{source} {place}'.strip()}: {what}".replace('`', '')
 
-# %% ../nbs/00_config.ipynb #300adaa8
+# %% ../nbs/00_config.ipynb #2cbfdd92
 def laid_over(
     base:dict, # nested values
     top:dict, # nested values that replace them
@@ -300,7 +319,7 @@ def build_settings(
     try: return msgspec.convert(laid_over(msgspec.to_builtins(cls()), data), cls)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {}, cls)) from None
 
-# %% ../nbs/00_config.ipynb #4137e446
+# %% ../nbs/00_config.ipynb #574f0c6d
 def put(
     tree, # nested dicts and lists, changed in place
     dotted:str, # 'training.stages.2.epochs'

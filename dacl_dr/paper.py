@@ -8,7 +8,7 @@ __all__ = ['FIGURES', 'FORMATS', 'collect', 'over_seeds', 'recipes_of', 'by_weig
            'visited', 'latency', 'frontiers', 'balance', 'Figure', 'lacking', 'figure_chart', 'chinese_font',
            'generate_figures']
 
-# %% ../nbs/41_paper.ipynb #e196139d
+# %% ../nbs/41_paper.ipynb #d5410200
 import re, shutil, subprocess
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from .figures import COLOURS, FAMILIES, KINDS, colour_of, grid, series_panel, wo
 from .report import chart_page
 from .experiment import PUBLISHED, read_tables
 
-# %% ../nbs/41_paper.ipynb #62108b47
+# %% ../nbs/41_paper.ipynb #ce1e0e5b
 def collect(
     results_dir:str|Path,
 )->dict[str, pd.DataFrame]: # the tables of all runs below it, by name
@@ -59,13 +59,13 @@ def by_weight(
     study:pd.DataFrame,
     metric:str,
 )->pd.DataFrame: # dataset, training, w, value, low, high, change, …; A and C are w = 0 of their kind
-    "One metric of all weights, at the temperature of A."
-    t = study[(study.metric == metric) & study.recipe.isin(list('ABCD'))]
+    "One metric of all weights, at the temperature of A and with its stages."
+    t = study[(study.metric == metric) & study.recipe.isin(list('ABCD')) & (study.curriculum == '')]
     own = t[t.model == 'A'].set_index('dataset').temperature
     t = t[t.temperature == t.dataset.map(own)]
     return t.assign(training=np.where(t.recipe.isin(['A', 'B']), *FAMILIES)).sort_values(['dataset', 'training', 'w'])
 
-# %% ../nbs/41_paper.ipynb #9c6893d5
+# %% ../nbs/41_paper.ipynb #5c831911
 def each(tables:dict, name:str, row)->alt.Chart:
     "A row of panels for each data set."
     return grid([row(t, d) for d, t in tables[name].groupby('dataset', sort=False)])
@@ -179,27 +179,28 @@ def balance(t:dict, lang:str)->alt.Chart:
     def row(s, name): return [panel(s, name, m) for m in s.metric.unique() if re.match('visited at (ANN recall 0.95|99% of own)', m)]
     return each(t, 'study', row)
 
-# %% ../nbs/41_paper.ipynb #716e7466
+# %% ../nbs/41_paper.ipynb #928825d7
 class Figure(msgspec.Struct, frozen=True):
     "One of the twelve."
     name: str # of its file
     title: str
     chinese: str
     draw: object # function of tables and language
+    table: str = 'study' # that it draws
     weights: bool = False # does it need several weights?
 
 FIGURES = (
-    Figure('losses', 'Loss parts and w over training', '损失分量与 w 随训练的变化', losses),
-    Figure('positive-cosines', 'Cosines of positive, hard-negative and random pairs', '正例、难负例与随机样本对的余弦分布', distributions),
-    Figure('positives-by-weight', 'Mean and variance of positive cosines by w', '不同 w 下正例余弦的均值与方差', positives, True),
-    Figure('plane', 'Alignment and uniformity by w and stage', '不同 w 与阶段的 Alignment–Uniformity', planes, True),
-    Figure('maps', 'Queries and passages before and after training', '训练前后的查询与段落 (UMAP / t-SNE)', maps),
+    Figure('losses', 'Loss parts and w over training', '损失分量与 w 随训练的变化', losses, 'history'),
+    Figure('positive-cosines', 'Cosines of positive, hard-negative and random pairs', '正例、难负例与随机样本对的余弦分布', distributions, 'similarities'),
+    Figure('positives-by-weight', 'Mean and variance of positive cosines by w', '不同 w 下正例余弦的均值与方差', positives, weights=True),
+    Figure('plane', 'Alignment and uniformity by w and stage', '不同 w 与阶段的 Alignment–Uniformity', planes, weights=True),
+    Figure('maps', 'Queries and passages before and after training', '训练前后的查询与段落 (UMAP / t-SNE)', maps, 'map'),
     Figure('recall', 'Recall@K of BM25 and A to D', 'BM25 与 A–D 的 Recall@K', recall),
-    Figure('ranking-by-weight', 'MRR@10 and nDCG@10 by w', '不同 w 下的 MRR@10 与 NDCG@10', ranking, True),
-    Figure('visited', 'Visited nodes by efSearch', '访问节点数随 efSearch 的变化', visited),
-    Figure('latency', 'Latency by efSearch, median and 99th percentile', '查询延迟随 efSearch 的变化 (p50, p99)', latency),
-    Figure('frontier', 'Recall against visited nodes', '召回率与访问节点数', frontiers),
-    Figure('cost-by-weight', 'Cost at matched recall by w, against A', '同等召回率下不同 w 的搜索代价 (相对 A)', matched, True),
+    Figure('ranking-by-weight', 'MRR@10 and nDCG@10 by w', '不同 w 下的 MRR@10 与 NDCG@10', ranking, weights=True),
+    Figure('visited', 'Visited nodes by efSearch', '访问节点数随 efSearch 的变化', visited, 'sweeps'),
+    Figure('latency', 'Latency by efSearch, median and 99th percentile', '查询延迟随 efSearch 的变化 (p50, p99)', latency, 'latency'),
+    Figure('frontier', 'Recall against visited nodes', '召回率与访问节点数', frontiers, 'sweeps'),
+    Figure('cost-by-weight', 'Cost at matched recall by w, against A', '同等召回率下不同 w 的搜索代价 (相对 A)', matched, weights=True),
     Figure('balance', 'Quality against cost of A to D', 'A–D 的检索质量与搜索代价', balance),
 )
 
@@ -208,7 +209,8 @@ def lacking(
     tables:dict[str, pd.DataFrame],
 )->str|None: # what to do about it; None: nothing is lacking
     "What a figure misses."
-    study = tables['study']
+    study, drawn = tables['study'], tables[f.table]
+    if drawn.empty: return f'there is no table {f.table}; `dacl quickstart` and `dacl run-study ablation` make it'
     if f.weights:
         for d, s in study.groupby('dataset'):
             if (found := s[s.recipe.isin(list('AB'))].w.nunique()) < 3: return f'{d} has {found} weights, and this figure compares at least 3; train them with `dacl quickstart --weights 0.2 0.4 0.6 0.8 1.0 --seeds 3`'
@@ -224,7 +226,7 @@ def figure_chart(
     if why := lacking(f, tables): raise DaclError(f'figure {number} ({f.name}): {why}')
     return f.draw(tables, lang).properties(title=alt.TitleParams(f.chinese if lang == 'zh' else f.title, fontSize=15, offset=12))
 
-# %% ../nbs/41_paper.ipynb #446039b3
+# %% ../nbs/41_paper.ipynb #f51bb74e
 FORMATS = {'svg': vlc.vegalite_to_svg, 'pdf': vlc.vegalite_to_pdf, 'png': lambda spec: vlc.vegalite_to_png(spec, scale=2)}
 
 def chinese_font()->bool: # True also where there is no way to tell

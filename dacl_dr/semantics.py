@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['margins', 'auc', 'same_passage_pairs', 'overlap', 'paraphrases', 'kept_neighbours', 'collapse', 'semantics']
 
-# %% ../nbs/30_semantics.ipynb #f3a64611
+# %% ../nbs/30_semantics.ipynb #1e47c0ae
 import numpy as np
-from scipy import stats
 
 from .representation import covariance, effective_dimension, pair_similarities
 from .index import exact_search
 
-# %% ../nbs/30_semantics.ipynb #e74cefce
+# %% ../nbs/30_semantics.ipynb #08f7131f
 def margins(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     kind:str='hard negative',
@@ -32,7 +31,7 @@ def auc(
     counts = (~np.isnan(n)).sum(1)
     return np.where(counts, np.nansum(below, 1) / np.maximum(counts, 1), np.nan)
 
-# %% ../nbs/30_semantics.ipynb #79490da7
+# %% ../nbs/30_semantics.ipynb #6a02b544
 def same_passage_pairs(
     gold:np.ndarray, # (Q,)
 )->np.ndarray: # (P, 2) neighbouring questions of one passage
@@ -62,7 +61,7 @@ def paraphrases(
     different = (q[apart] * q[other[apart]]).sum(1).mean() if apart.any() else np.nan
     return {'paraphrase excess cosine': float((q[pairs[:, 0]] * q[pairs[:, 1]]).sum(1).mean() - different), 'paraphrase overlap': float(overlap(near[pairs[:, 0]], near[pairs[:, 1]]).mean())}
 
-# %% ../nbs/30_semantics.ipynb #f8c78cab
+# %% ../nbs/30_semantics.ipynb #2fb6c0cb
 def kept_neighbours(
     before:tuple[np.ndarray, np.ndarray], # queries (Q, D) and passages (N, D) of one model
     after:tuple[np.ndarray, np.ndarray], # of another, the same texts in the same order
@@ -70,12 +69,12 @@ def kept_neighbours(
 )->dict[str, np.ndarray]: # 'kept neighbours' and 'kept order', (Q,) each
     "How much of the neighbour lists another model keeps."
     a, b = exact_search(*before, k), exact_search(*after, k)
-    order = np.empty(len(a))
-    for i, rows in enumerate(np.union1d(x, y) for x, y in zip(a, b)):
-        order[i] = stats.spearmanr(before[1][rows] @ before[0][i], after[1][rows] @ after[0][i]).statistic
+    later = np.stack([(after[0] * after[1][rows]).sum(1) for rows in a.T], 1) # cosines of the earlier list, best first
+    ranks = np.argsort(np.argsort(-later, axis=1, kind='stable'), axis=1, kind='stable')
+    order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1))
     return {'kept neighbours': overlap(a, b), 'kept order': order}
 
-# %% ../nbs/30_semantics.ipynb #61ceada5
+# %% ../nbs/30_semantics.ipynb #40d976ba
 def collapse(
     x:np.ndarray, # (n, D) unit norm
 )->dict[str, float]:
@@ -84,7 +83,7 @@ def collapse(
     total = np.trace(cov)
     return {'mean cosine': float((mean**2).sum()), 'effective dimension': effective_dimension(x), 'first axis': float(np.linalg.eigvalsh(cov)[-1] / total) if total else 1.}
 
-# %% ../nbs/30_semantics.ipynb #6dac8312
+# %% ../nbs/30_semantics.ipynb #a6c5e5a8
 def semantics(
     q:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm

@@ -57,8 +57,8 @@ def test_training_learns(tiny_run):
     from dacl_dr.index import exact_search
     from dacl_dr.metrics import gold_rank, task_metrics
     task = Task(data/'codedocs', tiny_settings())
-    raw = StaticEncoder.create(task.tokenizer, task.pool_bags, tiny_settings().encoder, 0)
-    before = task_metrics(gold_rank(exact_search(raw.encode(task.eval_bags, 'query'), raw.encode(task.all_bags, 'passage'), 100), task.gold))
+    raw = StaticEncoder.create(task.tokenizer, task.prepare('pool'), tiny_settings().encoder, 0)
+    before = task_metrics(gold_rank(exact_search(task.encode(raw, 'test'), task.encode(raw, 'all'), 100), task.gold))
     assert numbers(run)['A', 0, 'recall@10'] > before['recall@10']
 
 
