@@ -6,14 +6,14 @@
 __all__ = ['COLOURS', 'FAMILIES', 'KINDS', 'VEGA_MIME', 'FONTS', 'CHINESE', 'colour_of', 'recipe_colour', 'chart_output', 'theme',
            'words', 'series_panel', 'grid', 'frontier', 'cost_curve']
 
-# %% ../nbs/33_figures.ipynb #a83de53f
-import warnings
+# %% ../nbs/33_figures.ipynb #6c55f700
+import base64, json, warnings
 
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/33_figures.ipynb #a9832614
+# %% ../nbs/33_figures.ipynb #5308be4a
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777', 'untrained': '#777777'}
 FAMILIES = {'single stage': '#0072B2', 'three stages': '#D55E00'} # A and B, C and D
 KINDS = {'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777', 'query': '#D55E00', 'passage': '#BBBBBB'}
@@ -36,12 +36,13 @@ def recipe_colour(
     "The colour channel of A, B, C and D."
     return colour_of(field, {r: COLOURS[r] for r in 'ABCD'}, title)
 
-# %% ../nbs/33_figures.ipynb #fd3e924d
+# %% ../nbs/33_figures.ipynb #26f17d67
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
 )->dict: # MIME bundle
-    "Show a chart as its specification and as SVG."
+    "Show a chart as its specification and as SVG, or as PNG where thousands of points would make the SVG heavy."
+    if len(json.dumps(spec)) > 500_000: return {VEGA_MIME: spec, 'image/png': base64.b64encode(vlc.vegalite_to_png(spec)).decode()}
     return {VEGA_MIME: spec, 'image/svg+xml': vlc.vegalite_to_svg(spec)}
 
 @alt.theme.register('dacl', enable=True)
@@ -54,7 +55,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/33_figures.ipynb #aab9802f
+# %% ../nbs/33_figures.ipynb #84350a43
 CHINESE = {
     'recipe': '模型', 'model': '模型', 'training': '训练方式', 'single stage': '单阶段', 'three stages': '三阶段', 'stage': '阶段', 'epoch': '训练轮次 (epoch)', 'pairs': '样本对', 'percentile': '分位数',
     'untrained': '训练前', 'single': '单阶段', 'warm-up': '热身', 'distance': '引入距离', 'joint': '联合优化', 'positive': '正例', 'hard negative': '难负例', 'random': '随机段落', 'query': '查询', 'passage': '段落',
@@ -73,7 +74,7 @@ def words(
     "A label in the reader's language."
     return CHINESE.get(text, text) if lang == 'zh' else text
 
-# %% ../nbs/33_figures.ipynb #696dfab0
+# %% ../nbs/33_figures.ipynb #a06c23af
 def series_panel(
     table:pd.DataFrame, # with the columns named below; 'low' and 'high' if there are intervals
     x:str, # column
@@ -116,7 +117,7 @@ def grid(
         warnings.filterwarnings('ignore', 'Automatically deduplicated') # one legend filters all panels, as it should
         return alt.vconcat(*(alt.hconcat(*row, bounds='flush', spacing=75) for row in rows)).resolve_scale(color='shared', strokeDash='shared', shape='shared')
 
-# %% ../nbs/33_figures.ipynb #aff186e0
+# %% ../nbs/33_figures.ipynb #a5fd08e1
 def frontier(
     sweep:pd.DataFrame, # columns model, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -132,7 +133,7 @@ def frontier(
         tooltip=['model', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/33_figures.ipynb #2a2e54d1
+# %% ../nbs/33_figures.ipynb #1299b443
 def cost_curve(
     curve:pd.DataFrame, # columns ef, the cost, `cost p50`, …, and the qualities
     cost:str, # column of the x axis

@@ -8,7 +8,7 @@ __all__ = ['FIGURES', 'FORMATS', 'collect', 'over_seeds', 'recipes_of', 'by_weig
            'visited', 'latency', 'frontiers', 'balance', 'Figure', 'lacking', 'figure_chart', 'chinese_font',
            'generate_figures']
 
-# %% ../nbs/41_paper.ipynb #d5410200
+# %% ../nbs/41_paper.ipynb #70658d5a
 import re, shutil, subprocess
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from .figures import COLOURS, FAMILIES, KINDS, colour_of, grid, series_panel, wo
 from .report import chart_page
 from .experiment import PUBLISHED, read_tables
 
-# %% ../nbs/41_paper.ipynb #ce1e0e5b
+# %% ../nbs/41_paper.ipynb #9e77a0f3
 def collect(
     results_dir:str|Path,
 )->dict[str, pd.DataFrame]: # the tables of all runs below it, by name
@@ -65,7 +65,7 @@ def by_weight(
     t = t[t.temperature == t.dataset.map(own)]
     return t.assign(training=np.where(t.recipe.isin(['A', 'B']), *FAMILIES)).sort_values(['dataset', 'training', 'w'])
 
-# %% ../nbs/41_paper.ipynb #5c831911
+# %% ../nbs/41_paper.ipynb #1f8be393
 def each(tables:dict, name:str, row)->alt.Chart:
     "A row of panels for each data set."
     return grid([row(t, d) for d, t in tables[name].groupby('dataset', sort=False)])
@@ -135,10 +135,10 @@ def planes(t:dict, lang:str)->alt.Chart:
 
 def maps(t:dict, lang:str)->alt.Chart:
     def panel(points, name, method, model):
-        show = points[(points.method == method) & (points.model == model)].assign(kind=lambda v: v.kind.map(lambda x: words(x, lang)))
+        show = points[(points.method == method) & (points.model == model)][['kind', 'pair', 'x', 'y']].round(2).assign(kind=lambda v: v.kind.map(lambda x: words(x, lang)))
         base = alt.Chart(show).encode(x=alt.X('x:Q', axis=None, scale=alt.Scale(zero=False)), y=alt.Y('y:Q', axis=None, scale=alt.Scale(zero=False)))
-        dots = base.mark_circle(size=12, opacity=.8).encode(color=colour_of('kind', {words(k, lang): KINDS[k] for k in ('passage', 'positive', 'query')}), tooltip=['kind', 'pair'])
-        return (base.transform_filter('datum.pair >= 0').mark_line(strokeWidth=.6, opacity=.35, color='#555').encode(detail='pair:N') + dots).properties(width=165, height=150, title=f'{name}, {"UMAP" if method == "umap" else "t-SNE"}: {words(model, lang)}')
+        dots = base.mark_circle(size=12, opacity=.8, aria=False).encode(color=colour_of('kind', {words(k, lang): KINDS[k] for k in ('passage', 'positive', 'query')}), tooltip=['kind', 'pair'])
+        return (base.transform_filter('datum.pair >= 0').mark_line(strokeWidth=.6, opacity=.35, color='#555', aria=False).encode(detail='pair:N') + dots).properties(width=165, height=150, title=f'{name}, {"UMAP" if method == "umap" else "t-SNE"}: {words(model, lang)}')
     return alt.vconcat(*(alt.hconcat(*(panel(p, d, method, model) for model in p.model.unique()), spacing=10) for d, p in t['map'].groupby('dataset', sort=False) for method in p.method.unique()))
 
 def recall(t:dict, lang:str)->alt.Chart:
@@ -179,7 +179,7 @@ def balance(t:dict, lang:str)->alt.Chart:
     def row(s, name): return [panel(s, name, m) for m in s.metric.unique() if re.match('visited at (ANN recall 0.95|99% of own)', m)]
     return each(t, 'study', row)
 
-# %% ../nbs/41_paper.ipynb #928825d7
+# %% ../nbs/41_paper.ipynb #e174bacf
 class Figure(msgspec.Struct, frozen=True):
     "One of the twelve."
     name: str # of its file
@@ -226,7 +226,7 @@ def figure_chart(
     if why := lacking(f, tables): raise DaclError(f'figure {number} ({f.name}): {why}')
     return f.draw(tables, lang).properties(title=alt.TitleParams(f.chinese if lang == 'zh' else f.title, fontSize=15, offset=12))
 
-# %% ../nbs/41_paper.ipynb #f51bb74e
+# %% ../nbs/41_paper.ipynb #88797393
 FORMATS = {'svg': vlc.vegalite_to_svg, 'pdf': vlc.vegalite_to_pdf, 'png': lambda spec: vlc.vegalite_to_png(spec, scale=2)}
 
 def chinese_font()->bool: # True also where there is no way to tell

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'experiment_notebook', 'execute', 'chart_html', 'fill_outputs', 'write_page', 'chart_page', 'page']
 
-# %% ../nbs/34_report.ipynb #a2016255
-import html, json, logging, re, warnings
+# %% ../nbs/34_report.ipynb #2bcf230d
+import html, json, logging, re, tempfile, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .config import DaclError, did_you_mean
 from .runs import atomic_file
 from .figures import VEGA_MIME
 
-# %% ../nbs/34_report.ipynb #aa66f84d
+# %% ../nbs/34_report.ipynb #41f40b8b
 def experiment_notebook(
     name:str, # without .ipynb
 )->Path:
@@ -31,7 +31,7 @@ def experiment_notebook(
     if name not in found: raise DaclError(f"no experiment notebook '{name}'.{did_you_mean(name, found)}")
     return found[name]
 
-# %% ../nbs/34_report.ipynb #5821fb66
+# %% ../nbs/34_report.ipynb #db18528c
 def execute(
     notebook:str|Path, # with a cell tagged `parameters`
     output:str|Path, # the executed notebook
@@ -44,17 +44,17 @@ def execute(
     known = papermill.inspect_notebook(str(notebook))
     for name in parameters:
         if name not in known: raise DaclError(f"{Path(notebook).name} has no parameter '{name}'.{did_you_mean(name, known)}")
-    with atomic_file(output) as tmp, warnings.catch_warnings():
+    with atomic_file(output) as tmp, warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix='dacl-') as sockets: # its own, or kernels that start together take one another's
         warnings.simplefilter('ignore')
         draft = tmp.with_suffix('.ipynb')
         try:
-            papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar=False if quiet else {'leave': False}, config=Config(KernelManager={'transport': 'ipc'}))
+            papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar=False if quiet else {'leave': False}, config=Config(KernelManager={'transport': 'ipc', 'ip': f'{sockets}/k'}))
             draft.replace(tmp)
         except papermill.PapermillExecutionError as e: raise DaclError(f'{Path(notebook).name} failed in cell {e.cell_index}: {e.ename}: {str(e.evalue).splitlines()[0] if e.evalue else ""}') from None
         finally: draft.unlink(missing_ok=True)
     return Path(output)
 
-# %% ../nbs/34_report.ipynb #0e854a67
+# %% ../nbs/34_report.ipynb #4cf162fb
 STYLE = '''
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fbfbfa; --line: #d9d9d6; --quiet: #66666a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ececec; --paper: #17181a; --line: #3a3b3f; --quiet: #a0a0a6; } }
@@ -76,7 +76,7 @@ def chart_html(
     safe = json.dumps(spec).replace('</', '<\\/')
     return f'<div class="chart" id="{id}"></div><script type="module">vegaEmbed("#{id}", {safe}, {{actions: {{export: true, source: false, compiled: false, editor: false}}}});</script>'
 
-# %% ../nbs/34_report.ipynb #5c4ef9d1
+# %% ../nbs/34_report.ipynb #f91a585f
 def fill_outputs(
     nb:nbformat.NotebookNode, # changed in place
 )->None:
@@ -88,7 +88,7 @@ def fill_outputs(
             if VEGA_MIME in data: out.data = {'text/html': chart_html(data[VEGA_MIME], f'chart-{n}-{m}')}
             elif 'text/html' in data: out.data = {'text/html': f'<div class="scroll">{data["text/html"]}</div>'}
 
-# %% ../nbs/34_report.ipynb #b1a08d3c
+# %% ../nbs/34_report.ipynb #58ff6f9b
 def write_page(
     output:str|Path, # .html
     title:str,
@@ -109,7 +109,7 @@ def chart_page(
     "Write one chart as a page."
     return write_page(output, title, f'<h1>{html.escape(title)}</h1>{chart_html(chart.to_dict(), "chart")}')
 
-# %% ../nbs/34_report.ipynb #ed392695
+# %% ../nbs/34_report.ipynb #de209cea
 def page(
     notebook:str|Path, # executed
     output:str|Path, # .html
