@@ -8,7 +8,7 @@ __all__ = ['TABLES', 'PUBLISHED', 'HEADLINE', 'search_key', 'begin_run', 'run_va
            'with_interval', 'change_in_words', 'summary', 'cost_finding', 'quality_finding', 'findings', 'explanation',
            'write_report', 'data_set', 'quickstart', 'tiny_settings']
 
-# %% ../nbs/40_experiment.ipynb #ed0fc831
+# %% ../nbs/40_experiment.ipynb #af81be85
 import json, shutil
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from .models import Task, Variant, bm25_key, bm25_step, train_key, train_step, v
 from .measures import latency_step, map_step, read_frame, read_sweep, search_step
 from .report import execute, experiment_notebook, page
 
-# %% ../nbs/40_experiment.ipynb #07fb888b
+# %% ../nbs/40_experiment.ipynb #b059724b
 def search_key(task:Task, v:Variant)->dict:
     "What a model's measures are made from."
     return {'train': train_key(task, v), 'search': task.settings.search, 'code': code_stamp('index', 'tracer', 'cost', 'representation', 'difficulty', 'semantics', 'analysis', 'measures')}
@@ -77,7 +77,7 @@ def run_recipes(
     for v in variants(settings): run_variant(task, v, run_dir, say)
     return finish_run(task, run_dir, variants(settings), say)
 
-# %% ../nbs/40_experiment.ipynb #56b151e3
+# %% ../nbs/40_experiment.ipynb #f33aa86e
 TABLES = ('results', 'study', 'sweeps', 'latency', 'history', 'geometry', 'similarities', 'explains', 'difficulty', 'ranks', 'map')
 
 def table_file(
@@ -95,7 +95,7 @@ def epoch_means(
     means = steps.groupby(['epoch', 'stage'], as_index=False)[['infonce', 'distance', 'w']].mean()
     return means.melt(['epoch', 'stage'], var_name='part')
 
-# %% ../nbs/40_experiment.ipynb #5b0d14ed
+# %% ../nbs/40_experiment.ipynb #aa3da5d9
 def columns_of(v:Variant, s:Settings, dataset:str)->dict: # of every table
     "Which model a row is about."
     return {'dataset': dataset, 'model': v.label(s), 'recipe': v.recipe, 'w': v.w, 'temperature': v.temperature, 'curriculum': v.curriculum, 'seed': v.seed}
@@ -126,7 +126,7 @@ def gather(
     rows['map'] = [read_frame(run_dir/'map'/'map.parquet').assign(dataset=dataset)]
     return {n: pd.concat(r, ignore_index=True) for n, r in rows.items()}
 
-# %% ../nbs/40_experiment.ipynb #ad0eea5c
+# %% ../nbs/40_experiment.ipynb #4c49a0dd
 def study_of(
     tables:dict[str, pd.DataFrame], # from `gather`
     sweeps:dict[str, list[Sweep]], # model → its seeds
@@ -162,7 +162,7 @@ def write_tables(
         with atomic_file(path := table_file(run_dir, name)) as tmp: (table.to_csv if path.suffix == '.csv' else table.to_parquet)(tmp, index=False)
     write_json(run_dir/'run.json', {'settings': s, 'dataset': dataset, 'corpus': task.facts})
 
-# %% ../nbs/40_experiment.ipynb #4379114c
+# %% ../nbs/40_experiment.ipynb #97a3de7d
 class Tables(msgspec.Struct):
     "What a report reads."
     settings: Settings
@@ -187,7 +187,7 @@ def read_tables(
         return Tables(msgspec.convert(run['settings'], Settings), run['dataset'], run['corpus'], {n: read((run_dir/n).with_suffix('.csv') if run.get('published') else table_file(run_dir, n)) for n in (PUBLISHED if run.get('published') else TABLES)})
     except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError) as e: raise DaclError(f'{run_dir}: not a finished run ({getattr(e, "filename", None) or e}); run `dacl quickstart` first') from None
 
-# %% ../nbs/40_experiment.ipynb #e5ccb8a2
+# %% ../nbs/40_experiment.ipynb #fa77d383
 PUBLISHED = tuple(n for n in TABLES if n not in ('difficulty', 'ranks'))
 
 def publish(
@@ -201,7 +201,7 @@ def publish(
     write_json(folder/'run.json', {'settings': t.settings, 'dataset': t.dataset, 'corpus': t.corpus, 'published': True})
     return folder
 
-# %% ../nbs/40_experiment.ipynb #57f05409
+# %% ../nbs/40_experiment.ipynb #82d82398
 HEADLINE = ('recall@1', 'recall@10', 'recall@100', 'mrr@10')
 
 def with_interval(
@@ -238,7 +238,7 @@ def summary(
         rows.append(row)
     return pd.DataFrame(rows).set_index('model')
 
-# %% ../nbs/40_experiment.ipynb #9194caf6
+# %% ../nbs/40_experiment.ipynb #9788019f
 def cost_finding(
     study:pd.DataFrame, # a data set's
     metric:str, # a cost
@@ -250,7 +250,7 @@ def cost_finding(
     if np.isnan(row.change): return f'not comparable {where} (outside the sweep)'
     size = f"{abs(row.change):.1%} {'fewer' if row.change < 0 else 'more'} {where}"
     if row.seeds == 1: return size
-    bounds = f"{row['change low']:+.1%} to {row['change high']:+.1%}"
+    bounds = ' to '.join('unbounded' if np.isinf(x) else f'{x:+.1%}' for x in (row['change low'], row['change high']))
     return f'no difference seen {where} ({bounds})' if row.verdict == 'no difference seen' else f'{size} ({bounds})'
 
 def quality_finding(
@@ -262,7 +262,7 @@ def quality_finding(
     row = study[(study.metric == metric) & (study.model == model)].iloc[0]
     return f"{metric} {row.verdict} ({100*row.change:+.1f} points, {100*row['change low']:+.1f} to {100*row['change high']:+.1f})"
 
-# %% ../nbs/40_experiment.ipynb #efe36e3c
+# %% ../nbs/40_experiment.ipynb #7a675587
 def findings(
     tables:Tables,
 )->list[str]: # a sentence a model; empty without A
@@ -273,7 +273,7 @@ def findings(
     tail = ' One seed, so no interval on cost.' if len(tables.settings.seeds) == 1 else ''
     return [f"{n} against A: {quality_finding(study, n)}; {quality_finding(study, n, 'mrr@10')}. Visited nodes: {'; '.join(cost_finding(study, c, n) for c in costs)}.{tail}" for n in study.model.unique() if n not in ('A', 'BM25')]
 
-# %% ../nbs/40_experiment.ipynb #47509ac2
+# %% ../nbs/40_experiment.ipynb #39a65218
 def explanation(
     explains:pd.DataFrame, # of `Tables`
 )->pd.DataFrame: # cost, measure, mean rho, its smallest and largest over models; the strongest first
@@ -281,7 +281,7 @@ def explanation(
     found = explains.groupby(['dataset', 'cost', 'measure'], as_index=False).rho.agg(['mean', 'min', 'max'])
     return found.sort_values(['dataset', 'cost', 'mean'], key=lambda v: -v.abs() if v.dtype.kind == 'f' else v, kind='stable', ignore_index=True)
 
-# %% ../nbs/40_experiment.ipynb #e1daa635
+# %% ../nbs/40_experiment.ipynb #7763c274
 def write_report(
     run_dir:str|Path, # finished
     say=print,
@@ -322,7 +322,7 @@ def quickstart(
             return write_report(output_dir, say)
     except Timeout as e: raise DaclError(f'{Path(e.lock_file).parent}: another dacl process is at work here; wait for it or choose another folder') from None
 
-# %% ../nbs/40_experiment.ipynb #ff6df7f2
+# %% ../nbs/40_experiment.ipynb #82bd4d67
 def tiny_settings()->Settings:
     "Settings of a run that takes seconds, for tests and tutorials."
     stages = [msgspec.to_builtins(s) | {'epochs': n} for s, n in zip(Settings().training.stages, (1, 1, 2))]
