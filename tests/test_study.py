@@ -133,6 +133,7 @@ def test_a_second_process_is_refused(six, data):
 def test_a_run_whose_process_dies_is_told(six, data, monkeypatch):
     plan = study_plan(str(six[3]/'small.yaml'), overrides={'seeds': [7]})
     jobs, _ = jobs_of(plan, Task(data/'codedocs', plan.settings), six[0], 1)
-    monkeypatch.setenv('PYTHONPATH', str(six[3])); (six[3]/'dacl_dr.py').write_text('import os; os.kill(os.getpid(), 9)')
+    (dies := six[3]/'dies').write_text('#!/bin/sh\nkill -9 $$\n'); dies.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(dies))
     found = execute_run(jobs[0])
     assert found['run'] == 'A-seed7' and 'ended with -9' in found['error']
