@@ -8,12 +8,12 @@ __all__ = ['SETTING_FLAGS', 'RECIPE_FLAGS', 'SWITCHES', 'STAGED', 'SINGLE', 'ABL
            'preprocess_nq_command', 'download_command', 'bm25_settings', 'bm25_eval_command', 'bm25_negatives_command',
            'recipe_of', 'recipe_settings', 'train_command', 'train_ablation_command', 'struct_from',
            'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command', 'run_representation_eval_command',
-           'generate_figures_command', 'run_study_command', 'run_ablation_command', 'at_least', 'data_flags',
-           'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags',
-           'training_parsers', 'index_flags', 'search_parsers', 'analysis_parsers', 'study_parsers', 'build_parser',
-           'main']
+           'diagnose_command', 'generate_figures_command', 'run_study_command', 'run_ablation_command', 'at_least',
+           'data_flags', 'cache_flag', 'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers',
+           'training_flags', 'training_parsers', 'index_flags', 'search_parsers', 'analysis_parsers', 'study_parsers',
+           'build_parser', 'main']
 
-# %% ../nbs/50_cli.ipynb #e3a39c67
+# %% ../nbs/50_cli.ipynb #55debf2d
 import argparse, json, os, re, sys
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import msgspec
 from . import __version__
 from .config import RECIPES, DaclError, RecipeSettings, did_you_mean, load_settings, parse_yaml, read_yaml
 
-# %% ../nbs/50_cli.ipynb #269df50c
+# %% ../nbs/50_cli.ipynb #1263d9ad
 SETTING_FLAGS = {
     'w': ('training.w', float, 'weight of L_dis in recipes B and D'),
     'temperature': ('training.temperature', float, 'temperature of InfoNCE'),
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         guess = did_you_mean(word, self._option_string_actions)
         return f'.{guess}' if 'mean' in guess else f'; see {self.prog} --help'
 
-# %% ../nbs/50_cli.ipynb #dadc4fd8
+# %% ../nbs/50_cli.ipynb #901ee5be
 def underscored(
     argv:list[str],
 )->list[str]: # --stage1-epochs becomes --stage1_epochs
@@ -57,7 +57,7 @@ def underscored(
     argv = [a if a.startswith('-') else a.replace('_', '-') for a in argv[:1]] + argv[1:]
     return [re.sub('-', '_', a[2:].split('=')[0]).join(['--', '=' + a.split('=', 1)[1] if '=' in a else '']) if re.match(r'--\w', a) else a for a in argv]
 
-# %% ../nbs/50_cli.ipynb #914cfd9b
+# %% ../nbs/50_cli.ipynb #dabca481
 def quickstart_command(args)->int:
     "Run the quickstart, print its table, name the report."
     overrides = {path: getattr(args, flag) for flag, (path, *_) in SETTING_FLAGS.items()} | {n: getattr(args, n) for n in ('recipes', 'weights', 'temperatures')}
@@ -78,7 +78,7 @@ def print_summary(
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query\n' + table.loc[table.index != 'BM25', cost].rename(columns=lambda c: c.removeprefix('visited at ').replace(', change', ' vs A')).to_string())
 
-# %% ../nbs/50_cli.ipynb #2ad65e67
+# %% ../nbs/50_cli.ipynb #e4abd113
 def harvest_command(args)->int:
     "Harvest the offline corpus and print its counts."
     settings = load_settings(args.config, {'corpus.packages': args.packages}, {'corpus.packages': '--packages'})
@@ -96,7 +96,7 @@ def report_command(args)->int:
     print(f'report: {os.path.relpath(write_report(args.output_dir))}')
     return 0
 
-# %% ../nbs/50_cli.ipynb #698c5faa
+# %% ../nbs/50_cli.ipynb #a17191fe
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
@@ -140,7 +140,7 @@ def bm25_negatives_command(args)->int:
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
-# %% ../nbs/50_cli.ipynb #34c28f2a
+# %% ../nbs/50_cli.ipynb #1dac3c72
 RECIPE_FLAGS = {
     'model_name': ('model.name', str, 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
     'towers': ('model.towers', str, 'shared or separate weights for queries and passages'),
@@ -172,7 +172,7 @@ SWITCHES = {
     'torch_compile': ('machine.torch_compile', 'compile the encoder'),
 }
 
-# %% ../nbs/50_cli.ipynb #423c354d
+# %% ../nbs/50_cli.ipynb #cefd65a6
 STAGED, SINGLE, ABLATION = ('num_epochs',), ('stage1_epochs', 'stage2_epochs', 'stage3_epochs'), ('num_epochs', 'distance_weight') # flags that a command lacks
 
 def recipe_of(
@@ -198,7 +198,7 @@ def recipe_settings(
     precision = 'fp16' if args.fp16 else 'bf16' if args.bf16 else None
     return load_settings(args.config, values | {'training.w': w, 'recipe': recipe, 'machine.precision': precision}, flags, RecipeSettings)
 
-# %% ../nbs/50_cli.ipynb #c017cc42
+# %% ../nbs/50_cli.ipynb #df7581e0
 def train_command(args, recipes:str)->int:
     "Train one encoder, print its dev metrics, name its folder."
     settings = recipe_settings(args, recipes)
@@ -220,7 +220,7 @@ def train_ablation_command(args)->int:
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
 
-# %% ../nbs/50_cli.ipynb #ce5b9204
+# %% ../nbs/50_cli.ipynb #c0165ef4
 def struct_from(cls, values:dict, flags:dict[str, str]):
     "Settings of a command from its flags; None keeps a default. Raises `DaclError` naming the flag."
     try: return msgspec.convert({k: v for k, v in values.items() if v is not None}, cls)
@@ -271,7 +271,7 @@ def run_ef_sweep_command(args)->int:
     print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
     return 0
 
-# %% ../nbs/50_cli.ipynb #59a5b933
+# %% ../nbs/50_cli.ipynb #0e10ab11
 def run_representation_eval_command(args)->int:
     "Analyse an encoder's space, print the numbers, name the page."
     from dacl_dr.analysis import MEANING, run_representation_eval
@@ -281,6 +281,15 @@ def run_representation_eval_command(args)->int:
     print(f"\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
+def diagnose_command(args)->int:
+    "Diagnose an encoder or vectors, print what was found, name the page."
+    from dacl_dr.config import SearchSettings
+    from dacl_dr.diagnose import diagnose, diagnosis_lines
+    s = struct_from(SearchSettings, {'m': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction}, {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction'})
+    path = diagnose(args.output_path, args.encoder, args.corpus, args.queries, args.vectors, args.query_vectors, args.max_passages, args.max_queries, s, args.fields, args.cache_dir)
+    print(f"{diagnosis_lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
+    return 0
+
 def generate_figures_command(args)->int: # 1 if some could not be drawn
     "Draw the figures of all runs, name the files, and say what is missing."
     from dacl_dr.paper import generate_figures
@@ -288,7 +297,7 @@ def generate_figures_command(args)->int: # 1 if some could not be drawn
     print('\n'.join([*map(str, files), *(f'not drawn: {line}' for line in missing)]))
     return 1 if missing else 0
 
-# %% ../nbs/50_cli.ipynb #36048a19
+# %% ../nbs/50_cli.ipynb #7de152a7
 def run_study_command(args)->int: # 1 if a run failed
     "Do what a study lacks, print its table and conclusion, name the page."
     from dacl_dr.experiment import read_tables
@@ -323,7 +332,7 @@ def run_ablation_command(args)->int:
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')
     return 0
 
-# %% ../nbs/50_cli.ipynb #dd7fe1c8
+# %% ../nbs/50_cli.ipynb #87bcc716
 def at_least(
     low:int,
 ): # a type for argparse
@@ -355,7 +364,7 @@ def bm25_flags(p):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of each file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/50_cli.ipynb #bd2cc775
+# %% ../nbs/50_cli.ipynb #843c02c9
 def quickstart_parsers(command):
     "The commands of the quickstart."
     p = command('quickstart', quickstart_command, 'Train recipes A, B, C and D on the offline corpus and report what searching each costs.')
@@ -406,7 +415,7 @@ def bm25_parsers(command):
     p.add_argument('--depth', type=int, default=100, help='passages looked at per question (default: %(default)s)')
     bm25_flags(p)
 
-# %% ../nbs/50_cli.ipynb #19fe575f
+# %% ../nbs/50_cli.ipynb #cfdf7012
 def training_flags(p, output:str, default:str, without):
     "Where data and results stand, and the settings of a training but some."
     data_flags(p)
@@ -428,7 +437,7 @@ def training_parsers(command):
     p.add_argument('--weights', type=float, nargs='+', required=True, metavar='W', help='of L_dis; 0 is recipe C')
     training_flags(p, 'output_base', 'checkpoints', ABLATION)
 
-# %% ../nbs/50_cli.ipynb #64f15076
+# %% ../nbs/50_cli.ipynb #105c62ce
 def index_flags(p, output:str):
     "What evaluates an index."
     p.add_argument('--encoder_path', required=True, help='the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or sentence-transformers')
@@ -476,7 +485,7 @@ def search_parsers(command):
     p.add_argument('--draws', type=at_least(10), default=1000, metavar='N', help='of the bootstrap over queries (default: %(default)s)')
     p.add_argument('--experiment_name', default='sweep', metavar='NAME', help='names the files (default: %(default)s)')
 
-# %% ../nbs/50_cli.ipynb #eeb45d31
+# %% ../nbs/50_cli.ipynb #22e4c1c5
 def analysis_parsers(command):
     "The commands that look at spaces and draw."
     p = command('run-representation-eval', run_representation_eval_command, 'Look at the space of an encoder: pairs, alignment, uniformity, the gap between queries and passages, and what makes a query dear to search.')
@@ -487,13 +496,26 @@ def analysis_parsers(command):
     p.add_argument('--fields', choices=['title+text', 'text'], help='what of a passage is encoded (default: what the encoder was trained on, or title+text)')
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records (default: %(default)s)')
     cache_flag(p)
+    p = command('diagnose', diagnose_command, 'How friendly an encoder, or any vectors, is to HNSW, without training: recall against cost, cost at matched recall, the costliest queries, the shape of the space, and what to try.')
+    p.add_argument('--encoder', metavar='MODEL', help='a folder, or the name of any model of transformers or sentence-transformers; with --corpus and --queries')
+    p.add_argument('--corpus', metavar='FILE', help='passages: .txt with one a line, passage TSV, or a BEIR folder; .gz too')
+    p.add_argument('--queries', metavar='FILE', help="queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz too. With judgements, retrieval quality is shown beside the cost")
+    p.add_argument('--vectors', metavar='NPY', help='instead: vectors of the passages, a row each')
+    p.add_argument('--query_vectors', metavar='NPY', help='and of the queries (default: some passages stand for queries)')
+    p.add_argument('--output_path', default='results/diagnosis', help='folder for diagnosis.json, .html and tables (default: %(default)s)')
+    p.add_argument('--max_passages', type=at_least(1), default=100_000, metavar='N', help='evenly spaced, and the positives of the queries (default: %(default)s)')
+    p.add_argument('--max_queries', type=at_least(1), default=1000, metavar='N', help='evenly spaced (default: %(default)s)')
+    p.add_argument('--hnsw_m', type=int, metavar='INT', help='links per node, twice as many on the lowest level (default: 32)')
+    p.add_argument('--hnsw_ef_construction', type=int, metavar='INT', help='how carefully links are chosen (default: 200)')
+    p.add_argument('--fields', choices=['title+text', 'text'], help='what of a passage is encoded (default: what the encoder was trained on, or title+text)')
+    cache_flag(p)
     p = command('generate-figures', generate_figures_command, 'Draw the twelve figures from all finished runs below a folder; exit code 1 if some lack their data.')
     p.add_argument('--results_dir', default='runs', help='where finished runs stand (default: %(default)s)')
     p.add_argument('--output_dir', default='figures', help='folder for the figures (default: %(default)s)')
     p.add_argument('--format', choices=['pdf', 'svg', 'png', 'html'], default='pdf', help='html is interactive (default: %(default)s)')
     p.add_argument('--lang', choices=['en', 'zh'], default='en', help='language of the labels (default: %(default)s)')
 
-# %% ../nbs/50_cli.ipynb #32ba6937
+# %% ../nbs/50_cli.ipynb #5760e27a
 def study_parsers(command):
     "The commands of studies."
     p = command('run-study', run_study_command, 'Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails.')
@@ -525,7 +547,7 @@ def study_parsers(command):
     p.add_argument('--skip_bad', type=at_least(0), default=0, metavar='N', help='pass over up to N malformed records of the test file (default: %(default)s)')
     cache_flag(p)
 
-# %% ../nbs/50_cli.ipynb #496db4fa
+# %% ../nbs/50_cli.ipynb #fbf56c4e
 def build_parser()->Parser:
     "The program's commands and flags."
     parser = Parser(prog='dacl', description='Train bi-encoders with a distance-aware contrastive loss, and measure what searching their vectors with HNSW costs.')
@@ -538,7 +560,7 @@ def build_parser()->Parser:
     for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers, search_parsers, analysis_parsers, study_parsers): add(command)
     return parser
 
-# %% ../nbs/50_cli.ipynb #5f062471
+# %% ../nbs/50_cli.ipynb #568d059d
 def main(
     argv:list[str]|None=None, # None: the process's own
 )->int: # 0, 2 for a fault the user can mend, 130 when interrupted
