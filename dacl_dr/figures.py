@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'FAMILIES', 'KINDS', 'VEGA_MIME', 'FONTS', 'CHINESE', 'colour_of', 'recipe_colour', 'chart_output', 'theme',
-           'words', 'series_panel', 'grid', 'frontier', 'cost_curve']
+           'words', 'series_panel', 'grid', 'frontier', 'cost_curve', 'trade']
 
-# %% ../nbs/33_figures.ipynb #6c55f700
+# %% ../nbs/33_figures.ipynb #48e2cc20
 import base64, json, warnings
 
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/33_figures.ipynb #5308be4a
+# %% ../nbs/33_figures.ipynb #ddbb6075
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777', 'untrained': '#777777'}
 FAMILIES = {'single stage': '#0072B2', 'three stages': '#D55E00'} # A and B, C and D
 KINDS = {'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777', 'query': '#D55E00', 'passage': '#BBBBBB'}
@@ -36,7 +36,7 @@ def recipe_colour(
     "The colour channel of A, B, C and D."
     return colour_of(field, {r: COLOURS[r] for r in 'ABCD'}, title)
 
-# %% ../nbs/33_figures.ipynb #26f17d67
+# %% ../nbs/33_figures.ipynb #5e5c0d00
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
@@ -55,7 +55,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/33_figures.ipynb #84350a43
+# %% ../nbs/33_figures.ipynb #98f676b8
 CHINESE = {
     'recipe': '模型', 'model': '模型', 'training': '训练方式', 'single stage': '单阶段', 'three stages': '三阶段', 'stage': '阶段', 'epoch': '训练轮次 (epoch)', 'pairs': '样本对', 'percentile': '分位数',
     'untrained': '训练前', 'single': '单阶段', 'warm-up': '热身', 'distance': '引入距离', 'joint': '联合优化', 'positive': '正例', 'hard negative': '难负例', 'random': '随机段落', 'query': '查询', 'passage': '段落',
@@ -74,7 +74,7 @@ def words(
     "A label in the reader's language."
     return CHINESE.get(text, text) if lang == 'zh' else text
 
-# %% ../nbs/33_figures.ipynb #a06c23af
+# %% ../nbs/33_figures.ipynb #4da7bf7b
 def series_panel(
     table:pd.DataFrame, # with the columns named below; 'low' and 'high' if there are intervals
     x:str, # column
@@ -117,7 +117,7 @@ def grid(
         warnings.filterwarnings('ignore', 'Automatically deduplicated') # one legend filters all panels, as it should
         return alt.vconcat(*(alt.hconcat(*row, bounds='flush', spacing=75) for row in rows)).resolve_scale(color='shared', strokeDash='shared', shape='shared')
 
-# %% ../nbs/33_figures.ipynb #a5fd08e1
+# %% ../nbs/33_figures.ipynb #ef8a1eb0
 def frontier(
     sweep:pd.DataFrame, # columns model, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -133,7 +133,7 @@ def frontier(
         tooltip=['model', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/33_figures.ipynb #1299b443
+# %% ../nbs/33_figures.ipynb #d9866163
 def cost_curve(
     curve:pd.DataFrame, # columns ef, the cost, `cost p50`, …, and the qualities
     cost:str, # column of the x axis
@@ -147,3 +147,21 @@ def cost_curve(
         color=alt.Color('metric:N', title=None, sort=list(qualities), scale=alt.Scale(range=['#0072B2', '#D55E00', '#009E73', '#E69F00'])),
         tooltip=['metric', 'ef', alt.Tooltip('cost:Q', format=',.3~f', title=cost), alt.Tooltip('quality:Q', format='.4f')])
     return base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)
+
+# %% ../nbs/33_figures.ipynb #ca69e4fe
+def trade(
+    study:pd.DataFrame, # the tidy table of a study: metric, model, change, `change low`, `change high`
+    cost:str, # a metric of it, relative to the baseline
+    quality:str='mrr@10', # another, of differences in shares
+    titles:tuple[str, str]=('change of visited nodes at ANN recall .95', 'change of MRR@10, points'),
+)->alt.Chart:
+    "Change of quality against change of cost, with intervals, a point a model."
+    two = study[study.metric.isin([cost, quality])].pivot(index='model', columns='metric', values=['change', 'change low', 'change high']).dropna()
+    rows = pd.DataFrame({f'{name} {c}'.rstrip(): two[f'change{c and " " + c}', m] * scale for name, m, scale in (('cost', cost, 1), ('quality', quality, 100)) for c in ('', 'low', 'high')}).reset_index()
+    rows = rows.sort_values('cost').assign(recipe=lambda t: t.model.str[0], above=lambda t: [i % 2 == 0 for i in range(len(t))])
+    x, y = alt.X('cost:Q', title=titles[0], axis=alt.Axis(format='+%', tickCount=6), scale=alt.Scale(padding=24)), alt.Y('quality:Q', title=titles[1], axis=alt.Axis(format='+.1f'), scale=alt.Scale(padding=12))
+    base, zero = alt.Chart(rows).encode(color=recipe_colour('recipe', 'recipe')), alt.Chart(rows.head(1)).mark_rule(strokeDash=[3, 3], color='#888')
+    bars = base.mark_rule().encode(x=alt.X('cost low:Q', title=titles[0]), x2='cost high:Q', y=y) + base.mark_rule().encode(x=x, y=alt.Y('quality low:Q', title=titles[1]), y2='quality high:Q')
+    points = base.mark_point(filled=True, size=60).encode(x=x, y=y, tooltip=['model', *(alt.Tooltip(n, format=f) for n, f in (('cost', '+.1%'), ('quality', '+.2f')))])
+    labels = [alt.Chart(rows[rows.above == up]).mark_text(dx=5, dy=dy, align='left', fontSize=11, color='#333').encode(x=x, y=y, text='model') for up, dy in ((True, -8), (False, 12))]
+    return alt.layer(zero.encode(x=alt.datum(0)), zero.encode(y=alt.datum(0)), bars, points, *labels).properties(width=600, height=300)

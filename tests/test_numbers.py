@@ -2,7 +2,7 @@
 import json, re
 from pathlib import Path
 
-import pandas as pd, pytest
+import pandas as pd, papermill, pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, RESULTS = ROOT/'nbs', ROOT/'nbs'/'experiments'/'results'
@@ -47,3 +47,26 @@ def test_no_row_of_the_table_is_stale():
     for r in rows().itertuples(): assert any(r.quote in t for t in (texts.values() if r.page == '*' else [texts.get(r.page, '')])), f'{r.page}: {r.quote}'
     assert set(rows().kind) <= {'measured', 'estimated', 'published', 'rule'} and (rows().source != '').all()
 
+
+
+# pages and the folder whose tables they show; they are made by executing them with it
+SHOWN = {'index': None, 'experiments/bm25': None, 'experiments/recipes': None, 'experiments/gallery': None, 'experiments/published': None,
+         **{f'experiments/{n}': f'results/{folder}' for n, folder in (('weights', 'weights/tldr'), ('temperature', 'temperature/codedocs'))}}
+
+def words_of(cells):
+    "Texts and tables among the outputs, without the random ids of styles and without charts."
+    for c in cells:
+        if 'injected-parameters' in c['metadata'].get('tags', []): continue
+        for o in c.get('outputs', []):
+            d = o.get('data', {})
+            if not any(k.startswith(('image/', 'application/')) for k in d): yield re.sub(r'T_[0-9a-f]{5}', 'T_', ''.join(d.get('text/html') or d.get('text/markdown') or d.get('text/plain') or o.get('text', '')))
+
+
+@pytest.mark.parametrize('page', SHOWN)
+def test_pages_show_what_the_tables_hold(page, tmp_path):
+    "A page executed again on the tracked tables says what its saved outputs say."
+    path = NBS/f'{page}.ipynb'
+    parameters = {'study_dir': SHOWN[page]} if SHOWN[page] else {}
+    papermill.execute_notebook(str(path), str(tmp_path/'again.ipynb'), parameters, cwd=str(path.parent), kernel_name='python3', progress_bar=False)
+    saved, again = ([*words_of(json.loads(p.read_text())['cells'])] for p in (path, tmp_path/'again.ipynb'))
+    assert saved == again and saved
