@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['LAYERS', 'COSTS', 'layer_file', 'StudyPlan', 'study_plan', 'own_layer', 'Job', 'read_study', 'execute_run', 'work',
            'jobs_of', 'devices', 'run_here', 'run_on_ray', 'Progress', 'git_commit', 'run_study', 'study_page',
-           'open_study', 'tiny_curricula', 'study_rows', 'conclusion']
+           'open_study', 'tiny_curricula', 'study_rows', 'conclusion', 'above_temperature']
 
-# %% ../nbs/43_study.ipynb #db180f00
+# %% ../nbs/43_study.ipynb #2cca6d67
 import json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
 from pathlib import Path
 from queue import Queue
 
-import msgspec, pandas as pd
+import msgspec, numpy as np, pandas as pd
 from filelock import FileLock, Timeout
+from scipy import stats
 
 from .config import DaclError, Frozen, Settings, build_settings, did_you_mean, laid_over, put, read_yaml
 from .runs import code_stamp, environment, file_stamp, is_whole, make_folder, stamp, step, write_json
@@ -23,7 +24,7 @@ from .report import execute, experiment_notebook, page
 from .models import Task, Variant, variants
 from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, run_variant, search_key, table_file, tiny_settings
 
-# %% ../nbs/43_study.ipynb #3667d019
+# %% ../nbs/43_study.ipynb #a5b44dba
 LAYERS = ('datasets', 'encoders', 'studies')
 
 def layer_file(
@@ -80,7 +81,7 @@ def own_layer(name:str)->bool:
     try: return bool(layer_file('datasets', name))
     except DaclError: return False
 
-# %% ../nbs/43_study.ipynb #e16301d2
+# %% ../nbs/43_study.ipynb #ff2a282e
 class Job(msgspec.Struct, frozen=True):
     "What a worker needs to know."
     study_dir: str # absolute; every worker sees it
@@ -137,7 +138,7 @@ def jobs_of(
         else: todo.append(Job(str(study_dir.resolve()), v, v.folder(plan.settings), made_from, threads))
     return todo, done
 
-# %% ../nbs/43_study.ipynb #da17228c
+# %% ../nbs/43_study.ipynb #1ad2e717
 def devices()->list[str]:
     "The GPUs of this machine, as CUDA numbers them."
     import torch
@@ -176,7 +177,7 @@ def run_on_ray(
             yield from ray.get(ended)
     finally: ray.shutdown()
 
-# %% ../nbs/43_study.ipynb #5194eb69
+# %% ../nbs/43_study.ipynb #ebc2e8f8
 class Progress:
     "Tells how a study stands."
     def __init__(self, runs:list[str], reused:int, workers:int, say=print):
@@ -212,7 +213,7 @@ class Progress:
         if self.live: self.live.update(self.table())
         else: self.say(f"{sum(map(bool, self.state.values()))}/{len(self.state)}  {found['run']:<24} {self.state[found['run']]}{', ' + self.left() if self.left() else ''}")
 
-# %% ../nbs/43_study.ipynb #4c2ea9c9
+# %% ../nbs/43_study.ipynb #995f2740
 def git_commit()->str|None:
     "The commit of the checkout this package is run from, '+' if it was changed; None outside of one."
     home = Path(str(files('dacl_dr'))).parent
@@ -261,7 +262,7 @@ def study_page(study_dir:Path, plan:StudyPlan, say=print)->Path:
         page(folder/f'{plan.name}.ipynb', folder/f'{plan.name}.html')
     return step(study_dir/'report', made_from, make, say)/f'{plan.name}.html'
 
-# %% ../nbs/43_study.ipynb #575397c3
+# %% ../nbs/43_study.ipynb #92ecd2d3
 def open_study(
     study_dir:str|Path, # '' makes a tiny study
     study:str, # its name
@@ -314,3 +315,21 @@ def conclusion(
     own = study[(study.metric == COSTS[1]) & study.model.isin(models) & (study['p holm'] < .05)]
     said += ' At 99% of their own exact recall@10 ' + ('no difference to A is seen for any.' if own.empty else ', '.join(f'{r.model} differs ({r.change:+.1%})' for r in own.itertuples()) + '.')
     return f'{said} {seeds} seed{"s" if seeds > 1 else ", so nothing here speaks of training again"}.\n\n' + '\n'.join(lines)
+
+# %% ../nbs/43_study.ipynb #814728b7
+def above_temperature(
+    results:pd.DataFrame, # of `Tables`: model, w, temperature, seed, metric, value
+    quality:str='mrr@10',
+    cost:str=COSTS[0],
+)->pd.DataFrame: # model, value, low, high in points; nan where no two temperatures of A enclose the cost
+    "What a distance loss adds to the temperature: quality above A's curve over temperatures, mean over seeds with Student's 95% interval."
+    table = results[results.metric.isin([quality, cost])].pivot_table(index=['model', 'seed'], columns='metric', values='value')
+    of = lambda recipe: sorted(set(results[results.recipe == recipe].model))
+    def surplus(model, seed):
+        curve = table.loc[[(a, seed) for a in of('A')]].sort_values(cost)
+        return 100 * (table.loc[(model, seed), quality] - np.interp(np.log(table.loc[(model, seed), cost]), np.log(curve[cost]), curve[quality], left=np.nan, right=np.nan))
+    def row(model):
+        found = np.array([surplus(model, seed) for seed in table.loc[model].index])
+        half = stats.t.ppf(.975, len(found) - 1) * found.std(ddof=1) / len(found)**.5 if len(found) > 1 else np.nan
+        return {'model': model, 'value': found.mean(), 'low': found.mean() - half, 'high': found.mean() + half}
+    return pd.DataFrame([row(m) for m in of('B')], columns=['model', 'value', 'low', 'high'])
