@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 ARGS   ?=
+# nbs/index.ipynb as Markdown: its links are relative to nbs/, those of README.md to the root
+README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test lab export readme docs docs-check lock clean
@@ -33,7 +35,7 @@ quickstart: $(VENV)/.run ## train A, B, C, D on the offline corpus and report wh
 test: $(VENV)/.dev ## check exports, run every notebook, run pytest
 	@rm -rf build/drift && mkdir -p build && cp -r dacl_dr build/drift && PATH="$(BIN):$$PATH" $(BIN)/nbdev_export
 	@diff -r -x __pycache__ build/drift dacl_dr || { echo 'dacl_dr/ did not match nbs/; it does now: commit it'; exit 1; }
-	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | diff README.md - || { echo 'README.md does not match nbs/index.ipynb: make readme'; exit 1; }
+	@$(README) | diff README.md - || { echo 'README.md does not match nbs/index.ipynb: make readme'; exit 1; }
 	@echo 'exports and README match the notebooks'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest $(ARGS)
@@ -47,7 +49,7 @@ export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, metadata cleaned
 	@$(MAKE) --no-print-directory readme
 
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
-	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb > README.md.partial && mv README.md.partial README.md
+	@$(README) > README.md.partial && mv README.md.partial README.md
 
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
