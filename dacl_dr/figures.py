@@ -6,14 +6,14 @@
 __all__ = ['COLOURS', 'FAMILIES', 'KINDS', 'VEGA_MIME', 'FONTS', 'CHINESE', 'colour_of', 'recipe_colour', 'chart_output', 'theme',
            'words', 'series_panel', 'grid', 'frontier', 'cost_curve', 'trade', 'route_chart']
 
-# %% ../nbs/33_figures.ipynb #ddbf8ba2
+# %% ../nbs/33_figures.ipynb #422edbc9
 import base64, json, warnings
 
 import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-# %% ../nbs/33_figures.ipynb #86a5325e
+# %% ../nbs/33_figures.ipynb #ba4ada3f
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777', 'untrained': '#777777'}
 FAMILIES = {'single stage': '#0072B2', 'three stages': '#D55E00'} # A and B, C and D
 KINDS = {'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777', 'query': '#D55E00', 'passage': '#BBBBBB'}
@@ -36,14 +36,14 @@ def recipe_colour(
     "The colour channel of A, B, C and D."
     return colour_of(field, {r: COLOURS[r] for r in 'ABCD'}, title)
 
-# %% ../nbs/33_figures.ipynb #824b726c
+# %% ../nbs/33_figures.ipynb #78006830
 def chart_output(
     spec:dict, # Vega-Lite
     **_, # what Altair passes besides
 )->dict: # MIME bundle
     "Show a chart as its specification and as SVG, or as PNG where thousands of points would make the SVG heavy."
-    if len(json.dumps(spec)) > 500_000: return {VEGA_MIME: spec, 'image/png': base64.b64encode(vlc.vegalite_to_png(spec)).decode()}
-    return {VEGA_MIME: spec, 'image/svg+xml': vlc.vegalite_to_svg(spec)}
+    if len(json.dumps(spec)) <= 500_000 and len(svg := vlc.vegalite_to_svg(spec)) <= 1_000_000: return {VEGA_MIME: spec, 'image/svg+xml': svg}
+    return {VEGA_MIME: spec, 'image/png': base64.b64encode(vlc.vegalite_to_png(spec, scale=1.5)).decode()}
 
 @alt.theme.register('dacl', enable=True)
 def theme()->alt.theme.ThemeConfig:
@@ -55,7 +55,7 @@ def theme()->alt.theme.ThemeConfig:
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
-# %% ../nbs/33_figures.ipynb #3478ec6a
+# %% ../nbs/33_figures.ipynb #1ef47831
 CHINESE = {
     'recipe': '模型', 'model': '模型', 'training': '训练方式', 'single stage': '单阶段', 'three stages': '三阶段', 'stage': '阶段', 'epoch': '训练轮次 (epoch)', 'pairs': '样本对', 'percentile': '分位数',
     'untrained': '训练前', 'single': '单阶段', 'warm-up': '热身', 'distance': '引入距离', 'joint': '联合优化', 'positive': '正例', 'hard negative': '难负例', 'random': '随机段落', 'query': '查询', 'passage': '段落',
@@ -74,7 +74,7 @@ def words(
     "A label in the reader's language."
     return CHINESE.get(text, text) if lang == 'zh' else text
 
-# %% ../nbs/33_figures.ipynb #8b7492b9
+# %% ../nbs/33_figures.ipynb #1a304f62
 def series_panel(
     table:pd.DataFrame, # with the columns named below; 'low' and 'high' if there are intervals
     x:str, # column
@@ -117,7 +117,7 @@ def grid(
         warnings.filterwarnings('ignore', 'Automatically deduplicated') # one legend filters all panels, as it should
         return alt.vconcat(*(alt.hconcat(*row, bounds='flush', spacing=75) for row in rows)).resolve_scale(color='shared', strokeDash='shared', shape='shared')
 
-# %% ../nbs/33_figures.ipynb #a9f0ac51
+# %% ../nbs/33_figures.ipynb #1c5f798a
 def frontier(
     sweep:pd.DataFrame, # columns model, seed, ef, visited, hops and `quality`
     quality:str, # column of the y axis
@@ -133,7 +133,7 @@ def frontier(
         tooltip=['model', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
     return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
 
-# %% ../nbs/33_figures.ipynb #4202dccc
+# %% ../nbs/33_figures.ipynb #2af6779f
 def cost_curve(
     curve:pd.DataFrame, # columns ef, the cost, `cost p50`, …, and the qualities
     cost:str, # column of the x axis
@@ -148,7 +148,7 @@ def cost_curve(
         tooltip=['metric', 'ef', alt.Tooltip('cost:Q', format=',.3~f', title=cost), alt.Tooltip('quality:Q', format='.4f')])
     return base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)
 
-# %% ../nbs/33_figures.ipynb #260da4a5
+# %% ../nbs/33_figures.ipynb #845b476f
 def trade(
     study:pd.DataFrame, # the tidy table of a study: metric, model, change, `change low`, `change high`
     cost:str, # a metric of it, relative to the baseline
@@ -166,7 +166,7 @@ def trade(
     labels = [alt.Chart(rows[rows.above == up]).mark_text(dx=5, dy=dy, align='left', fontSize=11, color='#333').encode(x=x, y=y, text='model') for up, dy in ((True, -8), (False, 12))]
     return alt.layer(zero.encode(x=alt.datum(0)), zero.encode(y=alt.datum(0)), bars, points, *labels).properties(width=600, height=300)
 
-# %% ../nbs/33_figures.ipynb #311f6d78
+# %% ../nbs/33_figures.ipynb #86b73a08
 def route_chart(
     points:pd.DataFrame, # of `route_map`
     title:str='',
@@ -176,16 +176,16 @@ def route_chart(
     points = points.round({'x': 3, 'y': 3, 'x2': 3, 'y2': 3, 'distance': 4})
     brush = alt.selection_interval(encodings=['x'])
     seen, other = points[points.kind == 'visited'], points[points.kind == 'passage']
-    x, y = alt.X('x:Q', axis=None), alt.Y('y:Q', axis=None)
+    x, y = (f(f'{n}:Q', axis=None, scale=alt.Scale(zero=False)) for f, n in ((alt.X, 'x'), (alt.Y, 'y')))
     colour = alt.Color('step:Q', title='step', scale=alt.Scale(scheme='viridis', reverse=True))
     on = lambda full, faint: alt.condition(brush, alt.value(full), alt.value(faint))
     tips = [alt.Tooltip('node:Q', format='d'), alt.Tooltip('step:Q', format='d'), alt.Tooltip('level:Q', format='d'), alt.Tooltip('distance:Q', format='.3f')]
-    visited = alt.Chart(seen.drop(columns='kind'))
+    visited = alt.Chart(seen[['node', 'x', 'y', 'x2', 'y2', 'step', 'level', 'distance']])
     mark = lambda table, colour, shape, size: alt.Chart(table[['x', 'y']]).mark_point(color=colour, shape=shape, size=size, strokeWidth=2.2).encode(x=x, y=y)
     layers = [alt.Chart(other[['x', 'y']]).mark_circle(color='#bbb', size=12, opacity=.5).encode(x=x, y=y),
               visited.transform_filter('isValid(datum.x2)').mark_rule(strokeWidth=.6, color='#888').encode(x=x, y=y, x2='x2:Q', y2='y2:Q', opacity=on(.35, .03)),
               visited.mark_circle(size=26).encode(x=x, y=y, color=colour, opacity=on(.95, .06), tooltip=tips),
-              mark(seen.head(1), '#333', 'triangle-up', 110), mark(points[points.near == 'found'], '#D55E00', 'circle', 90), mark(points[points.near == 'missed'], '#D55E00', 'cross', 110),
+              mark(seen.head(1), '#333', 'triangle-up', 110), mark(points[points.near == 'found'], '#D55E00', 'circle', 90), mark(points[points.near == 'missed'], '#D55E00', 'cross', 130),
               alt.Chart(points[points.kind == 'query'][['x', 'y']]).mark_point(shape='diamond', filled=True, size=160, color='black', stroke='white', strokeWidth=1).encode(x=x, y=y)]
     time = visited.mark_circle(size=18).encode(x=alt.X('step:Q', title='step of the search'), y=alt.Y('distance:Q', title='distance, 1 − cosine', scale=alt.Scale(zero=False)), color=colour, opacity=on(1, .25), tooltip=tips).add_params(brush)
     ends = alt.Chart(seen[seen.near == 'found'][['step', 'distance']]).mark_point(color='#D55E00', size=60, strokeWidth=2).encode(x='step:Q', y='distance:Q')
