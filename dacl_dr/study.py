@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LAYERS', 'COSTS', 'layer_file', 'StudyPlan', 'study_plan', 'own_layer', 'Job', 'read_study', 'execute_run', 'work',
            'jobs_of', 'devices', 'run_here', 'run_on_ray', 'Progress', 'git_commit', 'run_study', 'study_page',
-           'open_study', 'tiny_curricula', 'study_rows', 'conclusion', 'above_temperature']
+           'open_study', 'tiny_curricula', 'matched_cost', 'study_rows', 'conclusion', 'above_temperature']
 
-# %% ../nbs/43_study.ipynb #2cca6d67
+# %% ../nbs/43_study.ipynb #f33ffa8b
 import json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
@@ -24,7 +24,7 @@ from .report import execute, experiment_notebook, page
 from .models import Task, Variant, variants
 from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, run_variant, search_key, table_file, tiny_settings
 
-# %% ../nbs/43_study.ipynb #a5b44dba
+# %% ../nbs/43_study.ipynb #730240dc
 LAYERS = ('datasets', 'encoders', 'studies')
 
 def layer_file(
@@ -81,7 +81,7 @@ def own_layer(name:str)->bool:
     try: return bool(layer_file('datasets', name))
     except DaclError: return False
 
-# %% ../nbs/43_study.ipynb #ff2a282e
+# %% ../nbs/43_study.ipynb #214a4ceb
 class Job(msgspec.Struct, frozen=True):
     "What a worker needs to know."
     study_dir: str # absolute; every worker sees it
@@ -138,7 +138,7 @@ def jobs_of(
         else: todo.append(Job(str(study_dir.resolve()), v, v.folder(plan.settings), made_from, threads))
     return todo, done
 
-# %% ../nbs/43_study.ipynb #1ad2e717
+# %% ../nbs/43_study.ipynb #afb9875b
 def devices()->list[str]:
     "The GPUs of this machine, as CUDA numbers them."
     import torch
@@ -177,7 +177,7 @@ def run_on_ray(
             yield from ray.get(ended)
     finally: ray.shutdown()
 
-# %% ../nbs/43_study.ipynb #ebc2e8f8
+# %% ../nbs/43_study.ipynb #33cca706
 class Progress:
     "Tells how a study stands."
     def __init__(self, runs:list[str], reused:int, workers:int, say=print):
@@ -213,7 +213,7 @@ class Progress:
         if self.live: self.live.update(self.table())
         else: self.say(f"{sum(map(bool, self.state.values()))}/{len(self.state)}  {found['run']:<24} {self.state[found['run']]}{', ' + self.left() if self.left() else ''}")
 
-# %% ../nbs/43_study.ipynb #995f2740
+# %% ../nbs/43_study.ipynb #d582055c
 def git_commit()->str|None:
     "The commit of the checkout this package is run from, '+' if it was changed; None outside of one."
     home = Path(str(files('dacl_dr'))).parent
@@ -262,7 +262,7 @@ def study_page(study_dir:Path, plan:StudyPlan, say=print)->Path:
         page(folder/f'{plan.name}.ipynb', folder/f'{plan.name}.html')
     return step(study_dir/'report', made_from, make, say)/f'{plan.name}.html'
 
-# %% ../nbs/43_study.ipynb #92ecd2d3
+# %% ../nbs/43_study.ipynb #80e202c9
 def open_study(
     study_dir:str|Path, # '' makes a tiny study
     study:str, # its name
@@ -284,11 +284,19 @@ def tiny_curricula(curricula:dict)->dict:
 
 COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact recall@10')
 
+def matched_cost(
+    study:pd.DataFrame, # of `Tables`
+)->str:
+    "The lowest ANN recall at which visited nodes can be compared: on a small corpus the smallest efSearch may find more than .95."
+    known = study[study.metric.str.startswith('visited at ANN recall') & study.change.notna()].metric
+    return min(known, default=COSTS[0])
+
 def study_rows(
     study:pd.DataFrame, # of `Tables`
-    metrics=('recall@10', 'mrr@10', *COSTS),
+    metrics=None, # None: recall@10, mrr@10, visited nodes at matched ANN recall and at 99% of own recall@10
 )->pd.DataFrame: # strings, one row a model
     "The table of a study: each metric, its change against A, and whether that is more than chance after Holm's correction."
+    metrics = metrics or ('recall@10', 'mrr@10', matched_cost(study), COSTS[1])
     def cell(r):
         number = '.3f' if r.kind == 'quality' else ',.0f'
         text = 'outside sweep' if pd.isna(r.value) else f'{r.value:{number}} ± {(r.high - r.low) / 2:{number}}'
@@ -305,18 +313,19 @@ def conclusion(
     "What a study supports, in words computed from its statistics."
     models = [m for m in (models or study.model.unique()) if m not in ('A', 'BM25')]
     seeds = int(study[study.model == 'A'].seeds.max())
-    lines = [f'- **{m}** against A: visited nodes {cost_finding(study, COSTS[0], m)}; {cost_finding(study, COSTS[1], m)}; {quality_finding(study, m)}; {quality_finding(study, m, "mrr@10")}.' for m in models]
-    rows = study[study.metric.isin(COSTS[:1]) & study.model.isin(models)]
+    cost = matched_cost(study)
+    lines = [f'- **{m}** against A: visited nodes {cost_finding(study, cost, m)}; {cost_finding(study, COSTS[1], m)}; {quality_finding(study, m)}; {quality_finding(study, m, "mrr@10")}.' for m in models]
+    rows = study[(study.metric == cost) & study.model.isin(models)]
     kept = rows[(rows['p holm'] < .05) & (rows.change < 0)].model.tolist()
     worse = study[study.metric.isin(['recall@10', 'mrr@10']) & study.model.isin(kept) & (study.verdict == 'worse')].model.unique() # uncorrected: a loss is to be found easily
     free = [m for m in kept if m not in worse]
-    said = ('No model finds the same neighbours with fewer visited nodes than A.' if not kept else
-            f"Fewer visited nodes at ANN recall 0.95, after Holm's correction: {', '.join(kept)}. " + (f"Of these, with no loss of recall@10 or MRR@10 seen: {', '.join(free)}." if free else 'Each of them ranks a little worse than A (recall@10 or MRR@10, uncorrected intervals).'))
+    said = (f"{cost.removeprefix('visited ').replace('at', 'At', 1)} no model visits fewer nodes than A, after Holm's correction." if not kept else
+            f"Fewer visited nodes {cost.removeprefix('visited ')}, after Holm's correction: {', '.join(kept)}. " + (f"Of these, with no loss of recall@10 or MRR@10 seen: {', '.join(free)}." if free else 'Each of them ranks a little worse than A (recall@10 or MRR@10, uncorrected intervals).'))
     own = study[(study.metric == COSTS[1]) & study.model.isin(models) & (study['p holm'] < .05)]
     said += ' At 99% of their own exact recall@10 ' + ('no difference to A is seen for any.' if own.empty else ', '.join(f'{r.model} differs ({r.change:+.1%})' for r in own.itertuples()) + '.')
     return f'{said} {seeds} seed{"s" if seeds > 1 else ", so nothing here speaks of training again"}.\n\n' + '\n'.join(lines)
 
-# %% ../nbs/43_study.ipynb #814728b7
+# %% ../nbs/43_study.ipynb #de144cf5
 def above_temperature(
     results:pd.DataFrame, # of `Tables`: model, w, temperature, seed, metric, value
     quality:str='mrr@10',
