@@ -164,7 +164,7 @@ def embed_corpus(
     folder:str|Path,
     settings:EmbedSettings=EmbedSettings(),
     show_progress:bool=True,
-)->'Vectors':
+): # `Vectors`
     "Embed a corpus, going on where a stopped call left off. Raises `DaclError` for vectors of another kind in the folder, or bad ones."
     folder, plan, (rank, n) = make_folder(folder), describe(encoder, passages, settings), share_of_work()
     shards = range(-(-plan.rows // settings.shard_rows))
