@@ -55,8 +55,8 @@ docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or ne
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
 
-docs-check: $(VENV)/.dev ## process every notebook for the site, without Quarto
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
+docs-check: $(VENV)/.dev ## check the site's pages, links, references and commands, without Quarto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/docs_check.py
 
 # torch is part of the offline corpus and its newest builds need CUDA packages, so its version is chosen by hand
 TORCH = torch==2.13.0
