@@ -282,7 +282,7 @@ def build_index(
     corpus_file:str|Path='', # where the corpus stands, for those who search later
     save_every_s:float=300, # seconds between two notes of the links
     show_progress:bool=True,
-)->'Index':
+): # `Index`
     "Build an index in a folder, going on where a stopped call left off; a finished one is opened. Raises `DaclError` for one of another kind."
     folder, about, s = make_folder(folder), vectors.about, settings
     with alone_in(folder):
