@@ -260,9 +260,12 @@ def quarto_faults(root):
 
 # what nbdev makes of it
 
+# not the program nbdev_proc_nbs: where Quarto is missing, it begins by installing that as root and this package with pip
+PROCESS = 'from nbdev.quarto import refresh_quarto_yml; from nbdev.serve import proc_nbs; refresh_quarto_yml(); proc_nbs()'
+
 def processing_faults(root):
     "Send every notebook through nbdev, as for the site, and follow the links to names that it has made."
-    done = subprocess.run([str(Path(sys.executable).parent/'nbdev_proc_nbs')], cwd=root, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(root)})
+    done = subprocess.run([sys.executable, '-c', PROCESS], cwd=root, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(root)})
     if done.returncode:
         where = re.findall(r'Error in notebook: (.+?) in cell (\d+)', done.stderr)
         why = re.findall(r'^(\w*(?:Error|Exception)): (.+)$', done.stderr, re.M) or [('', done.stderr.strip().splitlines()[-1])]
