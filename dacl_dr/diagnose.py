@@ -204,7 +204,8 @@ def text_sample(
     raw = model.encode(q_texts, 'query', desc=bar('encoding queries')), model.encode(texts, 'passage', desc=bar('encoding passages'))
     if not model.normalized: raw = unit_rows(raw[0], str(queries), q_rows)[0], unit_rows(raw[1], str(corpus), rows)[0]
     q, vectors = (check_unit(x, what) for x, what in zip(raw, ('queries', 'passages')))
-    about = {'name': Path(encoder).name, 'encoder': str(encoder), 'key': encoder_key(model), 'corpus': Path(corpus).name, 'queries_file': Path(queries).name, 'fields': fields, 'all_passages': len(passages), 'all_queries': len(asked),
+    at = Path(encoder)
+    about = {'name': f'{at.parent.name}/{at.name}' if at.name in ('final_model', 'model', 'encoder') and at.parent.name else at.name, 'encoder': str(encoder), 'key': encoder_key(model), 'corpus': Path(corpus).name, 'queries_file': Path(queries).name, 'fields': fields, 'all_passages': len(passages), 'all_queries': len(asked),
         'with_positive': len(known) if len(known) else None, 'in_distribution': False, 'normalised': not model.normalized}
     return Sample(vectors, q, q_rows, about, np.searchsorted(rows, [found[i][0] for i in q_rows]) if len(known) else None, q_texts, texts)
 
@@ -382,17 +383,18 @@ def diagnosis_page(
     meaning, other = MEANING | MORE_MEANING, lambda n: n in METRICS or n.startswith('visited at')
     facts = ''.join(f'<tr><td>{n}</td><td>{number(v)}</td>{left(meaning.get(n, ""))}</tr>' for n, v in sorted(a.facts.items(), key=lambda i: not other(i[0])) if not n.startswith('visited at ANN recall'))
     reach = ''.join(f"<tr><td>{r['target']:.2f}</td><td>{show_cost(r)}</td><td>{'' if pd.isna(r['ef']) else r['ef']}</td></tr>" for r in costs.to_dict('records'))
+    ranked, rank = '' if a.ranks is None else '<th>rank of its positive</th>', lambda i: '' if a.ranks is None else f"<td>{a.ranks[i] or f'over {a.exact.shape[1]}'}</td>"
     worst, best = dearest(a, dict(zip(known.measure, known.rho))), known.head(1)
-    dear = ''.join(f"<tr>{left(cut(sample.asked[r.query], 200) if sample.asked else f'row {sample.rows[r.query]}')}<td>{r.visited:,.0f}</td>{left(f'{r.measure}, percentile {r.percentile:.0f}')}{left(cut(sample.texts[r.nearest], 160)) if sample.texts else ''}</tr>" for r in worst.itertuples())
-    qualities = ['ann recall', *(m for m in ('recall@10',) if m in a.sweep.exact)]
+    dear = ''.join(f"<tr>{left(cut(sample.asked[r.query], 200) if sample.asked else f'row {sample.rows[r.query]}')}<td>{r.visited:,.0f}</td>{rank(r.query)}{left(f'{r.measure}, percentile {r.percentile:.0f}')}{left(cut(sample.texts[r.nearest], 160)) if sample.texts else ''}</tr>" for r in worst.itertuples())
+    named = {'visited': 'visited nodes', 'ann recall': f"ANN recall@{about['k']}"} | {m: f'{m} of positives' for m in ('recall@10',) if m in a.sweep.exact}
     space = cost_map(sample, a.costs.visited.to_numpy())
     parts = [f"<h1>{safe(about['name'])}: how friendly to HNSW?</h1><blockquote><p>{about['queries']:,} queries of {safe(about['queries_file'])}, {about['passages']:,} passages of {safe(about['corpus'])}, {about['dim']} dimensions; M {about['m']}, efConstruction {about['ef_construction']}</p></blockquote>", bullets(notes) if notes else '',
         f'<h2>What the measures suggest</h2>{bullets(said)}<p>Each threshold is a rule of thumb and a reason to try something. What a change does is known only when it is measured.</p>',
-        f"<h2>Recall against cost</h2><p>Visited nodes are the vectors a search looks at. ANN recall is the share of the {about['k']} nearest that it finds.</p>{chart(cost_curve(curve(a.sweep), 'visited', qualities))}",
+        f"<h2>Recall against cost</h2><p>Visited nodes are the vectors a search looks at. ANN recall is the share of the {about['k']} nearest that it finds.{' <i>Recall@10 of positives</i> is what the search is for: the share of queries whose positive is among the 10 it returns.' if a.ranks is not None else ''}</p>{chart(cost_curve(curve(a.sweep).rename(columns=named), named['visited'], [v for c, v in named.items() if c != 'visited']))}",
         f'<h2>Cost at matched recall</h2><div class="scroll"><table><thead><tr><th>ANN recall</th><th>visited nodes (95% over queries)</th><th>efSearch of the sweep that reaches it</th></tr></thead><tbody>{reach}</tbody></table></div>', '<h2>What goes with the cost of a query</h2>']
     for b in best.itertuples(): parts.append(f'<p>Of all measures, <b>{b.measure}</b> orders queries best by visited nodes: ρ = {b.rho:.2f} ({b.low:.2f} to {b.high:.2f}). <i>To find all</i> is the number of distance evaluations after which the last true neighbour was seen. A correlation is not a cause.</p>{chart(explain_chart(explains))}{chart(cost_scatter(a, b.measure))}')
     if not len(best): parts.append('<p>Not told by this data: too few queries, or costs that do not vary.</p>')
-    parts += [f'<h2>The {len(worst)} costliest queries</h2><p>Beside each stands the measure by which it is furthest from the middle of all queries, and its percentile. With {a.measures.shape[1]} measures, most queries are near an end by some of them, so read this with the correlations above.</p><div class="scroll"><table><thead><tr><th>query</th><th>visited nodes</th><th style="text-align:left">unusual by</th>{"""<th style="text-align:left">nearest passage</th>""" if sample.texts else ""}</tr></thead><tbody>{dear}</tbody></table></div>',
+    parts += [f'<h2>The {len(worst)} costliest queries</h2><p>Beside each stands the measure by which it is furthest from the middle of all queries, and its percentile. With {a.measures.shape[1]} measures, most queries are near an end by some of them, so read this with the correlations above.</p><div class="scroll"><table><thead><tr><th>query</th><th>visited nodes</th>{ranked}<th style="text-align:left">unusual by</th>{"""<th style="text-align:left">nearest passage</th>""" if sample.texts else ""}</tr></thead><tbody>{dear}</tbody></table></div>',
         f'<h2>Map</h2><p>Passages in grey, queries by what they cost (UMAP). Neighbourhoods mean something, distances between them little.</p>{chart(space)}' if space is not None else '', f'<h2>Numbers</h2><div class="scroll"><table>{facts}</table></div>']
     return ''.join(parts)
 
@@ -413,7 +415,7 @@ def diagnose(
 )->Path: # diagnosis.json
     "Diagnose an encoder or vectors and write numbers, tables and a page. Raises `DaclError` for bad input."
     texts = {'encoder': encoder, 'corpus': corpus, 'queries': queries}
-    if vectors is None and (lacking := [n for n, v in texts.items() if v is None]): raise DaclError(f"diagnose: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not given; give encoder, corpus and queries, or a .npy file of vectors")
+    if vectors is None and (lacking := [n for n, v in texts.items() if v is None]): raise DaclError(f"diagnose: {', '.join(lacking)} {'is' if lacking in (['encoder'], ['corpus']) else 'are'} not given; give encoder, corpus and queries, or a .npy file of vectors")
     if vectors is None and query_vectors is not None: raise DaclError('diagnose: query_vectors are given without vectors; give those of the passages too')
     if vectors is not None and (given := [n for n, v in texts.items() if v is not None]): raise DaclError(f"diagnose: vectors and {', '.join(given)} are given; give either vectors, or encoder, corpus and queries")
     if min(max_passages, max_queries) < 1: raise DaclError(f'diagnose: max_passages {max_passages} and max_queries {max_queries} must be at least 1')
