@@ -8,7 +8,7 @@ ARGS   ?=
 README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lab export readme docs docs-check lock clean
+.PHONY: help quickstart test lab export readme drift docs docs-check lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -32,11 +32,13 @@ $(VENV)/.dev: $(VENV)/.run
 quickstart: $(VENV)/.run ## train A, B, C, D on the offline corpus and report what searching each costs (ARGS='--seeds 3')
 	@$(BIN)/dacl quickstart $(ARGS)
 
-test: $(VENV)/.dev ## check exports, run every notebook, run pytest
+drift: $(VENV)/.dev ## check that dacl_dr/ and README.md match the notebooks
 	@rm -rf build/drift && mkdir -p build && cp -r dacl_dr build/drift && PATH="$(BIN):$$PATH" $(BIN)/nbdev_export
 	@diff -r -x __pycache__ build/drift dacl_dr || { echo 'dacl_dr/ did not match nbs/; it does now: commit it'; exit 1; }
 	@$(README) | diff README.md - || { echo 'README.md does not match nbs/index.ipynb: make readme'; exit 1; }
 	@echo 'exports and README match the notebooks'
+
+test: drift ## check exports, run every notebook, run pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest $(ARGS)
 

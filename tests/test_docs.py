@@ -142,6 +142,11 @@ def test_processing_installs_nothing(site, monkeypatch):
     (site/'dacl_dr'/'__init__.py').write_text('')
     assert processing_faults(site) == [] and not (site/'called').exists()
 
+def test_the_version_is_written_once():
+    "CITATION.cff cannot read settings.ini; this can."
+    version = next(l.split('=')[1].strip() for l in (ROOT/'settings.ini').read_text().splitlines() if l.startswith('version'))
+    assert str(yaml.safe_load((ROOT/'CITATION.cff').read_text())['version']) == version
+
 def test_the_repository_is_whole():
     assert static_faults(ROOT) == []
 

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
+PAGES = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 ORDER = {re.sub(r'^\d\d_', '', n.stem): i for i, n in enumerate(NOTEBOOKS)}
 
 
@@ -33,7 +34,7 @@ def test_nothing_unsafe(path):
     assert not re.search(r'allow_pickle\s*=\s*True|shell\s*=\s*True|^\s*import pickle', path.read_text(), re.M)
 
 
-@pytest.mark.parametrize('path', [*NOTEBOOKS, *(ROOT/'nbs'/'experiments').glob('*.ipynb'), ROOT/'nbs'/'index.ipynb'], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))
 def test_notebook_is_fit_to_read(path):
     cells = json.loads(path.read_text())['cells']
     first = ''.join(cells[0]['source'])
@@ -64,7 +65,7 @@ def test_help_needs_no_heavy_library():
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize('path', [*NOTEBOOKS, *(ROOT/'nbs'/'experiments').glob('*.ipynb'), ROOT/'nbs'/'index.ipynb'], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))
 def test_imports_stand_in_their_own_cells(path):
     "nbdev executes every cell with an import when it makes the docs, so such a cell must need nothing else."
     for cell in json.loads(path.read_text())['cells']:
