@@ -274,13 +274,14 @@ def processing_faults(root):
     return [f for page in sorted((root/'_proc').rglob('*.ipynb')) if (root/'nbs'/page.relative_to(root/'_proc')).is_file() for f in name_faults(root, page)]
 
 def name_faults(root, page):
-    "Links to functions and classes, made from names in backticks, that lead nowhere."
+    "Links to functions and classes, made from names in backticks, that lead nowhere; for a method its class will do."
     site = re.search(r'site-url: "(.*)"', (root/'_proc'/'nbdev.yml').read_text())[1]
     numbered = {re.sub(r'^\d+[a-z]?_', '', p.stem): p for p in (root/'_proc').glob('*.ipynb')}
     for p in parts(page):
         if p.kind == 'code': continue
         for name, anchor in sorted(set(re.findall(rf'{re.escape(site)}/(\w+)\.html#([\w.]+)', p.text))):
-            if name not in numbered or anchor not in {a.lower() for a in anchors(numbered[name])}: yield p.fault(root, 0, f'the link of a name leads to {name}.html#{anchor}, which the site has not', 'name something that is shown, or use no backticks')
+            shown = {a.lower() for a in anchors(numbered[name])} if name in numbered else set()
+            if not {anchor, anchor.split('.')[0]} & shown: yield p.fault(root, 0, f'the link of a name leads to {name}.html#{anchor}, which the site has not', 'name something that is shown, or use no backticks')
 
 
 def static_faults(root):
