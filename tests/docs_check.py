@@ -186,7 +186,7 @@ def command_faults(root, page):
         inline = [(m.start(), shlex.split(m[1])[1:]) for m in re.finditer(r'`(dacl [^`\n]+)`', blank(FENCE, p.text))]
         for at, words, whole in [*((a, w, True) for a, w in commands(p.text)), *((a, w, False) for a, w in inline)]:
             said = refused(words)
-            if said and (whole or not re.search('are required|expected', said)): yield p.fault(root, at, f"'dacl {' '.join(words)[:60]}' is refused", said)
+            if said and (whole or not (re.search('are required|expected', said) or words[0].isupper())): yield p.fault(root, at, f"'dacl {' '.join(words)[:60]}' is refused", said)
 
 
 # notebooks

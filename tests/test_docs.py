@@ -19,7 +19,7 @@ FOO=1 torchrun --nproc_per_node 2 --no-python dacl train-baseline --batch_size 8
 cat x | dacl --help && dacl quickstart --w 0.4 > out.txt
 ```
 
-`[not a link](nowhere.md)`, `dacl build-index --hnsw_m 16`, me@example.org, recall@10
+`[not a link](nowhere.md)`, `dacl build-index --hnsw_m 16`, `dacl NAME --help`, me@example.org, recall@10
 """
 
 
