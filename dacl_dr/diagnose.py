@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['TARGETS', 'THRESHOLDS', 'MORE_MEANING', 'unit_rows', 'open_vectors', 'read_vectors', 'Lines', 'open_corpus',
            'open_queries', 'texts_at', 'positives_in', 'sample_rows', 'Sample', 'vector_sample', 'text_sample',
-           'with_targets', 'passage_facts', 'diagnose_vectors', 'costs_at', 'suggestions', 'notes_of', 'dearest',
-           'cost_scatter', 'cost_map', 'show_cost', 'diagnosis_page', 'diagnose', 'diagnosis_lines']
+           'with_targets', 'passage_facts', 'diagnose_vectors', 'costs_at', 'search_times', 'suggestions', 'notes_of',
+           'dearest', 'cost_scatter', 'cost_map', 'show_cost', 'times_line', 'diagnosis_page', 'diagnose',
+           'diagnosis_lines']
 
-# %% ../nbs/44_diagnose.ipynb #10eeb707
+# %% ../nbs/44_diagnose.ipynb #d146afaa
 import hashlib, html, json, re, textwrap
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from .static import load_encoder
 from .representation import covariance, hubness, k_occurrence, mahalanobis, spaced, span_of
 from .embed import check_unit, encoder_key
 from .index import exact_search
-from .cost import Sweep, compare, curve
+from .cost import Sweep, compare, curve, one_by_one
 from .difficulty import explain
 from .semantics import overlap
 from .retriever import on_device
@@ -35,7 +36,7 @@ from .report import chart_html, write_page
 from .evaluation import trained_fields, write_table
 from .analysis import MEANING, Analysis, analyse, explain_chart
 
-# %% ../nbs/44_diagnose.ipynb #9927ba3a
+# %% ../nbs/44_diagnose.ipynb #03ccbe35
 def unit_rows(
     x:np.ndarray, # (n, D) real numbers
     what:str='vectors', # named in errors
@@ -54,7 +55,7 @@ def unit_rows(
         out[i:i + len(part)] = part / norms[:, None]
     return (out, True) if changed else (np.ascontiguousarray(x, np.float32), False)
 
-# %% ../nbs/44_diagnose.ipynb #e02c0d1f
+# %% ../nbs/44_diagnose.ipynb #20a4532d
 def open_vectors(
     path:str|Path, # .npy
 )->np.ndarray: # (N, D) memory-mapped
@@ -75,7 +76,7 @@ def read_vectors(
     x = open_vectors(path)
     return unit_rows(x if rows is None else x[rows], str(path), rows)
 
-# %% ../nbs/44_diagnose.ipynb #3388e154
+# %% ../nbs/44_diagnose.ipynb #efea6e79
 class Lines:
     "A plain text file, one text a line. Raises `DaclError` for an empty line, or one that is not UTF-8."
     def __init__(self, path:str|Path):
@@ -126,7 +127,7 @@ def texts_at(
     if isinstance(table, Questions): return table.column('question', rows)
     return [FIELDS[fields].format(title, text) for title, text in zip(table.column('title', rows), table.column('text', rows))]
 
-# %% ../nbs/44_diagnose.ipynb #5764d83e
+# %% ../nbs/44_diagnose.ipynb #97846e9c
 def positives_in(
     passages:Passages,
     questions:Questions,
@@ -147,7 +148,7 @@ def sample_rows(
     others = np.setdiff1d(np.arange(n), keep, assume_unique=True)
     return np.sort(np.concatenate([keep, others[spaced(len(others), most - len(keep))]]))
 
-# %% ../nbs/44_diagnose.ipynb #7d08ef7e
+# %% ../nbs/44_diagnose.ipynb #4e56625a
 class Sample(msgspec.Struct):
     "What is diagnosed."
     passages: np.ndarray # (N, D) float32, unit norm
@@ -209,7 +210,7 @@ def text_sample(
         'with_positive': len(known) if len(known) else None, 'in_distribution': False, 'normalised': not model.normalized}
     return Sample(vectors, q, q_rows, about, np.searchsorted(rows, [found[i][0] for i in q_rows]) if len(known) else None, q_texts, texts)
 
-# %% ../nbs/44_diagnose.ipynb #3db9c09b
+# %% ../nbs/44_diagnose.ipynb #5b910953
 TARGETS = (.9, .95, .99) # ANN recall at which costs are told
 
 def with_targets(
@@ -250,7 +251,7 @@ def diagnose_vectors(
     a.facts |= passage_facts(queries, passages, a.exact, s.k) | {'visited, p95 over median': float(tail)}
     return a
 
-# %% ../nbs/44_diagnose.ipynb #884df53c
+# %% ../nbs/44_diagnose.ipynb #de5d50a0
 def costs_at(
     found:Sweep,
     s:SearchSettings=SearchSettings(),
@@ -267,7 +268,28 @@ def costs_at(
         table.loc[i, ['value', 'low']] = (found.mean('visited')[0] if len(at) else np.nan), np.nan
     return table[['target', 'value', 'low', 'high', 'bound', 'ef']]
 
-# %% ../nbs/44_diagnose.ipynb #a7c0a1b8
+# %% ../nbs/44_diagnose.ipynb #ce5e0bf1
+def search_times(
+    a:Analysis,
+    q:np.ndarray, # (Q, D)
+    k:int=10,
+    target:float=.95, # ANN recall; the smallest efSearch of the sweep that reaches it, or the largest
+    sample:int=100, rounds:int=3, # queries, evenly spaced, and how often each is searched
+)->dict[str, float]: # efSearch; 'graph' and 'exact', median milliseconds of one query on one thread
+    "Times of the graph and of exact search over the same vectors."
+    reaches, some, threads = np.flatnonzero(a.sweep.mean('ann recall') >= target), q[spaced(len(q), sample)], faiss.omp_get_max_threads()
+    a.index.hnsw.efSearch = ef = int(a.sweep.ef[reaches[0] if len(reaches) else -1])
+    ways, taken = {'graph': a.index, 'exact': faiss.downcast_index(a.index.storage)}, {'graph': [], 'exact': []}
+    faiss.omp_set_num_threads(1)
+    try:
+        for turn in range(rounds + 1): # the first warms up
+            for name, index in ways.items():
+                ms = one_by_one(index, some, k)
+                if turn: taken[name].append(ms)
+    finally: faiss.omp_set_num_threads(threads)
+    return {'ef': ef} | {name: float(np.median(ms)) for name, ms in taken.items()}
+
+# %% ../nbs/44_diagnose.ipynb #c03d97f9
 THRESHOLDS = {
     'mahalanobis': 1.5, # times that of held-out passages
     'centroid gap': .5, # of the passages' own distance from their centre
@@ -276,6 +298,8 @@ THRESHOLDS = {
     'mean cosine': .5, # of two passages; above .9 all but collapsed
     'repeated passages': .01, # of all
     'visited, p95 over median': 2.,
+    'share visited': .2, # of the passages, at ANN recall .95
+    'passages for the share': 2000, # in a smaller graph any search visits much of it
     'rho': .3, # of a measure with visited nodes, its interval without 0
 }
 
@@ -299,6 +323,7 @@ def suggestions(
     if f['repeated passages'] > t['repeated passages']: out.append(f"{f['repeated passages']:.1%} of the passages repeat the vector of another (threshold {t['repeated passages']:.0%}). Links between copies lead to nothing new, and equal distances lower ANN recall although nothing is lost; leave the copies out.")
     if len(top) and top[0] == 0: out.append(f"ANN recall is {recall[0]:.3f} at efSearch {ef[0]} already, the smallest of the sweep: a larger one, as in many defaults, wastes work on these {n:,} passages. More passages need a larger efSearch, so measure again at full size.")
     if not len(top): out.append(f"ANN recall reaches only {recall.max():.3f} at efSearch {ef[-1]}, the largest of the sweep, not .95. A larger M or efConstruction is the first thing to try.")
+    if (seen := f.get('visited at ANN recall 0.95', np.nan)) > t['share visited'] * n and n >= t['passages for the share']: out.append(f"At ANN recall .95 a search visits {seen:,.0f} of {n:,} passages, {seen / n:.0%} of the graph (threshold {t['share visited']:.0%}): the nearest hardly stand out; the local dimension around queries is {f['local dimension of queries']:.0f}. Exact search reads its vectors in order, finds everything and may be as fast: compare the two times. A larger M or efConstruction rarely helps here; vectors of a lower local dimension do, from another encoder or from training, and so does a lower target of recall. With more passages the share falls, but not the nodes visited.")
     if f['visited, p95 over median'] > t['visited, p95 over median']: out.append(f"One query in twenty visits at least {f['visited, p95 over median']:.1f} times as many nodes as the median (threshold {t['visited, p95 over median']}). Latency at the tail is theirs; an efSearch of its own for each query, or stopping a search that no longer finds anything, may help.")
     if not out: out.append('Nothing unusual: no number passes its threshold.')
     best = explains[(explains.cost == 'visited') & explains.rho.notna()].head(1)
@@ -306,7 +331,7 @@ def suggestions(
         if abs(b.rho) >= t['rho'] and b.low * b.high > 0: out.append(f"Of the measures, {b.measure} goes best with visited nodes (ρ = {b.rho:.2f}, {b.low:.2f} to {b.high:.2f}): queries with a {'large' if b.rho > 0 else 'small'} one cost more. A correlation is not a cause, and the best of several is chosen with hindsight.")
     return out
 
-# %% ../nbs/44_diagnose.ipynb #fc5eaa3e
+# %% ../nbs/44_diagnose.ipynb #142f64f9
 MORE_MEANING = {'mahalanobis of held-out passages': 'distance of passages from which the axes were not computed; that of queries is measured against it', 'hubness skew': 'skew of how often a passage is a near neighbour of others; 0.3 or less without hubs', 'kept at a quarter of the axes': 'share of the true neighbours that the first quarter of the principal axes keeps',
     'repeated passages': 'share of passages with the vector of another', 'visited, p95 over median': 'visited nodes of the dearest twentieth of queries, against the median', 'mahalanobis of queries': 'mean over queries, not divided by the number of axes'}
 
@@ -355,7 +380,7 @@ def cost_map(
     base = alt.Chart(table).encode(x=alt.X('x:Q', axis=None, scale=alt.Scale(zero=False)), y=alt.Y('y:Q', axis=None, scale=alt.Scale(zero=False)))
     return (base.transform_filter('datum.query < 0').mark_circle(size=18, opacity=.5, color='#BBBBBB') + base.transform_filter('datum.query >= 0').mark_circle(size=34, opacity=.9).encode(color=alt.Color('visited:Q', title='visited nodes', scale=alt.Scale(scheme='viridis', reverse=True, zero=False)), tooltip=['query', alt.Tooltip('visited:Q', format=',.0f')])).properties(width=560, height=380)
 
-# %% ../nbs/44_diagnose.ipynb #300c3f38
+# %% ../nbs/44_diagnose.ipynb #76646df2
 def show_cost(
     row:dict, # of `costs_at`; None or nan for what is not known
 )->str:
@@ -363,6 +388,12 @@ def show_cost(
     known = lambda v: v is not None and np.isfinite(v)
     if row['bound'] == 'not reached': return 'not reached'
     return f"{'at most ' if row['bound'] else ''}{row['value']:,.0f}" + (f" ({row['low']:,.0f} to {row['high']:,.0f})" if known(row['low']) and known(row['high']) else '')
+
+def times_line(
+    times:dict[str, float], # from `search_times`
+)->str:
+    "The two times in words."
+    return f"One query on one thread, medians: {times['graph']:.3g} ms in the graph at efSearch {times['ef']}, {times['exact']:.3g} ms by exact search."
 
 def diagnosis_page(
     about:dict,
@@ -372,6 +403,7 @@ def diagnosis_page(
     explains:pd.DataFrame,
     costs:pd.DataFrame,
     said:list[str], # from `suggestions`
+    times:dict[str, float], # from `search_times`
 )->str: # HTML
     "The body of the page; text of users is escaped."
     safe, cut = html.escape, lambda text, n: html.escape(textwrap.shorten(text, n, placeholder=' …') or text[:n])
@@ -382,7 +414,7 @@ def diagnosis_page(
     left = lambda text: f'<td style="text-align:left">{text}</td>'
     meaning, other = MEANING | MORE_MEANING, lambda n: n in METRICS or n.startswith('visited at')
     facts = ''.join(f'<tr><td>{n}</td><td>{number(v)}</td>{left(meaning.get(n, ""))}</tr>' for n, v in sorted(a.facts.items(), key=lambda i: not other(i[0])) if not n.startswith('visited at ANN recall'))
-    reach = ''.join(f"<tr><td>{r['target']:.2f}</td><td>{show_cost(r)}</td><td>{'' if pd.isna(r['ef']) else r['ef']}</td></tr>" for r in costs.to_dict('records'))
+    reach = ''.join(f"<tr><td>{r['target']:.2f}</td><td>{show_cost(r)}</td><td>{'' if pd.isna(r['value']) else format(r['value'] / about['passages'], '.1%')}</td><td>{'' if pd.isna(r['ef']) else r['ef']}</td></tr>" for r in costs.to_dict('records'))
     ranked, rank = '' if a.ranks is None else '<th>rank of its positive</th>', lambda i: '' if a.ranks is None else f"<td>{a.ranks[i] or f'over {a.exact.shape[1]}'}</td>"
     worst, best = dearest(a, dict(zip(known.measure, known.rho))), known.head(1)
     dear = ''.join(f"<tr>{left(cut(sample.asked[r.query], 200) if sample.asked else f'row {sample.rows[r.query]}')}<td>{r.visited:,.0f}</td>{rank(r.query)}{left(f'{r.measure}, percentile {r.percentile:.0f}')}{left(cut(sample.texts[r.nearest], 160)) if sample.texts else ''}</tr>" for r in worst.itertuples())
@@ -391,14 +423,14 @@ def diagnosis_page(
     parts = [f"<h1>{safe(about['name'])}: how friendly to HNSW?</h1><blockquote><p>{about['queries']:,} queries of {safe(about['queries_file'])}, {about['passages']:,} passages of {safe(about['corpus'])}, {about['dim']} dimensions; M {about['m']}, efConstruction {about['ef_construction']}</p></blockquote>", bullets(notes) if notes else '',
         f'<h2>What the measures suggest</h2>{bullets(said)}<p>Each threshold is a rule of thumb and a reason to try something. What a change does is known only when it is measured.</p>',
         f"<h2>Recall against cost</h2><p>Visited nodes are the vectors a search looks at. ANN recall is the share of the {about['k']} nearest that it finds.{' <i>Recall@10 of positives</i> is what the search is for: the share of queries whose positive is among the 10 it returns.' if a.ranks is not None else ''}</p>{chart(cost_curve(curve(a.sweep).rename(columns=named), named['visited'], [v for c, v in named.items() if c != 'visited']))}",
-        f'<h2>Cost at matched recall</h2><div class="scroll"><table><thead><tr><th>ANN recall</th><th>visited nodes (95% over queries)</th><th>efSearch of the sweep that reaches it</th></tr></thead><tbody>{reach}</tbody></table></div>', '<h2>What goes with the cost of a query</h2>']
+        f'<h2>Cost at matched recall</h2><div class="scroll"><table><thead><tr><th>ANN recall</th><th>visited nodes (95% over queries)</th><th>of all passages</th><th>efSearch of the sweep that reaches it</th></tr></thead><tbody>{reach}</tbody></table></div><p>{times_line(times)}</p>', '<h2>What goes with the cost of a query</h2>']
     for b in best.itertuples(): parts.append(f'<p>Of all measures, <b>{b.measure}</b> orders queries best by visited nodes: ρ = {b.rho:.2f} ({b.low:.2f} to {b.high:.2f}). <i>To find all</i> is the number of distance evaluations after which the last true neighbour was seen. A correlation is not a cause.</p>{chart(explain_chart(explains))}{chart(cost_scatter(a, b.measure))}')
     if not len(best): parts.append('<p>Not told by this data: too few queries, or costs that do not vary.</p>')
     parts += [f'<h2>The {len(worst)} costliest queries</h2><p>Beside each stands the measure by which it is furthest from the middle of all queries, and its percentile. With {a.measures.shape[1]} measures, most queries are near an end by some of them, so read this with the correlations above.</p><div class="scroll"><table><thead><tr><th>query</th><th>visited nodes</th>{ranked}<th style="text-align:left">unusual by</th>{"""<th style="text-align:left">nearest passage</th>""" if sample.texts else ""}</tr></thead><tbody>{dear}</tbody></table></div>',
         f'<h2>Map</h2><p>Passages in grey, queries by what they cost (UMAP). Neighbourhoods mean something, distances between them little.</p>{chart(space)}' if space is not None else '', f'<h2>Numbers</h2><div class="scroll"><table>{facts}</table></div>']
     return ''.join(parts)
 
-# %% ../nbs/44_diagnose.ipynb #c40a8777
+# %% ../nbs/44_diagnose.ipynb #069ded84
 def diagnose(
     output_path:str|Path, # gets diagnosis.json, diagnosis.html, sweep.csv, costs.csv, explains.csv, queries.parquet
     encoder:str|Path|None=None, # see `text_sample`; needs corpus and queries
@@ -424,12 +456,13 @@ def diagnose(
     about = sample.about | {'passages': len(sample.passages), 'queries': len(sample.q), 'dim': sample.q.shape[1], 'm': s.m, 'ef_construction': s.ef_construction, 'k': s.k}
     explains, costs, notes = explain(a.measures, a.costs), costs_at(a.sweep, s), notes_of(about)
     said = suggestions(a.facts, explains, a.sweep, about['dim'], len(sample.passages))
+    times = search_times(a, sample.q, s.k)
     rows = pd.DataFrame({'row': sample.rows} | ({'query': sample.asked} if sample.asked else {})).assign(**a.measures, **a.costs, **({} if a.ranks is None else {'rank': a.ranks}))
-    body, out = diagnosis_page(about, notes, sample, a, explains, costs, said), make_folder(output_path)
+    body, out = diagnosis_page(about, notes, sample, a, explains, costs, said, times), make_folder(output_path)
     for name, table in (('sweep.csv', curve(a.sweep)), ('costs.csv', costs), ('explains.csv', explains), ('queries.parquet', rows)): write_table(out/name, table)
     write_page(out/'diagnosis.html', f"Diagnosis of {about['name']}", body)
     finite = lambda v: v if isinstance(v, str) else None if pd.isna(v) or not np.isfinite(v) else v
-    return write_json(out/'diagnosis.json', about | {'search': with_targets(s), 'notes': notes, 'suggestions': said, 'thresholds': THRESHOLDS, 'costs': [{n: finite(v) for n, v in r.items()} for r in costs.to_dict('records')], 'numbers': {n: finite(v) for n, v in a.facts.items()}, 'environment': environment()})
+    return write_json(out/'diagnosis.json', about | {'search': with_targets(s), 'notes': notes, 'suggestions': said, 'thresholds': THRESHOLDS, 'times': times, 'costs': [{n: finite(v) for n, v in r.items()} for r in costs.to_dict('records')], 'numbers': {n: finite(v) for n, v in a.facts.items()}, 'environment': environment()})
 
 def diagnosis_lines(
     path:str|Path, # diagnosis.json
@@ -437,4 +470,4 @@ def diagnosis_lines(
     "A diagnosis in a few lines."
     d = json.loads(Path(path).read_text(encoding='utf-8'))
     head = f"{d['name']}: {d['queries']:,} queries of {d['queries_file']}, {d['passages']:,} passages of {d['corpus']}, {d['dim']} dimensions, HNSW M={d['m']} efConstruction={d['ef_construction']}"
-    return '\n'.join([head, *(f"visited nodes at ANN recall {c['target']:.2f}   {show_cost(c)}" + (f"   efSearch {c['ef']}" if c['ef'] else '') for c in d['costs']), *d['notes'], 'What the measures suggest:', *(f'* {line}' for line in d['suggestions'])])
+    return '\n'.join([head, *(f"visited nodes at ANN recall {c['target']:.2f}   {show_cost(c)}" + (f", {c['value'] / d['passages']:.1%} of the passages" if c['value'] else '') + (f"   efSearch {c['ef']}" if c['ef'] else '') for c in d['costs']), times_line(d['times']), *d['notes'], 'What the measures suggest:', *(f'* {line}' for line in d['suggestions'])])

@@ -14,7 +14,7 @@ from dacl_dr.difficulty import explain
 from dacl_dr.recipes import toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.diagnose import (TARGETS, THRESHOLDS, Lines, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of, open_queries, open_vectors, passage_facts,
-    positives_in, read_vectors, sample_rows, suggestions, text_sample, texts_at, unit_rows, vector_sample)
+    positives_in, read_vectors, sample_rows, search_times, suggestions, text_sample, texts_at, times_line, unit_rows, vector_sample)
 from dacl_dr.store import open_passages, open_questions
 
 SEEDS, SMALL = st.integers(0, 10_000), SearchSettings(m=8, ef_construction=40)
@@ -235,6 +235,22 @@ def whole():
     return p, q, diagnose_vectors(p, q, gold, SMALL)
 
 
+def test_noise_visits_much_of_the_graph_and_clumps_do_not():
+    noise = unit(np.random.default_rng(0).normal(size=(2300, 64)))
+    none = pd.DataFrame({'cost': [], 'rho': []})
+    found = lambda p, q: suggestions((a := diagnose_vectors(p, q, s=SearchSettings())).facts, none, a.sweep, p.shape[1], len(p))
+    assert 'of the graph' in found(noise[100:], noise[:100])[0] and not any('of the graph' in t for t in found(noise[100:700], noise[:100]))
+    p, q, _ = cloud(n=2400)
+    assert not any('of the graph' in t for t in found(p, q))
+
+
+def test_both_times_are_of_the_same_vectors(whole):
+    p, q, a = whole
+    t = search_times(a, q, sample=10)
+    assert t['ef'] in a.sweep.ef and a.sweep.mean('ann recall')[list(a.sweep.ef).index(t['ef'])] >= .95 and min(t['graph'], t['exact']) > 0
+    assert times_line(t).endswith('ms by exact search.') and a.index.hnsw.efSearch == t['ef']
+
+
 def test_the_dearest_queries_and_their_percentiles(whole):
     _, _, a = whole
     t = dearest(a, {}, 5)
@@ -250,7 +266,7 @@ def test_gold_adds_retrieval_and_changes_no_cost(whole):
     assert without.costs.visited.tolist() == a.costs.visited.tolist() and 'recall@10' in a.facts and 'recall@10' not in without.facts and 'hubness skew' in without.facts
 
 
-BASE = {'mahalanobis': 1., 'mahalanobis of held-out passages': 1.1, 'centroid gap': .1, 'mean cosine': .05, 'effective dimension': 20., 'kept at a quarter of the axes': .5, 'hubness skew': .4, 'repeated passages': 0., 'visited, p95 over median': 1.2}
+BASE = {'mahalanobis': 1., 'mahalanobis of held-out passages': 1.1, 'centroid gap': .1, 'mean cosine': .05, 'effective dimension': 20., 'kept at a quarter of the axes': .5, 'hubness skew': .4, 'repeated passages': 0., 'visited, p95 over median': 1.2, 'visited at ANN recall 0.95': 300., 'local dimension of queries': 9.}
 
 
 def said(explains=None, recall=(.8, .97), dim=24, n=2000, **facts):
@@ -270,6 +286,8 @@ def test_a_suggestion_appears_at_its_threshold_and_names_its_number():
     assert 'hubness skew is 2.5' in said(hubness_skew=2.5)[0] and '5.0%' in said(repeated_passages=.05)[0]
     assert 'at efSearch 10 already' in said(recall=(.96, .99))[0] and 'only 0.900 at efSearch 20' in said(recall=(.8, .9))[0]
     assert 'at least 2.5 times' in said(**{'visited, p95 over median': 2.5})[0]
+    share = lambda visited, n: said(**{'visited at ANN recall 0.95': visited}, n=n)
+    assert 'visits 900 of 2,000 passages, 45% of the graph' in share(900., 2000)[0] and share(900., 1999) == said() == share(np.nan, 2000) == share(400., 2000) # a tiny graph is visited whole by any search
     row = lambda rho, low, high: pd.DataFrame({'cost': ['to find all', 'visited'], 'measure': ['hubness', 'spread'], 'rho': [.9, rho], 'low': [.8, low], 'high': [.95, high]})
     assert 'spread goes best' in said(row(-.5, -.7, -.2))[1] and 'a small one' in said(row(-.5, -.7, -.2))[1] and 'not a cause' in said(row(-.5, -.7, -.2))[1]
     assert len(said(row(.4, -.1, .7))) == len(said(row(.2, .1, .3))) == 1
