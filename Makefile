@@ -53,9 +53,12 @@ export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, metadata cleaned
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(README) > README.md.partial && mv README.md.partial README.md
 
+# not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
+	cd _proc && quarto render --no-cache
+	rm -rf _docs && mv _proc/_docs _docs
 
 docs-check: $(VENV)/.dev ## check the site's pages, links, references and commands, without Quarto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/docs_check.py

@@ -24,7 +24,7 @@ setup(
     package_dir={"dacl_dr.experiments": "nbs/experiments"},
     package_data={"dacl_dr.experiments": ["*.ipynb", "settings/*/*.yaml"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "engines", "ray", "gpu")},
+    extras_require={key.removesuffix("_requirements"): cfg[key].split() for key in cfg if key.endswith("_requirements")},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["dacl_dr=dacl_dr._modidx:d"]},
     zip_safe=False,
 )
