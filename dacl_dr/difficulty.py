@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'neighbour_spread', 'local_dimension', 'relative_contrast', 'in_degree', 'difficulty', 'query_costs',
            'rank_correlation', 'explain']
 
-# %% ../nbs/29_difficulty.ipynb #13c2003c
+# %% ../nbs/29_difficulty.ipynb #2f22fdcc
 import faiss, numpy as np, pandas as pd
 from scipy import stats
 
@@ -15,7 +15,7 @@ from .index import exact_search
 from .tracer import Tracer
 from .cost import Sweep
 
-# %% ../nbs/29_difficulty.ipynb #dccfce68
+# %% ../nbs/29_difficulty.ipynb #f2ae1270
 def neighbour_spread(
     passages:np.ndarray, # (N, D) unit norm
     near:np.ndarray, # (Q, k) nearest passages
@@ -26,7 +26,7 @@ def neighbour_spread(
     sums = np.concatenate([np.linalg.norm(passages[near[i:i + block]].sum(1, dtype=np.float64), axis=1) for i in range(0, len(near), block)])
     return 1 - (sums**2 - k) / (k * (k - 1))
 
-# %% ../nbs/29_difficulty.ipynb #e95f1a7d
+# %% ../nbs/29_difficulty.ipynb #6c8435f1
 def local_dimension(
     distances:np.ndarray, # (Q, k) Euclidean, nearest first
 )->np.ndarray: # (Q,); inf where all k are equally far
@@ -34,7 +34,7 @@ def local_dimension(
     r = np.maximum(distances, 1e-12)
     with np.errstate(divide='ignore'): return 1 / np.log(r[:, -1:] / r[:, :-1]).mean(1)
 
-# %% ../nbs/29_difficulty.ipynb #a47f1874
+# %% ../nbs/29_difficulty.ipynb #f4ac822d
 def relative_contrast(
     q:np.ndarray, # (Q, D) unit norm
     some:np.ndarray, # (S, D) unit norm, a sample of passages
@@ -45,7 +45,7 @@ def relative_contrast(
     mean = np.concatenate([np.sqrt(np.maximum(2 - 2 * (q[i:i + block] @ some.T), 0)).mean(1, dtype=np.float64) for i in range(0, len(q), block)])
     return mean / np.maximum(nearest, 1e-12)
 
-# %% ../nbs/29_difficulty.ipynb #9569c361
+# %% ../nbs/29_difficulty.ipynb #49b9d8b7
 MEASURES = ('nearest distance', 'spread', 'local dimension', 'relative contrast', 'mahalanobis', 'hubness', 'in-degree', 'positive distance')
 
 def in_degree(
@@ -77,7 +77,7 @@ def difficulty(
     if gold is not None: out['positive distance'] = np.sqrt(np.maximum(2 - 2 * (q * passages[gold]).sum(1), 0))
     return pd.DataFrame(out)
 
-# %% ../nbs/29_difficulty.ipynb #ae92ab5a
+# %% ../nbs/29_difficulty.ipynb #a5067ab8
 def query_costs(
     q:np.ndarray, # (Q, D)
     index:faiss.IndexHNSW,
@@ -93,7 +93,7 @@ def query_costs(
     steps = Tracer(index).search(q, k, min(max(ef, k), max(k, index.ntotal)), truth=np.ascontiguousarray(near[:, :k])).steps
     return pd.DataFrame({'visited': found.values['visited'][at], 'to find all': np.where((steps > 0).all(1), steps.max(1), np.nan)})
 
-# %% ../nbs/29_difficulty.ipynb #45782f6c
+# %% ../nbs/29_difficulty.ipynb #80a8fa63
 def rank_correlation(
     x, # (n,)
     y, # (n,)
@@ -107,7 +107,7 @@ def rank_correlation(
     rho = float(stats.spearmanr(x, y).statistic)
     half = stats.norm.ppf((1 + level) / 2) * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
     z = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-    return rho, float(np.tanh(z - half)), float(np.tanh(z + half))
+    return rho, min(rho, float(np.tanh(z - half))), max(rho, float(np.tanh(z + half))) # at ±1 the clipped z falls short of rho
 
 def explain(
     measures:pd.DataFrame, # from `difficulty`

@@ -8,7 +8,7 @@ __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSett
            'fill_index', 'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'file_digest', 'load_index',
            'write_ids', 'build_index', 'read_manifest_of', 'Index']
 
-# %% ../nbs/25_index.ipynb #660521e8
+# %% ../nbs/25_index.ipynb #23f4fc07
 import hashlib, os, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -23,7 +23,7 @@ from .config import DaclError, Frozen, NonNegative, Positive
 from .runs import alone_in, atomic_file, environment, make_folder, stamp, write_json
 from .embed import check_unit
 
-# %% ../nbs/25_index.ipynb #134b1364
+# %% ../nbs/25_index.ipynb #00be7b55
 class InMemory:
     "An array with the interface of `Vectors`."
     def __init__(self, x:np.ndarray): self.x, self.dim = x, x.shape[1]
@@ -50,7 +50,7 @@ def exact_search(
     best.finalize()
     return best.I
 
-# %% ../nbs/25_index.ipynb #e58eac1e
+# %% ../nbs/25_index.ipynb #36142c6e
 class IndexSettings(Frozen):
     "How an index is built."
     index_type: Literal['flat', 'hnsw'] = 'hnsw'
@@ -61,7 +61,7 @@ class IndexSettings(Frozen):
     order: NonNegative|None = None # seed of the insertion order; None: the corpus's
     builder: Literal['cpu', 'cagra'] = 'cpu' # cagra: the graph is made on a GPU
 
-# %% ../nbs/25_index.ipynb #a7528bc5
+# %% ../nbs/25_index.ipynb #536371b2
 QUANTIZERS = {'float16': faiss.ScalarQuantizer.QT_fp16, 'sq8': faiss.ScalarQuantizer.QT_8bit}
 TRAINING_ROWS = 100_000 # vectors that the ranges of sq8 are taken from
 
@@ -93,7 +93,7 @@ def put_storage(index:faiss.IndexHNSW, storage:faiss.Index):
     index.own_fields = True; storage.this.disown()
     index.ntotal = storage.ntotal
 
-# %% ../nbs/25_index.ipynb #3f884505
+# %% ../nbs/25_index.ipynb #a091e23b
 def draw_levels(
     n:int, # nodes
     m:int, # links per node
@@ -122,7 +122,7 @@ def add_rows(
     faiss.copy_array_to_vector(levels[:index.ntotal + len(x)], index.hnsw.levels)
     index.add(x)
 
-# %% ../nbs/25_index.ipynb #40d604e1
+# %% ../nbs/25_index.ipynb #cb9e3ce5
 def insertion_order(
     n:int,
     seed:int|None,
@@ -164,6 +164,7 @@ class Progress:
     def clear(self):
         for f in [*self.files(), *(self.folder.glob('.*.partial') if self.folder else [])]: f.unlink()
 
+# %% ../nbs/25_index.ipynb #2ae3ed43
 def fill_index(
     vectors, # `Vectors` or `InMemory`
     s:IndexSettings,
@@ -194,7 +195,7 @@ def build_hnsw(
     "A graph over vectors in memory, in one piece."
     return fill_index(InMemory(passages), IndexSettings(m=m, ef_construction=ef_construction, order=order, chunk_rows=len(passages)))
 
-# %% ../nbs/25_index.ipynb #2baed38f
+# %% ../nbs/25_index.ipynb #74c24c39
 def cagra_index(
     vectors,
     s:IndexSettings,
@@ -210,7 +211,7 @@ def cagra_index(
     gpu.copyTo(index)
     return index
 
-# %% ../nbs/25_index.ipynb #9610c2a9
+# %% ../nbs/25_index.ipynb #ade8b552
 def graph_degrees(
     index:faiss.IndexHNSW,
 )->list[dict]: # a row a level, lowest first
@@ -225,7 +226,7 @@ def graph_degrees(
         rows.append({'level': level, 'nodes': len(nodes), 'mean degree': round(float(degree.mean()), 2), 'max degree': int(degree.max()), 'without links': int((degree == 0).sum())})
     return rows
 
-# %% ../nbs/25_index.ipynb #992fadbd
+# %% ../nbs/25_index.ipynb #fe6a842a
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     "What an index was built from, how, and what came out."
     settings: IndexSettings
@@ -273,7 +274,7 @@ def write_ids(
             rows = order[i:i + 65_536]
             out.write_batch(pa.record_batch([pa.array(passages.column('id', rows), pa.string()), pa.array(rows)], schema=schema))
 
-# %% ../nbs/25_index.ipynb #23fba6bd
+# %% ../nbs/25_index.ipynb #00508e7e
 def build_index(
     vectors, # `Vectors`
     passages, # `Passages` they are of
@@ -312,7 +313,7 @@ def read_manifest_of(
     except OSError: raise DaclError(f'{path}: not there, so {folder} holds no finished index; make one with dacl build-index') from None
     except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete {folder} and build the index again') from None
 
-# %% ../nbs/25_index.ipynb #ff6dcd57
+# %% ../nbs/25_index.ipynb #3ce1d0d3
 class Index:
     "A finished index. `faiss` is the graph, `rows[i]` the corpus row of node i."
     def __init__(self,

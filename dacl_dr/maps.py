@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['METHODS', 'map_sample', 'project', 'space_map', 'route_map']
 
-# %% ../nbs/32_maps.ipynb #08000336
+# %% ../nbs/32_maps.ipynb #39a38590
 import warnings
 
 import numpy as np, pandas as pd
 
 from .config import DaclError, did_you_mean
 from .representation import spaced
+from .index import exact_search
 from .tracer import Tracer
 
-# %% ../nbs/32_maps.ipynb #2284d9a1
+# %% ../nbs/32_maps.ipynb #9e20da31
 def map_sample(
     gold:np.ndarray, # (Q,) positive of each query
     n:int, # passages
@@ -26,7 +27,7 @@ def map_sample(
     positives = np.asarray(gold)[queries]
     return queries, np.concatenate([positives, np.setdiff1d(spaced(n, passages), positives)])
 
-# %% ../nbs/32_maps.ipynb #e958499d
+# %% ../nbs/32_maps.ipynb #17a69a36
 METHODS = ('umap', 't-sne')
 
 def project(
@@ -57,7 +58,7 @@ def space_map(
     at = project(np.concatenate([q, passages]), method, seed)
     return pd.DataFrame({'kind': np.repeat(['query', 'positive', 'passage'], [n, n, m - n]), 'pair': np.concatenate([np.arange(n), np.arange(n), np.full(m - n, -1)]), 'x': at[:, 0], 'y': at[:, 1]})
 
-# %% ../nbs/32_maps.ipynb #4c1dadb9
+# %% ../nbs/32_maps.ipynb #3dc0a8a6
 def route_map(
     tracer:Tracer, # of an index over `passages`
     passages:np.ndarray, # (N, D) unit norm
@@ -72,10 +73,10 @@ def route_map(
     route = tracer.route(query, k, ef)
     step = np.sort(np.unique(route[:, 0], return_index=True)[1]) # each node once, when first seen
     nodes, levels, origin = route[step].T
-    nearest, found = np.argsort(-(passages @ query), kind='stable')[:k], tracer.search(query[None], k, ef).ids[0]
+    nearest, found = exact_search(query[None], passages, k)[0], tracer.search(query[None], k, ef).ids[0]
     rest = np.setdiff1d(np.union1d(spaced(len(passages), background), nearest), nodes)
     at = project(np.concatenate([query[None], passages[nodes], passages[rest]]), method, seed)
-    place = dict(zip([-1, *nodes], at)) # the entry point's origin is the query
+    place = dict(zip(nodes, at[1:]))
     table = pd.DataFrame({'node': np.concatenate([[-1], nodes, rest]), 'kind': np.repeat(['query', 'visited', 'passage'], [1, len(nodes), len(rest)]), 'x': at[:, 0], 'y': at[:, 1]})
     table['near'] = np.where(np.isin(table.node, nearest), np.where(np.isin(table.node, found), 'found', 'missed'), '')
     visited = slice(1, len(nodes)) # loc counts both ends

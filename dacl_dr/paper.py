@@ -8,7 +8,7 @@ __all__ = ['FIGURES', 'FORMATS', 'collect', 'over_seeds', 'recipes_of', 'by_weig
            'visited', 'latency', 'frontiers', 'balance', 'Figure', 'lacking', 'figure_chart', 'chinese_font',
            'generate_figures']
 
-# %% ../nbs/41_paper.ipynb #70658d5a
+# %% ../nbs/41_paper.ipynb #b9f2b42b
 import re, shutil, subprocess
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from .figures import COLOURS, FAMILIES, KINDS, colour_of, grid, series_panel, wo
 from .report import chart_page
 from .experiment import PUBLISHED, read_tables
 
-# %% ../nbs/41_paper.ipynb #9e77a0f3
+# %% ../nbs/41_paper.ipynb #978dc861
 def collect(
     results_dir:str|Path,
 )->dict[str, pd.DataFrame]: # the tables of all runs below it, by name
@@ -65,7 +65,7 @@ def by_weight(
     t = t[t.temperature == t.dataset.map(own)]
     return t.assign(training=np.where(t.recipe.isin(['A', 'B']), *FAMILIES)).sort_values(['dataset', 'training', 'w'])
 
-# %% ../nbs/41_paper.ipynb #1f8be393
+# %% ../nbs/41_paper.ipynb #f123e8e6
 def each(tables:dict, name:str, row)->alt.Chart:
     "A row of panels for each data set."
     return grid([row(t, d) for d, t in tables[name].groupby('dataset', sort=False)])
@@ -83,6 +83,7 @@ def losses(t:dict, lang:str)->alt.Chart:
         return [panel(p) for p in parts]
     return each(t, 'history', row)
 
+# %% ../nbs/41_paper.ipynb #a2a7d70b
 def distributions(t:dict, lang:str)->alt.Chart:
     def row(s, name):
         mean = recipes_of(s).groupby(['model', 'kind', 'cosine'], as_index=False).share.sum()
@@ -96,6 +97,7 @@ def distributions(t:dict, lang:str)->alt.Chart:
         return [panel(k) for k in ('positive', 'hard negative', 'random')]
     return each(t, 'similarities', row)
 
+# %% ../nbs/41_paper.ipynb #d2653464
 def weights_row(t:dict, lang:str, metrics:dict[str, str], form:str, value:str='value')->alt.Chart:
     "Metrics by w, a panel each."
     def panel(name, metric, title):
@@ -117,6 +119,7 @@ def matched(t:dict, lang:str)->alt.Chart:
     asked = [m for m in t['study'].metric.unique() if re.match('visited at (ANN recall 0.9|99% of own)', m)]
     return weights_row(t, lang, {m: 'visited nodes against A' for m in asked}, '+.0%', 'change')
 
+# %% ../nbs/41_paper.ipynb #0179f956
 def planes(t:dict, lang:str)->alt.Chart:
     axes = {'x': ('uniformity passages', 'uniformity of passages (lower is better)'), 'y': ('alignment', 'alignment (lower is better)')}
     def encode(chart): return chart.encode(x=alt.X(f'{axes["x"][0]}:Q', title=words(axes['x'][1], lang), scale=alt.Scale(zero=False, padding=22)), y=alt.Y(f'{axes["y"][0]}:Q', title=words(axes['y'][1], lang), scale=alt.Scale(zero=False, padding=16)))
@@ -133,6 +136,7 @@ def planes(t:dict, lang:str)->alt.Chart:
         return alt.hconcat(left.properties(width=330, height=230), right.properties(width=330, height=230), bounds='flush', spacing=150).resolve_scale(color='independent', shape='independent')
     return alt.vconcat(*(row(s, name) for name, s in t['study'].groupby('dataset', sort=False)))
 
+# %% ../nbs/41_paper.ipynb #1c7a55c3
 def maps(t:dict, lang:str)->alt.Chart:
     def panel(points, name, method, model):
         show = points[(points.method == method) & (points.model == model)][['kind', 'pair', 'x', 'y']].round(2).assign(kind=lambda v: v.kind.map(lambda x: words(x, lang)))
@@ -141,6 +145,7 @@ def maps(t:dict, lang:str)->alt.Chart:
         return (base.transform_filter('datum.pair >= 0').mark_line(strokeWidth=.6, opacity=.35, color='#555', aria=False).encode(detail='pair:N') + dots).properties(width=165, height=150, title=f'{name}, {"UMAP" if method == "umap" else "t-SNE"}: {words(model, lang)}')
     return alt.vconcat(*(alt.hconcat(*(panel(p, d, method, model) for model in p.model.unique()), spacing=10) for d, p in t['map'].groupby('dataset', sort=False) for method in p.method.unique()))
 
+# %% ../nbs/41_paper.ipynb #6af7e003
 def recall(t:dict, lang:str)->alt.Chart:
     s = recipes_of(t['study'], ['BM25'])
     s = s[s.metric.str.startswith('recall@') & (s.kind == 'quality')]
@@ -161,6 +166,7 @@ def latency(t:dict, lang:str)->alt.Chart:
     s['percentile'] = s.percentile.str.split().str[-1]
     return grid([[series_panel(g, 'ef', 'ms', 'model', COLOURS, 'efSearch (log scale)', 'latency, ms per query (log scale)', 'model', lang, log_x=True, log_y=True, form='.2~g', dash='percentile', title=d, width=330, height=230) for d, g in s.groupby('dataset', sort=False)]])
 
+# %% ../nbs/41_paper.ipynb #def66ec7
 def frontiers(t:dict, lang:str)->alt.Chart:
     def row(s, name):
         s = recipes_of(s)
@@ -179,7 +185,7 @@ def balance(t:dict, lang:str)->alt.Chart:
     def row(s, name): return [panel(s, name, m) for m in s.metric.unique() if re.match('visited at (ANN recall 0.95|99% of own)', m)]
     return each(t, 'study', row)
 
-# %% ../nbs/41_paper.ipynb #e174bacf
+# %% ../nbs/41_paper.ipynb #641e8287
 class Figure(msgspec.Struct, frozen=True):
     "One of the twelve."
     name: str # of its file
@@ -226,7 +232,7 @@ def figure_chart(
     if why := lacking(f, tables): raise DaclError(f'figure {number} ({f.name}): {why}')
     return f.draw(tables, lang).properties(title=alt.TitleParams(f.chinese if lang == 'zh' else f.title, fontSize=15, offset=12))
 
-# %% ../nbs/41_paper.ipynb #88797393
+# %% ../nbs/41_paper.ipynb #ddcb4e58
 FORMATS = {'svg': vlc.vegalite_to_svg, 'pdf': vlc.vegalite_to_pdf, 'png': lambda spec: vlc.vegalite_to_png(spec, scale=2)}
 
 def chinese_font()->bool: # True also where there is no way to tell

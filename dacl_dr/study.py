@@ -7,7 +7,7 @@ __all__ = ['LAYERS', 'COSTS', 'layer_file', 'StudyPlan', 'study_plan', 'own_laye
            'jobs_of', 'devices', 'run_here', 'run_on_ray', 'Progress', 'git_commit', 'run_study', 'study_page',
            'open_study', 'tiny_curricula', 'matched_cost', 'study_rows', 'conclusion', 'above_temperature']
 
-# %% ../nbs/43_study.ipynb #f33ffa8b
+# %% ../nbs/43_study.ipynb #88dc526d
 import json, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
@@ -24,7 +24,7 @@ from .report import execute, experiment_notebook, page
 from .models import Task, Variant, variants
 from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, run_variant, search_key, table_file, tiny_settings
 
-# %% ../nbs/43_study.ipynb #730240dc
+# %% ../nbs/43_study.ipynb #bdf8981e
 LAYERS = ('datasets', 'encoders', 'studies')
 
 def layer_file(
@@ -81,7 +81,7 @@ def own_layer(name:str)->bool:
     try: return bool(layer_file('datasets', name))
     except DaclError: return False
 
-# %% ../nbs/43_study.ipynb #214a4ceb
+# %% ../nbs/43_study.ipynb #16610c73
 class Job(msgspec.Struct, frozen=True):
     "What a worker needs to know."
     study_dir: str # absolute; every worker sees it
@@ -138,7 +138,7 @@ def jobs_of(
         else: todo.append(Job(str(study_dir.resolve()), v, v.folder(plan.settings), made_from, threads))
     return todo, done
 
-# %% ../nbs/43_study.ipynb #afb9875b
+# %% ../nbs/43_study.ipynb #0210414f
 def devices()->list[str]:
     "The GPUs of this machine, as CUDA numbers them."
     import torch
@@ -177,7 +177,7 @@ def run_on_ray(
             yield from ray.get(ended)
     finally: ray.shutdown()
 
-# %% ../nbs/43_study.ipynb #33cca706
+# %% ../nbs/43_study.ipynb #a34a3fbb
 class Progress:
     "Tells how a study stands."
     def __init__(self, runs:list[str], reused:int, workers:int, say=print):
@@ -213,7 +213,7 @@ class Progress:
         if self.live: self.live.update(self.table())
         else: self.say(f"{sum(map(bool, self.state.values()))}/{len(self.state)}  {found['run']:<24} {self.state[found['run']]}{', ' + self.left() if self.left() else ''}")
 
-# %% ../nbs/43_study.ipynb #d582055c
+# %% ../nbs/43_study.ipynb #6a2038b5
 def git_commit()->str|None:
     "The commit of the checkout this package is run from, '+' if it was changed; None outside of one."
     home = Path(str(files('dacl_dr'))).parent
@@ -262,7 +262,7 @@ def study_page(study_dir:Path, plan:StudyPlan, say=print)->Path:
         page(folder/f'{plan.name}.ipynb', folder/f'{plan.name}.html')
     return step(study_dir/'report', made_from, make, say)/f'{plan.name}.html'
 
-# %% ../nbs/43_study.ipynb #80e202c9
+# %% ../nbs/43_study.ipynb #3fb750c1
 def open_study(
     study_dir:str|Path, # '' makes a tiny study
     study:str, # its name
@@ -282,6 +282,7 @@ def tiny_curricula(curricula:dict)->dict:
     "The same stages with an epoch each."
     return {n: [x | {'epochs': min(1, x['epochs']), 'negatives': 'bm25' if x['negatives'] == 'bm25+model' else x['negatives']} for x in stages] for n, stages in list(curricula.items())[:2]}
 
+# %% ../nbs/43_study.ipynb #38fcc21b
 COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact recall@10')
 
 def matched_cost(
@@ -306,6 +307,7 @@ def study_rows(
     rows = study[study.metric.isin(metrics)]
     return rows.assign(cell=rows.apply(cell, axis=1)).pivot(index='model', columns='metric', values='cell').reindex(columns=list(metrics), index=study.model.unique()).fillna('–').rename_axis(columns=None)
 
+# %% ../nbs/43_study.ipynb #984b8ecc
 def conclusion(
     study:pd.DataFrame, # of `Tables`
     models=None, # of which; None: all
@@ -325,7 +327,7 @@ def conclusion(
     said += ' At 99% of their own exact recall@10 ' + ('no difference to A is seen for any.' if own.empty else ', '.join(f'{r.model} differs ({r.change:+.1%})' for r in own.itertuples()) + '.')
     return f'{said} {seeds} seed{"s" if seeds > 1 else ", so nothing here speaks of training again"}.\n\n' + '\n'.join(lines)
 
-# %% ../nbs/43_study.ipynb #de144cf5
+# %% ../nbs/43_study.ipynb #85dc6604
 def above_temperature(
     results:pd.DataFrame, # of `Tables`: model, w, temperature, seed, metric, value
     quality:str='mrr@10',

@@ -13,8 +13,8 @@ from dacl_dr.data import read_passages, read_questions
 from dacl_dr.difficulty import explain
 from dacl_dr.recipes import toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
-from dacl_dr.diagnose import (TARGETS, THRESHOLDS, Lines, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of, open_queries, open_vectors, passage_facts,
-    positives_in, read_vectors, sample_rows, search_times, suggestions, text_sample, texts_at, times_line, unit_rows, vector_sample)
+from dacl_dr.diagnose import TARGETS, THRESHOLDS, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of, passage_facts, search_times, suggestions, times_line
+from dacl_dr.sample import Lines, open_queries, open_vectors, positives_in, read_vectors, sample_rows, text_sample, texts_at, unit_rows, vector_sample
 from dacl_dr.store import open_passages, open_questions
 
 SEEDS, SMALL = st.integers(0, 10_000), SearchSettings(m=8, ef_construction=40)
@@ -344,7 +344,7 @@ def test_dpr_beir_and_lines_are_one_data_set(toy):
 
 
 def test_an_encoder_of_other_norms_is_normalised_and_said_so(toy, monkeypatch):
-    import dacl_dr.diagnose as module
+    import dacl_dr.sample as module
     class Long(StaticEncoder):
         normalized = False
         def encode(self, *args, **kw): return 5 * super().encode(*args, **kw)
