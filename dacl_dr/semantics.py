@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['margins', 'auc', 'same_passage_pairs', 'overlap', 'paraphrases', 'kept_neighbours', 'collapse', 'semantics']
 
-# %% ../nbs/30_semantics.ipynb #1e47c0ae
+# %% ../nbs/30_semantics.ipynb #78dfeb0d
 import numpy as np
 
 from .representation import covariance, effective_dimension, pair_similarities
 from .index import exact_search
 
-# %% ../nbs/30_semantics.ipynb #08f7131f
+# %% ../nbs/30_semantics.ipynb #8254b233
 def margins(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     kind:str='hard negative',
@@ -25,13 +25,14 @@ def auc(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     kind:str='hard negative',
 )->np.ndarray: # (Q,) nan for queries without negatives
-    "Share of a query's negatives that lie below its positive; a tie counts half."
+    "Share of a query's negatives that lie below its positive; a tie, to six decimals, counts half: the same passage need not give the same last bit twice."
     p, n = similarities['positive'][:, None], similarities[kind]
-    below = np.where(np.isnan(n), np.nan, (p > n) + .5 * (p == n))
+    tie = np.abs(p - n) < 1e-6
+    below = np.where(np.isnan(n), np.nan, (p > n) & ~tie) + .5 * tie
     counts = (~np.isnan(n)).sum(1)
     return np.where(counts, np.nansum(below, 1) / np.maximum(counts, 1), np.nan)
 
-# %% ../nbs/30_semantics.ipynb #6a02b544
+# %% ../nbs/30_semantics.ipynb #5a304a23
 def same_passage_pairs(
     gold:np.ndarray, # (Q,)
 )->np.ndarray: # (P, 2) neighbouring questions of one passage
@@ -61,7 +62,7 @@ def paraphrases(
     different = (q[apart] * q[other[apart]]).sum(1).mean() if apart.any() else np.nan
     return {'paraphrase excess cosine': float((q[pairs[:, 0]] * q[pairs[:, 1]]).sum(1).mean() - different), 'paraphrase overlap': float(overlap(near[pairs[:, 0]], near[pairs[:, 1]]).mean())}
 
-# %% ../nbs/30_semantics.ipynb #2fb6c0cb
+# %% ../nbs/30_semantics.ipynb #89a0d084
 def kept_neighbours(
     before:tuple[np.ndarray, np.ndarray], # queries (Q, D) and passages (N, D) of one model
     after:tuple[np.ndarray, np.ndarray], # of another, the same texts in the same order
@@ -74,7 +75,7 @@ def kept_neighbours(
     order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1))
     return {'kept neighbours': overlap(a, b), 'kept order': order}
 
-# %% ../nbs/30_semantics.ipynb #40d976ba
+# %% ../nbs/30_semantics.ipynb #7aaab4c5
 def collapse(
     x:np.ndarray, # (n, D) unit norm
 )->dict[str, float]:
@@ -83,7 +84,7 @@ def collapse(
     total = np.trace(cov)
     return {'mean cosine': float((mean**2).sum()), 'effective dimension': effective_dimension(x), 'first axis': float(np.linalg.eigvalsh(cov)[-1] / total) if total else 1.}
 
-# %% ../nbs/30_semantics.ipynb #a6c5e5a8
+# %% ../nbs/30_semantics.ipynb #901ea1ed
 def semantics(
     q:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm
