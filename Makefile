@@ -57,6 +57,7 @@ readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
+	$(BIN)/python -c 'from pathlib import Path; import vl_convert; Path("_proc/vega.js").write_text(vl_convert.javascript_bundle())'
 	cd _proc && quarto render --no-cache
 	rm -rf _docs && mv _proc/_docs _docs
 

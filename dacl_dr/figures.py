@@ -18,7 +18,7 @@ from PIL import Image
 COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777', 'untrained': '#777777'}
 FAMILIES = {'single stage': '#0072B2', 'three stages': '#D55E00'} # A and B, C and D
 KINDS = {'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777', 'query': '#D55E00', 'passage': '#BBBBBB'}
-VEGA_MIME = 'application/vnd.vegalite.v6+json'
+VEGA_MIME = 'application/vnd.vegalite.v5+json'
 FONTS = 'Helvetica, Arial, "Noto Sans CJK SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", sans-serif'
 
 def colour_of(
@@ -59,7 +59,7 @@ def theme()->alt.theme.ThemeConfig:
     "White card, quiet grid, sizes that stay legible in print."
     axis = {'labelFontSize': 12, 'titleFontSize': 12, 'titleFontWeight': 'normal', 'gridColor': '#e6e6e6', 'domainColor': '#888', 'tickColor': '#888'}
     return {'config': {'background': 'white', 'font': FONTS, 'view': {'continuousWidth': 420, 'continuousHeight': 280, 'stroke': None},
-                       'axis': axis, 'legend': {'labelFontSize': 12, 'titleFontSize': 12}, 'title': {'fontSize': 13, 'anchor': 'start'}, 'header': {'labelFontSize': 12, 'titleFontSize': 12}}}
+                       'axis': axis, 'legend': {'labelFontSize': 12, 'titleFontSize': 12}, 'title': {'fontSize': 13, 'anchor': 'start', 'color': '#000'}, 'style': {'guide-label': {'fill': '#000'}, 'guide-title': {'fill': '#000'}}, 'header': {'labelFontSize': 12, 'titleFontSize': 12}}}
 
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');

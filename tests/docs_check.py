@@ -271,7 +271,9 @@ def processing_faults(root):
         why = re.findall(r'^(\w*(?:Error|Exception)): (.+)$', done.stderr, re.M) or [('', done.stderr.strip().splitlines()[-1])]
         page = next((p for p in site_pages(root) if where and p.suffix == '.ipynb' and text_of(cells_of(p)[0]['source']).startswith(f'# {where[-1][0]}\n')), root/'nbs')
         return [f"{page.relative_to(root)}: cell {where[-1][1] if where else '?'}: nbdev cannot process it, {': '.join(why[0]).strip(': ')}: what show_doc prints must be defined by exported cells before it"]
-    return [f for page in sorted((root/'_proc').rglob('*.ipynb')) if (root/'nbs'/page.relative_to(root/'_proc')).is_file() for f in name_faults(root, page)]
+    pages = [p for p in sorted((root/'_proc').rglob('*.ipynb')) if (root/'nbs'/p.relative_to(root/'_proc')).is_file()]
+    dead = [f'{p.relative_to(root)}: a chart is not live: settings.ini must name dacl_dr.report:live_charts among procs' for p in pages if '"application/vnd.vegalite' in p.read_text(encoding='utf-8')]
+    return dead + [f for p in pages for f in name_faults(root, p)]
 
 def name_faults(root, page):
     "Links to functions and classes, made from names in backticks, that lead nowhere; for a method its class will do."
