@@ -170,14 +170,15 @@ def dev_metrics(
 
 # %% ../nbs/23_recipes.ipynb #cba73ad7
 def flat(
-    tree, # nested dicts
+    tree, # nested dicts and lists
     path:str='',
 )->dict: # dotted path → value
     "The leaves of a tree of settings."
-    if not isinstance(tree, dict): return {path: tree}
-    return {k: v for key, value in tree.items() for k, v in flat(value, f'{path}.{key}'.strip('.')).items()}
+    if not isinstance(tree, (dict, list)): return {path: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {k: v for key, value in items for k, v in flat(value, f'{path}.{key}'.strip('.')).items()}
 
-FREE = r'run\.(save_every|log_every|report_to)$|machine\.num_workers$' # settings that don't change what is computed
+FREE = r'run\.(save_every|log_every|report_to)(\.|$)|machine\.num_workers$' # settings that don't change what is computed
 
 def claim_folder(
     folder:Path, # of the run
