@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec, numpy as np, pandas as pd
 
 from .config import RECIPES, DaclError, SearchSettings, Settings
-from .runs import environment, make_folder, write_json
+from .runs import check_name, environment, make_folder, write_json
 from .metrics import grades_of, ranking_metrics
 from .statistics import drawn_means, query_draws, study_table
 from .cost import Sweep, compare, curve, time_searches
@@ -114,6 +114,7 @@ def run_ablation(
     show_progress:bool=True,
 )->Path: # the folder
     "Sweep all models over the same questions and compare them. Raises `DaclError` for bad input, or indexes of different corpora."
+    check_name(dataset_name, 'dataset_name')
     retrievers = {n: Retriever.open(e, i, corpus_path, cache_dir, show_progress) for n, (e, i) in models.items()}
     first = next(iter(retrievers.values()))
     for n, r in retrievers.items():

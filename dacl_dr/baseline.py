@@ -23,7 +23,7 @@ from .bm25 import Analyzer, Bm25, Bm25Settings, bm25_engine, bm25_open
 from .config import DaclError
 from .data import Context, write_questions
 from .metrics import answer_accuracy, make_run, qrels_metrics, write_run
-from .runs import make_folder, stamp, write_json
+from .runs import check_name, make_folder, stamp, write_json
 from .store import Passages, Questions, cache_home, locked, open_passages, open_questions
 
 # %% ../nbs/12_baseline.ipynb #dfcef39e
@@ -171,7 +171,7 @@ def bm25_eval(
 )->Path: # the metrics file
     "Evaluate BM25 on a question set. Raises `DaclError` for bad input."
     check_choices(engine, fields)
-    if re.search(r'[\s/\\]|^\.*$', dataset_name): raise DaclError(f"dataset_name '{dataset_name}' names a folder and the run; use letters, digits and hyphens")
+    check_name(dataset_name, 'dataset_name')
     passages, questions = (f(p, cache_dir, skip_bad, show_progress) for f, p in ((open_passages, corpus_file), (open_questions, test_file)))
     if not any(questions.column('answers')) and not any(questions.column('positive_ctxs')): raise DaclError(f'{test_file}: has neither answers nor positives, so nothing can be evaluated; add {Path(test_file).stem}-gold.json or answers')
     missing = missing_positives(passages, questions, test_file)

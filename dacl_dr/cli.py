@@ -274,8 +274,8 @@ def repeat_command(args)->int: # 1 if something differs
     flag = next(n for n in ('output_dir', 'output_path', 'output_base') if hasattr(build_parser().parse_args(record['argv']), n))
     more = [f'--{flag}', str(new)]
     if record['settings'] is not None:
-        with atomic_file(new/'settings.yaml') as tmp: tmp.write_text(record['settings'], encoding='utf-8')
-        more += ['--config', str(new/'settings.yaml')]
+        with atomic_file(new/'.settings.yaml') as tmp: tmp.write_text(record['settings'], encoding='utf-8')
+        more += ['--config', str(new/'.settings.yaml')]
     if code := main([*record['argv'], *more]): return code
     n, differ = compare_runs(old, new)
     print(f"\n{n} files compared with those of {old}: {f'{len(differ)} differ' if differ else 'all the same'}")

@@ -18,7 +18,7 @@ from .store import content_hash
 
 # %% ../nbs/48_repeat.ipynb #ab1594a2
 OUTPUTS = ('output_dir', 'output_path', 'output_base')
-APART = OUTPUTS + ('data_dir', 'cache_dir')
+APART = OUTPUTS + ('data_dir', 'cache_dir', 'config') # the settings file's text is kept instead
 
 def output_of(
     args, # a command's flags

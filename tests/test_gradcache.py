@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dacl_dr.config import ModelSettings
 from dacl_dr.encoder import TransformerEncoder, tiny_bert
@@ -74,13 +75,14 @@ import sys, torch, numpy as np
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_gradcache import ROWS, collator, gradients, world
+from safetensors.torch import load_file, save_file
 from dacl_dr.gradcache import average_gradients, cached_backward
 from dacl_dr.training import batch_losses
 torch.distributed.init_process_group('gloo')
 rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 for towers in ('shared', 'separate'):
     encoder, data = world(Path(sys.argv[2])/'one'/towers, towers, dropout=0.)
-    encoder.load_state_dict(torch.load(Path(sys.argv[2])/f'{towers}.pt', weights_only=True))
+    encoder.load_state_dict(load_file(Path(sys.argv[2])/f'{towers}.safetensors'))
     for hard in (False, True):
         batch = collator(data, hard, rank, size)(ROWS)
         loss_of = lambda vectors: batch_losses(vectors, batch, .05, .6, True)[0]
@@ -90,7 +92,7 @@ for towers in ('shared', 'separate'):
             chunks = batch['queries'] + batch['passages']
             if cached: cached_backward(model, chunks, loss_of, lambda l: l.total.backward()); average_gradients(model)
             else: loss_of(model(chunks)).total.backward()
-            torch.save(gradients(encoder), Path(sys.argv[2])/f'{towers}-{hard}-{cached}-{rank}.pt')
+            save_file(gradients(encoder), Path(sys.argv[2])/f'{towers}-{hard}-{cached}-{rank}.safetensors')
 torch.distributed.destroy_process_group()
 '''
 
@@ -106,7 +108,7 @@ def test_two_processes_equal_one(tmp_path):
     expected = {}
     for towers in ('shared', 'separate'):
         encoder, data = world(tmp_path/'one'/towers, towers, dropout=0.)
-        torch.save(encoder.state_dict(), tmp_path/f'{towers}.pt')
+        save_file({n: t.clone() for n, t in encoder.state_dict().items()}, tmp_path/f'{towers}.safetensors')
         for hard in (False, True):
             batch = collator(data, hard)(ROWS)
             encoder.train(); encoder.zero_grad()
@@ -118,5 +120,5 @@ def test_two_processes_equal_one(tmp_path):
     for (towers, hard), one in expected.items():
         for cached in (False, True):
             for rank in range(2):
-                two = torch.load(tmp_path/f'{towers}-{hard}-{cached}-{rank}.pt', weights_only=True)
+                two = load_file(tmp_path/f'{towers}-{hard}-{cached}-{rank}.safetensors')
                 assert largest(one, two) < 1e-5, (towers, hard, cached, rank)

@@ -1,4 +1,4 @@
-"The structure: data flows one way, nothing unsafe, no development package at run time."
+"The structure: data flows one way, no development package at run time."
 import ast, json, re, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -25,13 +25,6 @@ def test_imports_only_from_lower_numbers(module):
 def test_every_module_has_its_notebook():
     modules = {p.stem for p in (ROOT/'dacl_dr').glob('*.py')} - {'__init__', '_modidx'}
     assert modules == set(ORDER)
-
-
-@pytest.mark.parametrize('path', sorted((ROOT/'dacl_dr').glob('*.py')), ids=lambda p: p.stem)
-def test_nothing_unsafe(path):
-    calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
-    assert not {c for c in calls if re.fullmatch(r'eval|exec|yaml\.(unsafe_|full_)?load|pickle\.\w+|torch\.load|os\.system', c)}
-    assert not re.search(r'allow_pickle\s*=\s*True|shell\s*=\s*True|^\s*import pickle', path.read_text(), re.M)
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))

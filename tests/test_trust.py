@@ -1,0 +1,117 @@
+"Nothing here runs code that came as data, writes where it was not told to, or gives secrets away; and a run can be repeated."
+import ast, json, os, re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from dacl_dr.cli import main
+from dacl_dr.config import DaclError
+from dacl_dr.encoder import tiny_bert
+from dacl_dr.recipes import toy_data
+from dacl_dr.static import load_encoder
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [*sorted((ROOT/'dacl_dr').glob('*.py')), *sorted((ROOT/'tests').rglob('*.py')), *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
+           *(p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts)]
+UNSAFE = r'eval|exec|compile|yaml\.(unsafe_|full_)?load(_all)?|(c?pickle|dill|cloudpickle|joblib|marshal|shelve)\.\w+|torch\.(load|save)|os\.(system|popen)|\w+\.extractall|tempfile\.mktemp|pd\.read_pickle|\w+\.to_pickle'
+ALLOWED = {ROOT/'nbs'/'14_static.ipynb': ['trust_remote_code=True']} # its own class, from a folder it has just written
+FLAGS = {'allow_pickle': True, 'shell': True, 'trust_remote_code': True, 'verify': False, 'weights_only': False}
+
+
+def code_of(path):
+    "The Python of a module, or of a notebook's cells; magics are left out."
+    if path.suffix == '.py': return path.read_text(encoding='utf-8')
+    cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    return '\n'.join(re.sub(r'^(\s*)[%!].*$', r'\1pass', c, flags=re.M) for c in cells if not c.startswith('%%'))
+
+
+def unsafe(code):
+    "What of a program runs code that came as data."
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call):
+            if re.fullmatch(UNSAFE, ast.unparse(node.func)): found.append(ast.unparse(node.func))
+            found += [f'{k.arg}={k.value.value}' for k in node.keywords if k.arg in FLAGS and isinstance(k.value, ast.Constant) and k.value.value is FLAGS[k.arg]]
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found += [n for n in [*(a.name for a in node.names), getattr(node, 'module', None) or ''] if re.fullmatch(r'c?pickle|dill|cloudpickle|marshal|shelve|joblib', n)]
+    return found
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_code_comes_as_data(path): assert unsafe(code_of(path)) == ALLOWED.get(path, [])
+
+
+@pytest.mark.parametrize('code', ['eval("1")', 'import pickle', 'from pickle import loads', 'torch.load(f)', 'np.load(f, allow_pickle=True)', 'subprocess.run("ls", shell=True)', 'yaml.load(f)', 'AutoModel.from_pretrained(n, trust_remote_code=True)', 'archive.extractall()'])
+def test_unsafe_code_is_seen(code): assert unsafe(code)
+
+
+def test_everything_is_pinned():
+    lines = [l for l in (ROOT/'constraints.txt').read_text().splitlines() if l and not l.startswith('#')]
+    assert [l for l in lines if not re.fullmatch(r'[\w.-]+(\[\w+\])?==[\w.!+]+', l)] == []
+    pinned = {re.sub(r'[-_.]+', '-', l.split('==')[0]).lower() for l in lines}
+    ini = ConfigParser()
+    ini.read(ROOT/'settings.ini')
+    named = [re.split(r'[<>=!~]', w)[0] for k in ('requirements', 'dev_requirements') for w in ini['DEFAULT'][k].split()]
+    assert {re.sub(r'[-_.]+', '-', n).lower() for n in named} - pinned == set()
+
+
+@pytest.mark.parametrize('name', ['../../up', '/tmp/up', 'a/../../up', '..', ''])
+def test_a_name_does_not_leave_its_folder(name, tmp_path, capsys):
+    for argv in (['run-evaluation', '--encoder_path', 'e', '--index_path', 'i', '--test_file', 't', '--experiment_name', name],
+                 ['bm25-eval', '--corpus_file', 'c', '--test_file', 't', '--dataset_name', name],
+                 ['run-ablation', '--model_dirs', 'A=e', 'B=f', '--index_dirs', 'A=i', 'B=j', '--test_file', 't', '--dataset_name', name]):
+        assert main([*argv, '--output_path', str(tmp_path/'out')]) == 2
+        assert capsys.readouterr().err.count('\n') == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoders_own_code_is_not_run(tmp_path):
+    words = ['find the nearest passage', 'draw a picture']
+    tiny_bert(tmp_path/'bert', words)
+    (tmp_path/'bert'/'modeling_mine.py').write_text(f'from pathlib import Path\nPath({str(tmp_path/"ran")!r}).touch()\nfrom transformers import BertModel as Mine\n')
+    config = json.loads((tmp_path/'bert'/'config.json').read_text())
+    (tmp_path/'bert'/'config.json').write_text(json.dumps(config | {'model_type': 'mine', 'auto_map': {'AutoModel': 'modeling_mine.Mine', 'AutoConfig': 'modeling_mine.Mine'}}))
+    with pytest.raises(DaclError): load_encoder(str(tmp_path/'bert'))
+    assert not (tmp_path/'ran').exists()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A finished training whose settings file is gone, run where the environment holds a token."
+    home = tmp_path_factory.mktemp('repeat')
+    toy = toy_data(home/'data'/'toy')
+    tiny_bert(home/'bert', [l for f in toy.iterdir() for l in f.read_text().replace('"', ' ').splitlines()])
+    (home/'mine.yaml').write_text(f'model: {{name: {home}/bert, query_length: 16, passage_length: 32}}\ntraining: {{num_epochs: 1, batch_size: 40}}\nrun: {{report_to: []}}\n')
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('HF_TOKEN', 'hf_verysecret'); m.setenv('AWS_SECRET_ACCESS_KEY', 'hf_verysecret')
+        assert main(['train-baseline', '--config', str(home/'mine.yaml'), '--data_dir', str(home/'data'), '--output_dir', str(home/'run'), '--cache_dir', str(home/'cache')]) == 0
+    (home/'mine.yaml').unlink()
+    return home
+
+
+def test_secrets_reach_no_file(trained):
+    files = [f for f in trained.rglob('*') if f.is_file()]
+    assert len(files) > 20 and [f for f in files if b'hf_verysecret' in f.read_bytes()] == []
+
+
+def test_a_run_repeats(trained, capsys):
+    assert main(['repeat', str(trained/'run')]) == 0
+    out = capsys.readouterr().out
+    assert 'nothing has changed since' in out and 'all the same' in out
+    assert (trained/'run-repeat'/'final_model'/'model.safetensors').read_bytes() == (trained/'run'/'final_model'/'model.safetensors').read_bytes()
+
+
+def test_a_changed_input_is_told(trained, capsys):
+    words = (trained/'data'/'toy'/'toy-train.json').read_text()
+    try:
+        (trained/'data'/'toy'/'toy-train.json').write_text(words.replace('lomon', 'tudil'))
+        assert main(['repeat', str(trained/'run'), '--output_dir', str(trained/'other')]) == 1
+    finally: (trained/'data'/'toy'/'toy-train.json').write_text(words)
+    out = capsys.readouterr().out
+    assert 'model.safetensors: other bytes' in out and 'recipe.json: sha256.train' in out
+
+
+def test_a_folder_without_a_record_is_told(tmp_path, capsys):
+    assert main(['repeat', str(tmp_path)]) == 2
+    assert 'nothing is known of the command' in capsys.readouterr().err
