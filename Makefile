@@ -8,7 +8,7 @@ ARGS   ?=
 README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lab export readme drift docs docs-check lock clean
+.PHONY: help quickstart test lab export readme drift docs docs-check audit lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -60,6 +60,10 @@ docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or ne
 	$(BIN)/python -c 'from pathlib import Path; import vl_convert; Path("_proc/vega.js").write_text(vl_convert.javascript_bundle())'
 	cd _proc && quarto render --no-cache
 	rm -rf _docs && mv _proc/_docs _docs
+
+audit: $(VENV)/bin/python ## known vulnerabilities of the pinned packages (needs the network)
+	@test -x build/audit/bin/pip-audit || { $(VENV)/bin/python -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit; }
+	build/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 docs-check: $(VENV)/.dev ## check the site's pages, links, references and commands, without Quarto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/docs_check.py
