@@ -163,7 +163,7 @@ def representation_page(about:dict, a:Analysis, explains:pd.DataFrame, points:pd
     best = explains[explains.cost == 'visited'].iloc[0]
     parts = [f'<h1>{html.escape(Path(about["encoder"]).name)}: what its space looks like</h1><blockquote><p>{about["questions"]:,} questions of {html.escape(about["file"])}, {about["passages"]:,} passages they name, {about["dim"]} dimensions</p></blockquote>',
         f'<p>The passages are the positives and hard negatives of these questions alone, so retrieval is easier here than over a corpus. What costs are for is to compare encoders on the same file.</p><h2>Three kinds of pairs</h2>{chart(similarity_chart(a.pairs), 1)}',
-        f'<h2>What makes a query dear?</h2><p>Of all measures, <b>{best.measure}</b> orders queries best by visited nodes: ρ = {best.rho:.2f} ({best.low:.2f} to {best.high:.2f}). <i>To find all</i> is the number of distance evaluations after which the last true neighbour was seen.</p>{chart(explain_chart(explains), 2)}',
+        f'<h2>What makes a query expensive?</h2><p>Of all measures, <b>{best.measure}</b> orders queries best by visited nodes: ρ = {best.rho:.2f} ({best.low:.2f} to {best.high:.2f}). <i>To find all</i> is the number of distance evaluations after which the last true neighbour was seen.</p>{chart(explain_chart(explains), 2)}',
         *([f'<h2>Map</h2><p>Queries joined with their positives (UMAP). Neighbourhoods mean something, distances between them little.</p>{chart(map_chart(points[points.method == "umap"]), 3)}'] if points is not None else []),
         f'<h2>Numbers</h2><div class="scroll"><table>{table(quality)}{table(cost)}{table(lambda n: not cost(n) and not quality(n))}</table></div>']
     return ''.join(parts)

@@ -228,6 +228,7 @@ def sweep_index(
     truth = true_neighbours(index, vectors, s.k, show_progress)
     return sweep(engine_search(index, vectors, s.k, engine, show_progress), truth, judge, s, judge.task, 'efSearch' if show_progress else None), vectors, judge.task
 
+# %% ../nbs/36_evaluation.ipynb #91e5fa06
 def run_ef_sweep(
     retriever:Retriever,
     test_file:str|Path,

@@ -71,6 +71,7 @@ def each(tables:dict, name:str, row)->alt.Chart:
     return grid([row(t, d) for d, t in tables[name].groupby('dataset', sort=False)])
 
 def losses(t:dict, lang:str)->alt.Chart:
+    "The parts of the loss and w by epoch, means over seeds."
     parts = {'infonce': 'InfoNCE (nats)', 'distance': 'L_dis (1 − cosine)', 'w': 'w'}
     def row(h, name):
         h = recipes_of(h)
@@ -85,6 +86,7 @@ def losses(t:dict, lang:str)->alt.Chart:
 
 # %% ../nbs/41_paper.ipynb #a2a7d70b
 def distributions(t:dict, lang:str)->alt.Chart:
+    "Histograms of three kinds of cosines, means over seeds."
     def row(s, name):
         mean = recipes_of(s).groupby(['model', 'kind', 'cosine'], as_index=False).share.sum()
         mean['share'] /= s.groupby('model').seed.nunique().reindex(mean.model).to_numpy()
@@ -113,14 +115,22 @@ def within(table:pd.DataFrame)->pd.DataFrame:
     low, high = (ends.min(), ends.max()) if len(ends) else (0, 0)
     return table.assign(value=table.value.where(table.model != 'A', 0.), low=table.low.clip(lower=low), high=table.high.clip(upper=high))
 
-def positives(t:dict, lang:str)->alt.Chart: return weights_row(t, lang, {'pos mean': 'mean positive cosine', 'pos var': 'variance of positive cosine'}, '.3~g')
-def ranking(t:dict, lang:str)->alt.Chart: return weights_row(t, lang, {'mrr@10': 'MRR@10', 'ndcg@10': 'nDCG@10'}, '.3f')
+def positives(t:dict, lang:str)->alt.Chart:
+    "Mean and variance of the positives' cosine by w."
+    return weights_row(t, lang, {'pos mean': 'mean positive cosine', 'pos var': 'variance of positive cosine'}, '.3~g')
+
+def ranking(t:dict, lang:str)->alt.Chart:
+    "MRR@10 and nDCG@10 of exact search by w."
+    return weights_row(t, lang, {'mrr@10': 'MRR@10', 'ndcg@10': 'nDCG@10'}, '.3f')
+
 def matched(t:dict, lang:str)->alt.Chart:
+    "Visited nodes at matched recall by w, as the change against A."
     asked = [m for m in t['study'].metric.unique() if re.match('visited at (ANN recall 0.9|99% of own)', m)]
     return weights_row(t, lang, {m: 'visited nodes against A' for m in asked}, '+.0%', 'change')
 
 # %% ../nbs/41_paper.ipynb #0179f956
 def planes(t:dict, lang:str)->alt.Chart:
+    "Alignment against uniformity: after training by w, and through training by epoch."
     axes = {'x': ('uniformity passages', 'uniformity of passages (lower is better)'), 'y': ('alignment', 'alignment (lower is better)')}
     def encode(chart): return chart.encode(x=alt.X(f'{axes["x"][0]}:Q', title=words(axes['x'][1], lang), scale=alt.Scale(zero=False, padding=22)), y=alt.Y(f'{axes["y"][0]}:Q', title=words(axes['y'][1], lang), scale=alt.Scale(zero=False, padding=16)))
     def row(s, name):
@@ -138,6 +148,7 @@ def planes(t:dict, lang:str)->alt.Chart:
 
 # %% ../nbs/41_paper.ipynb #1c7a55c3
 def maps(t:dict, lang:str)->alt.Chart:
+    "Queries, positives and passages in the plane, before training and after each recipe."
     def panel(points, name, method, model):
         show = points[(points.method == method) & (points.model == model)][['kind', 'pair', 'x', 'y']].round(2).assign(kind=lambda v: v.kind.map(lambda x: words(x, lang)))
         base = alt.Chart(show).encode(x=alt.X('x:Q', axis=None, scale=alt.Scale(zero=False)), y=alt.Y('y:Q', axis=None, scale=alt.Scale(zero=False)))
@@ -147,6 +158,7 @@ def maps(t:dict, lang:str)->alt.Chart:
 
 # %% ../nbs/41_paper.ipynb #6af7e003
 def recall(t:dict, lang:str)->alt.Chart:
+    "Recall@K of exact search."
     s = recipes_of(t['study'], ['BM25'])
     s = s[s.metric.str.startswith('recall@') & (s.kind == 'quality')]
     s = s.assign(k=s.metric.str.split('@').str[1].astype(int))
@@ -158,16 +170,19 @@ def whole_efs(sweeps:pd.DataFrame)->pd.DataFrame:
     return sweeps[sweeps.groupby(['dataset', 'model', 'ef']).seed.transform('nunique') == seeds]
 
 def visited(t:dict, lang:str)->alt.Chart:
+    "Visited nodes by efSearch, means over seeds."
     s = over_seeds(whole_efs(recipes_of(t['sweeps'])), ['dataset', 'model', 'ef'], 'visited')
     return grid([[series_panel(g, 'ef', 'visited', 'model', COLOURS, 'efSearch (log scale)', 'visited nodes per query (log scale)', 'model', lang, log_x=True, log_y=True, title=d, width=330, height=230) for d, g in s.groupby('dataset', sort=False)]])
 
 def latency(t:dict, lang:str)->alt.Chart:
+    "Median and 99th percentile of latency by efSearch, first seed."
     s = recipes_of(t['latency']).melt(['dataset', 'model', 'ef'], ['latency ms p50', 'latency ms p99'], 'percentile', 'ms')
     s['percentile'] = s.percentile.str.split().str[-1]
     return grid([[series_panel(g, 'ef', 'ms', 'model', COLOURS, 'efSearch (log scale)', 'latency, ms per query (log scale)', 'model', lang, log_x=True, log_y=True, form='.2~g', dash='percentile', title=d, width=330, height=230) for d, g in s.groupby('dataset', sort=False)]])
 
 # %% ../nbs/41_paper.ipynb #def66ec7
 def frontiers(t:dict, lang:str)->alt.Chart:
+    "Both recalls against visited nodes, a line a seed."
     def row(s, name):
         s = recipes_of(s)
         panel = lambda y, title, floor: series_panel(s[s[y] >= floor][['model', 'seed', 'ef', 'visited', y]], 'visited', y, 'model', COLOURS, 'visited nodes per query (log scale)', title, 'model', lang, log_x=True, form='.0%', detail='seed', title=name, width=330, height=230)
@@ -175,6 +190,7 @@ def frontiers(t:dict, lang:str)->alt.Chart:
     return each(t, 'sweeps', row)
 
 def balance(t:dict, lang:str)->alt.Chart:
+    "Recall@10 of exact search against visited nodes at matched recall, with intervals."
     def panel(s, name, cost):
         at = lambda metric: recipes_of(s[s.metric == metric]).set_index('model')[['value', 'low', 'high']]
         both = at(cost).add_suffix(' cost').join(at('recall@10').add_suffix(' quality')).replace([np.inf, -np.inf], np.nan).dropna(subset=['value cost']).reset_index()

@@ -43,7 +43,7 @@ def estimate(
     drawn:np.ndarray|None=None, # (B, S) the same for draws of queries; None: queries are taken as fixed
     level:float=.95,
 )->Estimate: # nan bounds where nothing varies
-    "Mean over seeds, with an interval over seeds and queries."
+    "Mean over seeds, with Student's interval over seeds and queries, degrees of freedom by Welch and Satterthwaite."
     v = np.asarray(values, float)
     means, mean = None if drawn is None else drawn.mean(1), float(v.mean())
     if not np.isfinite(v).all() or means is not None and not np.isfinite(means).all(): return unbounded(mean, means, level)
@@ -59,7 +59,7 @@ def unbounded(
     means:np.ndarray|None, # (B,) some of them infinite or nan
     level:float,
 )->Estimate:
-    "Where a value is out of reach in some draws: percentiles of the draws, which know infinity."
+    "Where a value is out of reach in some draws: percentiles over draws of queries, which know infinity; nothing of the variation between seeds, and no p-value."
     if means is None or np.isnan(means).all(): return Estimate(mean, np.nan, np.nan)
     low, high = (float(np.nanquantile(means, e, method='nearest')) for e in ((1 - level) / 2, (1 + level) / 2))
     return Estimate(mean, low, high)
@@ -98,7 +98,7 @@ def randomisation_test(
 def holm(
     p, # (m,) p-values; nan is no comparison
 )->np.ndarray: # (m,) adjusted, at most 1
-    "Holm's correction."
+    "Holm's step-down correction for many comparisons (Holm 1979)."
     p = np.asarray(p, float)
     out, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind='stable')]

@@ -279,8 +279,9 @@ def open_study(
     return plan.question, read_tables(home/'run')
 
 def tiny_curricula(curricula:dict)->dict:
-    "The same stages with an epoch each."
-    return {n: [x | {'epochs': min(1, x['epochs']), 'negatives': 'bm25' if x['negatives'] == 'bm25+model' else x['negatives']} for x in stages] for n, stages in list(curricula.items())[:2]}
+    "The first two, with the epochs of `tiny_settings` at most, so that C, which has no w, is not trained again for each."
+    epochs = [s.epochs for s in tiny_settings().training.stages]
+    return {n: [x | {'epochs': min(e, x['epochs']), 'negatives': 'bm25' if x['negatives'] == 'bm25+model' else x['negatives']} for x, e in zip(stages, epochs + [1] * len(stages))] for n, stages in list(curricula.items())[:2]}
 
 # %% ../nbs/43_study.ipynb #38fcc21b
 COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact recall@10')
