@@ -31,7 +31,7 @@ FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
 ENGLISH = Bm25Settings(analyzer=Analyzer(stopwords='en')) # the baseline's: without stop words, unstemmed
 
 def indexed_texts(
-    passages:Passages,
+    passages:Passages, # the corpus
     fields:str='title+text', # or 'text'
 ): # yields lists of strings
     "What of each passage is indexed, batch by batch."
@@ -40,18 +40,18 @@ def indexed_texts(
         yield [FIELDS[fields].format(*pair) for pair in zip(titles, texts)]
 
 def check_choices(
-    engine:str,
-    fields:str,
+    engine:str, # 'rank_bm25', 'bm25s', or 'auto' by the size of the corpus
+    fields:str, # 'title+text' or 'text'
 ):
     "Refuse what is unknown before anything is read. Raises `DaclError`."
     bm25_engine(engine, 1)
     if fields not in FIELDS: raise DaclError(f"unknown fields '{fields}'; choose one of {', '.join(FIELDS)}")
 
 def searchable(
-    passages:Passages,
+    passages:Passages, # the corpus
     engine:str='auto', # 'rank_bm25' or 'bm25s'
-    settings:Bm25Settings=ENGLISH,
-    fields:str='title+text',
+    settings:Bm25Settings=ENGLISH, # k1, b and how words are made
+    fields:str='title+text', # or 'text': what of a passage is read
     cache_dir:str|Path|None=None, # where bm25s's index is kept
 )->Bm25:
     "A corpus ready for BM25. bm25s's index is built once for a corpus and its settings. Raises `DaclError` for an unknown engine or field, or a full disk."
@@ -66,17 +66,17 @@ def searchable(
 KS = (1, 5, 10, 20, 50, 100)
 
 def query_ids(
-    questions:Questions,
+    questions:Questions, # to ask
 )->list[str]: # the data set's own ids, or q1, q2, …
     "A name for each question."
     return [id or f'q{n}' for n, id in enumerate(questions.column('id'), 1)]
 
 def bm25_run(
-    index:Bm25,
-    passages:Passages,
-    questions:Questions,
+    index:Bm25, # from `searchable`
+    passages:Passages, # the corpus
+    questions:Questions, # to ask
     k:int=100, # passages per question
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->dict[str, dict[str, float]]: # see `make_run`
     "The best passages of every question."
     rows, scores = index.search(questions.column('question'), k, show_progress)
@@ -85,9 +85,9 @@ def bm25_run(
     return make_run(query_ids(questions), np.split(np.array(ids, object), cut), [s[s > 0] for s in scores])
 
 def run_rows(
-    run:dict[str, dict[str, float]],
-    passages:Passages,
-    k:int,
+    run:dict[str, dict[str, float]], # from `bm25_run`
+    passages:Passages, # the corpus
+    k:int, # passages per question
 )->np.ndarray: # (Q, k) rows in the run's order, -1 for none
     "A run as rows of the corpus."
     rows = np.full((len(run), k), -1)
@@ -103,12 +103,12 @@ def half_width(
     return float(1.96 * v.std(ddof=1) / len(v)**.5) if len(v) > 1 else float('nan')
 
 def judge_each(
-    run:dict[str, dict[str, float]],
-    passages:Passages,
-    questions:Questions,
-    ks=KS,
+    run:dict[str, dict[str, float]], # from `bm25_run`
+    passages:Passages, # the corpus
+    questions:Questions, # to ask
+    ks=KS, # cut-offs
     graded:bool=False, # are the scores of positives grades?
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->dict[str, dict[str, float]]: # metric → query id → value
     "End-task metrics of every query, by judgements and by answer match, as far as the questions have them. Raises `DaclError` if run and questions have no query in common."
     ids = query_ids(questions)
@@ -130,8 +130,8 @@ def summarise(
 
 # %% ../nbs/12_baseline.ipynb #7db702e8
 def missing_positives(
-    passages:Passages,
-    questions:Questions,
+    passages:Passages, # the corpus
+    questions:Questions, # with their positives
     test_file, # named in the error
 )->int:
     "How many positives are not in the corpus; they count as not found. Raises `DaclError` if that is all of them, or if the corpus has other texts under their ids."
@@ -149,7 +149,7 @@ def alike(a:str, b:str)->bool:
     return 2 * len(a & b) >= len(a)
 
 def facts(
-    path:str|Path,
+    path:str|Path, # it was read from
     table, # `Passages` or `Questions`
 )->dict:
     "Which file, what state of it, how many rows."
@@ -160,14 +160,14 @@ def bm25_eval(
     corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     test_file:str|Path, # biencoder JSON, question TSV or a BEIR qrels file
     output_path:str|Path, # gets DATASET/NAME.metrics.json and DATASET/NAME.run.trec
-    dataset_name:str,
-    engine:str='auto',
-    settings:Bm25Settings=ENGLISH,
-    fields:str='title+text',
+    dataset_name:str, # names the folder and the run
+    engine:str='auto', # 'rank_bm25', 'bm25s', or 'auto' by the size of the corpus
+    settings:Bm25Settings=ENGLISH, # k1, b and how words are made
+    fields:str='title+text', # or 'text': what of a passage is read
     k:int=100, # passages retrieved per question
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    cache_dir:str|Path|None=None, # of converted files and indexes; None: see `cache_home`
+    skip_bad:int=0, # bad records to pass over, per file
+    show_progress:bool=True, # progress bars
 )->Path: # the metrics file
     "Evaluate BM25 on a question set. Raises `DaclError` for bad input."
     check_choices(engine, fields)
@@ -205,7 +205,7 @@ def negatives_of(
     question, # `Question`
     rows:np.ndarray, # (K,) retrieved passages, best first, -1 for none
     scores:np.ndarray, # (K,)
-    passages:Passages,
+    passages:Passages, # the corpus
     n:int, # negatives wanted
 )->tuple[Context, ...]:
     "The best retrieved passages that are not relevant to a question."
@@ -221,12 +221,12 @@ def negatives_of(
 
 # %% ../nbs/12_baseline.ipynb #a4902360
 def with_negatives(
-    questions:Questions,
-    passages:Passages,
-    index:Bm25,
-    n:int,
+    questions:Questions, # of the training split
+    passages:Passages, # the corpus
+    index:Bm25, # from `searchable`
+    n:int, # negatives per question
     depth:int, # passages looked at per question
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 ): # yields `Question`
     "Questions, each with hard negatives."
     bar = tqdm(total=len(questions), desc='mining negatives', mininterval=.5, leave=False, disable=not show_progress)
@@ -239,7 +239,7 @@ def with_negatives(
 
 def with_texts(
     question, # `Question`
-    passages:Passages,
+    passages:Passages, # the corpus
 ): # `Question`
     "A question whose positives have their text, from the corpus where it was not in the file."
     def filled(c):
@@ -249,17 +249,17 @@ def with_texts(
 
 # %% ../nbs/12_baseline.ipynb #e2f31b14
 def bm25_negatives(
-    corpus_file:str|Path,
+    corpus_file:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
     train_file:str|Path, # biencoder JSON, question TSV or BEIR qrels
     output_path:str|Path, # the biencoder JSON to write
     n:int=7, # hard negatives per question
     depth:int=100, # passages looked at per question
-    engine:str='auto',
-    settings:Bm25Settings=ENGLISH,
-    fields:str='title+text',
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    engine:str='auto', # 'rank_bm25', 'bm25s', or 'auto' by the size of the corpus
+    settings:Bm25Settings=ENGLISH, # k1, b and how words are made
+    fields:str='title+text', # or 'text': what of a passage is read
+    cache_dir:str|Path|None=None, # of converted files and indexes; None: see `cache_home`
+    skip_bad:int=0, # bad records to pass over, per file
+    show_progress:bool=True, # progress bars
 )->dict[str, int]: # counts
     "Write a training file with BM25 hard negatives. Raises `DaclError` for bad input."
     check_choices(engine, fields)

@@ -31,7 +31,7 @@ from .runs import atomic_folder, write_json
 
 # %% ../nbs/11_bm25.ipynb #83a46a17
 def words(
-    text:str,
+    text:str, # prose or code
     identifiers:bool=True, # split snake_case and camelCase
 )->list[str]: # lower-case
     "The words of a text or of code."
@@ -79,10 +79,10 @@ def bm25_index(
 
 # %% ../nbs/11_bm25.ipynb #2313df49
 def bm25_search(
-    index:bm25s.BM25,
+    index:bm25s.BM25, # from `bm25_index`
     queries, # strings
     k:int, # passages per query, capped at the corpus size
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->tuple[np.ndarray, np.ndarray]: # rows (Q, k) int64 and scores (Q, k) float32, best first
     "The k best passages of each query."
     k = min(k, index.scores['num_docs'])
@@ -121,7 +121,7 @@ class Bm25:
         self,
         queries, # strings
         k:int, # passages per query
-        show_progress:bool=True,
+        show_progress:bool=True, # progress bars
     )->tuple[np.ndarray, np.ndarray]: # rows (Q, k) int64, -1 where nothing more is found, and scores (Q, k) float32, best first
         "The k best passages of each query."
         if k < 1: raise DaclError(f'cannot search for {k} passages per query; ask for at least 1')
@@ -143,7 +143,7 @@ class RankBm25(Bm25):
     def __init__(
         self,
         texts, # passages
-        settings:Bm25Settings=Bm25Settings(),
+        settings:Bm25Settings=Bm25Settings(), # k1, b and how words are made
     ):
         docs = [settings.analyzer(t) for t in texts]
         if not any(docs): raise DaclError('no passage holds a word; BM25 has nothing to index')
@@ -155,7 +155,7 @@ class RankBm25(Bm25):
 
 # %% ../nbs/11_bm25.ipynb #54d3fe58
 def append(
-    path:Path,
+    path:Path, # a file, made if it is missing
     data, # bytes or an array
 ):
     "Append to a file. Raises `DaclError` if it cannot be written."
@@ -165,7 +165,7 @@ def append(
 
 def npy_header(
     n:int, # values
-    dtype,
+    dtype, # of the values
 )->bytes:
     "How numpy's file format begins for a vector."
     f = io.BytesIO()
@@ -231,7 +231,7 @@ def write_runs(
     n:int|None=None, # passages, for the progress bar
     run_tokens:int=1 << 24, # tokens of a run, which bounds the memory
 )->np.ndarray: # words of each passage
-    "The first pass: texts to runs."
+    "The first pass: texts to runs. Raises `DaclError` if there are no words."
     lengths, tokens, first = array('i'), array('i'), 0
     def flush():
         nonlocal tokens, first
@@ -251,10 +251,10 @@ def write_runs(
 # %% ../nbs/11_bm25.ipynb #b730e4f3
 def write_index(
     folder:Path, # gets bm25s's three arrays
-    runs:Runs,
+    runs:Runs, # all postings, from `write_runs`
     lengths:np.ndarray, # (N,) words of each passage
-    n_terms:int,
-    settings:Bm25Settings,
+    n_terms:int, # distinct words
+    settings:Bm25Settings, # k1, b and how words are made
     block:int=1 << 23, # postings in memory at a time; a word with more has them all there
 ):
     "The second pass: runs to columns of scores."
@@ -278,7 +278,7 @@ def write_index(
 def build_bm25(
     batches, # iterable of lists of texts; read once, so a generator will do
     folder:str|Path, # where the index shall stand
-    settings:Bm25Settings=Bm25Settings(),
+    settings:Bm25Settings=Bm25Settings(), # k1, b and how words are made
     n:int|None=None, # passages, for the progress bar
 )->Path: # the folder
     "Index passages on disk in bounded memory. Raises `DaclError` if there are no words or no room."
@@ -299,7 +299,7 @@ def build_bm25(
 
 def write_vocabulary(
     folder:Path, # gets vocab.index.json
-    terms:dict[str, int],
+    terms:dict[str, int], # word → number
 )->int: # words
     "Write the words with their numbers as bm25s does, which adds the empty word."
     f, pairs, n = folder/'vocab.index.json', iter(terms.items()), len(terms)
@@ -359,9 +359,9 @@ def bm25_open(
     batches, # iterable of lists of texts
     n:int, # passages
     folder:str|Path, # where bm25s's index is kept, named after everything it is made from; rank_bm25 keeps none
-    settings:Bm25Settings=Bm25Settings(),
+    settings:Bm25Settings=Bm25Settings(), # k1, b and how words are made
 )->Bm25:
-    "Passages ready to be searched by either engine; bm25s's index is built only if the folder does not exist."
+    "Passages ready to be searched by either engine; bm25s's index is built only if the folder does not exist. Raises `DaclError` for an unknown engine, and for a folder that holds another index."
     if bm25_engine(name, n) == 'rank_bm25': return RankBm25(chain.from_iterable(batches), settings)
     if not Path(folder).exists(): build_bm25(batches, folder, settings, n)
     index = open_bm25(folder)

@@ -55,7 +55,7 @@ def function_pair(
     lines:list[str], # of the source file
     name:str, # its qualified name
     file:str, # named in the pair
-    settings:CorpusSettings,
+    settings:CorpusSettings, # least lengths of query and body
 )->Pair|None: # None if the function has no docstring, or query or body are too short
     "The pair of one function."
     doc = ast.get_docstring(node)
@@ -83,7 +83,7 @@ def named_functions(
 def read_pairs(
     path:str|Path, # a Python file
     file:str, # its name in the pairs
-    settings:CorpusSettings,
+    settings:CorpusSettings, # least lengths of query and body
 )->list[Pair]: # in the order of the source; empty if the file is not valid Python
     "The pairs of one source file."
     try:
@@ -112,14 +112,14 @@ def source_files(
 # %% ../nbs/10_codedocs.ipynb #e9155481
 def read_job(
     job:tuple[str, str], # (name in the pairs, path on disk)
-    settings:CorpusSettings,
+    settings:CorpusSettings, # least lengths of query and body
 )->list[Pair]:
     "`read_pairs` with its arguments in one tuple, for a process pool."
     return read_pairs(job[1], job[0], settings)
 
 # %% ../nbs/10_codedocs.ipynb #8455bb51
 def harvest(
-    settings:CorpusSettings,
+    settings:CorpusSettings, # packages, and least lengths of query and body
     workers:int|None=None, # processes; None: one a core
 )->list[Pair]: # of every file, before `drop_repeats`
     "All pairs of the packages. Raises `DaclError` if a package is missing."
@@ -133,13 +133,13 @@ def harvest(
 
 # %% ../nbs/10_codedocs.ipynb #4b603c6f
 def normalised(
-    text:str,
+    text:str, # a query or a passage
 )->str: # lower-case words, punctuation and layout gone
     "What two texts are compared by when repeats are dropped."
     return ' '.join(re.findall(r'\w+', text.lower()))
 
 def drop_repeats(
-    pairs:list[Pair],
+    pairs:list[Pair], # from `harvest`
 )->list[Pair]: # each query once, each code once
     "Drop every pair whose query or code occurs more than once."
     queries = [normalised(p.query) for p in pairs]; codes = [normalised(p.code) for p in pairs]
@@ -150,7 +150,7 @@ def drop_repeats(
 def split_of(
     file:str, # path inside site-packages
     dev_share:float, # of files
-    test_share:float,
+    test_share:float, # of files
 )->str: # 'train', 'dev' or 'test'
     "The split a file belongs to."
     u = int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) / 2**32
@@ -158,13 +158,13 @@ def split_of(
 
 # %% ../nbs/10_codedocs.ipynb #d93ed3db
 def to_passage(
-    pair:Pair,
+    pair:Pair, # from `harvest`
 )->Passage: # id `file:line`, title the dotted name
     "The passage of a pair."
     return Passage(f'{pair.file}:{pair.line}', pair.code, f"{pair.file.removesuffix('.py').replace('/', '.')}.{pair.name}")
 
 def to_question(
-    pair:Pair,
+    pair:Pair, # from `harvest`
 )->Question:
     "The DPR record of a pair."
     p = to_passage(pair)
@@ -173,9 +173,9 @@ def to_question(
 # %% ../nbs/10_codedocs.ipynb #e564ac28
 def write_codedocs(
     folder:Path, # gets psgs.tsv and codedocs-{train,dev,test}.json
-    settings:CorpusSettings,
+    settings:CorpusSettings, # packages, lengths, shares of the splits
 )->dict: # counts, package versions, content hash
-    "Harvest the packages and write the data set."
+    "Harvest the packages and write the data set. Raises `DaclError` if a package is missing or a split is empty."
     raw = harvest(settings)
     pairs = drop_repeats(raw)
     splits = [split_of(p.file, settings.dev_share, settings.test_share) for p in pairs]
@@ -190,8 +190,8 @@ def write_codedocs(
 # %% ../nbs/10_codedocs.ipynb #014a7918
 def codedocs(
     folder:str|Path, # e.g. data_set/codedocs
-    settings:CorpusSettings=CorpusSettings(),
-    say=print,
+    settings:CorpusSettings=CorpusSettings(), # packages, lengths, shares of the splits
+    say=print, # told what is done, a line each time
 )->Path: # the folder
     "The offline corpus as DPR data, harvested once. Raises `DaclError` if a package is missing."
     made_from = {'settings': settings, 'versions': {p: installed_version(p) for p in settings.packages}, 'code': code_stamp('codedocs', 'data')}

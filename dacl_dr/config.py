@@ -112,8 +112,8 @@ EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 1
 
 class SearchSettings(Frozen):
     "How the HNSW graph is built and swept."
-    m: Annotated[int, msgspec.Meta(ge=2)] = 32 # links per node
-    ef_construction: Positive = 200
+    m: Annotated[int, msgspec.Meta(ge=2)] = 32 # links per node; twice as many on the lowest level
+    ef_construction: Positive = 200 # candidates kept while a node is inserted
     k: Annotated[int, msgspec.Meta(ge=10)] = 10 # passages asked for, and the k of ANN recall@k; end-task metrics keep their own
     ef_values: tuple[Positive, ...] = EF_VALUES # efSearch of each sweep point
     targets: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = (.95, .99) # ANN recall at which cost is compared
@@ -228,7 +228,7 @@ class Loader(yaml.SafeLoader):
 Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'^[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
 
 def parse_yaml(
-    text:str,
+    text:str, # YAML
 )->object: # of plain dicts, lists, strings and numbers
     "The value of a YAML text, by the safe loader."
     loader = Loader(text)
@@ -239,7 +239,7 @@ def parse_yaml(
 def key_lines(
     text:str, # YAML
 )->dict[str, int]: # dotted path -> line, counted from 1
-    "The line on which each key of a YAML text stands."
+    "The line on which each key of a YAML text stands. Raises `DaclError` for a key that is given twice."
     lines = {}
     def walk(node, path):
         if not isinstance(node, yaml.MappingNode): return
@@ -314,7 +314,7 @@ def build_settings(
     source:str='settings', # named in the error
     places:dict[str, str]|None=None, # see `explain`
     cls=Settings, # or `RecipeSettings`
-):
+): # a `cls`
     "Check a mapping and freeze it. Raises `DaclError` with one line."
     try: return msgspec.convert(laid_over(msgspec.to_builtins(cls()), data), cls)
     except msgspec.ValidationError as e: raise DaclError(explain(e, source, places or {}, cls)) from None
@@ -323,7 +323,7 @@ def build_settings(
 def put(
     tree, # nested dicts and lists, changed in place
     dotted:str, # 'training.stages.2.epochs'
-    value,
+    value, # to put there
 ):
     "Set one value of a tree."
     *groups, key = dotted.split('.')
@@ -336,7 +336,7 @@ def load_settings(
     overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None values are skipped
     flags:dict[str, str]|None=None, # dotted path -> the flag that gave it, named in errors
     cls=Settings, # or `RecipeSettings`
-):
+): # a `cls`
     "Settings from a file with command-line values laid over it. Raises `DaclError`."
     data, places = read_yaml(path) if path else ({}, {})
     merged = msgspec.to_builtins(build_settings(data, str(path), places, cls))

@@ -13,7 +13,7 @@ from .config import DaclError, Stage, TrainSettings, did_you_mean
 # %% ../nbs/17_curriculum.ipynb #f74c2826
 def recipe_stages(
     recipe:str, # A, B, C or D
-    settings:TrainSettings,
+    settings:TrainSettings, # stages, epochs and w
 )->tuple[Stage, ...]: # those with epochs; their weights are no longer shares, but the weights of the loss
     "The stages of a recipe. Raises `DaclError` for an unknown one."
     single = (Stage('single', settings.num_epochs),)
@@ -24,10 +24,10 @@ def recipe_stages(
 
 # %% ../nbs/17_curriculum.ipynb #076d464a
 def stage_of(
-    stages:tuple[Stage, ...],
+    stages:tuple[Stage, ...], # from `recipe_stages`
     epoch:int, # counted over the recipe
 )->tuple[Stage, int]: # the stage, the epoch counted from its beginning
-    "Where an epoch stands in a recipe."
+    "Where an epoch stands in a recipe. Raises `IndexError` beyond its last."
     for s in stages:
         if epoch < s.epochs: return s, epoch
         epoch -= s.epochs
@@ -35,7 +35,7 @@ def stage_of(
 
 # %% ../nbs/17_curriculum.ipynb #280cb514
 def weight_at(
-    stage:Stage,
+    stage:Stage, # from `recipe_stages`
     step:int, # 0 … steps-1 within the stage
     steps:int, # of the stage
 )->float:
@@ -47,7 +47,7 @@ def weight_at(
 def batch_rows(
     n:int, # training questions
     batch_size:int, # over all processes
-    seed:int,
+    seed:int, # of the order
     epoch:int, # counted over the whole recipe
 )->list[np.ndarray]: # of (batch_size,) positions; a shorter last batch is left out, since its queries would see fewer negatives
     "The batches of one epoch."

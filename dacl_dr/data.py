@@ -68,7 +68,7 @@ def unreadable(path, e:OSError)->DaclError:
 def open_data(
     path:str|Path, # unzipped as it is read if its name ends in .gz
     digest=None, # a hashlib object that gets every raw byte
-    show_progress:bool=False,
+    show_progress:bool=False, # a bar over the bytes read
 ):
     "Yield a data file's bytes as a buffered stream. Raises `DaclError` for a missing, empty, unreadable or truncated file, and for a folder."
     path = Path(path)
@@ -156,7 +156,7 @@ def passage_rows(
 
 # %% ../nbs/02_data.ipynb #3d8d2d06
 def write_passages(
-    path:str|Path,
+    path:str|Path, # of the TSV to write
     passages, # of `Passage`
 )->Path:
     "Write a passage TSV atomically."
@@ -221,7 +221,7 @@ class JsonArray:
 # %% ../nbs/02_data.ipynb #e065f031
 def json_records(
     path:str|Path, # may be .gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields (place, record: dict, text of the record)
     "The objects of a file that is one JSON array. Raises `DaclError` naming file, record and line."
@@ -271,7 +271,7 @@ class RawQuestion(msgspec.Struct):
     id: str|int|None = None
 
 def to_context(
-    raw:RawContext,
+    raw:RawContext, # as the file has it
 )->Context:
     "A passage of a question under one name for its id. Raises `ValueError` for one with neither text nor id."
     id = raw.passage_id if raw.passage_id is not None else raw.psg_id if raw.psg_id is not None else raw.id
@@ -293,7 +293,7 @@ def to_question(
 
 def stream_questions(
     path:str|Path, # one JSON array, may be .gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields `Question`
     "The questions of DPR's biencoder JSON, one at a time. Raises `DaclError` naming file, record, line and field."
@@ -306,14 +306,14 @@ def stream_questions(
 
 # %% ../nbs/02_data.ipynb #eee0f482
 def question_json(
-    q:Question,
+    q:Question, # to write
 )->bytes: # on one line
     "A question as a record of biencoder JSON; `id` only where there is one."
     if q.id: return msgspec.json.encode(q)
     return msgspec.json.encode({f: getattr(q, f) for f in Question.__struct_fields__ if f != 'id'})
 
 def write_questions(
-    path:str|Path,
+    path:str|Path, # of the JSON to write
     questions, # of `Question`
 )->Path:
     "Write DPR's biencoder JSON atomically: one array, one question a line."
@@ -359,7 +359,7 @@ def read_gold(
 
 def stream_tsv_questions(
     path:str|Path, # question⇥['answer', …], no header; may be .gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields `Question`, with positives where there is a gold file
     "The questions of DPR's test files. Raises `DaclError` naming file and line."
@@ -383,7 +383,7 @@ class BeirText(msgspec.Struct):
 
 def beir_rows(
     path:str|Path, # corpus.jsonl or queries.jsonl, may be .gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields (line, id, text, title)
     "The texts of a BEIR file. Raises `DaclError` naming file and line."
@@ -399,7 +399,7 @@ def beir_rows(
 # %% ../nbs/02_data.ipynb #35426996
 def read_qrels(
     path:str|Path, # header query-id, corpus-id, score; may be .gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 )->dict[str, dict[str, int]]: # query id → passage id → grade, those above 0
     "The judgements of a BEIR split. Raises `DaclError` naming file and line."
@@ -414,7 +414,7 @@ def read_qrels(
 
 def stream_beir_questions(
     path:str|Path, # FOLDER/qrels/SPLIT.tsv
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields `Question` in the order of queries.jsonl
     "The questions of a BEIR split. Raises `DaclError` naming file and line."

@@ -24,7 +24,7 @@ class DataSet(msgspec.Struct, frozen=True):
     splits: dict[str, Path] # 'train', 'dev', 'test', those there are
 
 def split_files(
-    folder:Path,
+    folder:Path, # of one data set
 )->dict[str, Path]: # split → file
     "The question files of a folder by split. Raises `DaclError` if two files claim one split."
     found = {}
@@ -35,7 +35,7 @@ def split_files(
     return {s: found[s] for s in SPLITS if s in found}
 
 def corpus_file(
-    folder:Path,
+    folder:Path, # of one data set, or of all
 )->Path|None: # None if there is none
     "The passage file of a folder. Raises `DaclError` if there are several."
     found = sorted(f for f in folder.glob('psgs*') if re.search(r'\.tsv(\.gz)?$', f.name))
@@ -56,7 +56,7 @@ def find_data_set(
     return DataSet(folder.name, corpus, splits)
 
 def find_data_sets(
-    data_dir:str|Path='data_set',
+    data_dir:str|Path='data_set', # folder of the data sets
 )->dict[str, DataSet]: # by name; the folder itself counts too
     "All data sets of a tree. Raises `DaclError` if there are none."
     data_dir = Path(data_dir)
@@ -68,7 +68,7 @@ def find_data_sets(
 
 def data_set(
     name:str, # of its folder, whatever the case
-    data_dir:str|Path='data_set',
+    data_dir:str|Path='data_set', # folder of the data sets
 )->DataSet:
     "One data set of a tree. Raises `DaclError` for an unknown name."
     found = find_data_sets(data_dir)

@@ -32,9 +32,9 @@ class PublicFile(msgspec.Struct, frozen=True):
 
 def biencoder(
     name:str, # of the file on the server
-    target:str,
+    target:str, # where it belongs in the data folder
     size:int, # bytes
-    md5:str,
+    md5:str, # of the packed file
 )->PublicFile:
     "A training file of DPR."
     return PublicFile(f'data/retriever/{name}.json.gz', target, size, md5, int(3.3 * size))
@@ -58,13 +58,13 @@ def part_of(
     return Path(target).with_name(f'.{Path(target).name}.part')
 
 def mark_of(
-    part:Path,
+    part:Path, # from `part_of`
 )->Path:
     "Where the server's mark of its version stands."
     return part.with_name(part.name + '.json')
 
 def resume_headers(
-    part:Path,
+    part:Path, # from `part_of`
 )->dict[str, str]: # also decides: without a mark the part is removed
     "The headers that ask for the rest of a file."
     try: mark = msgspec.json.decode(mark_of(part).read_bytes(), type=dict[str, str])['mark']
@@ -72,7 +72,7 @@ def resume_headers(
     return {'Accept-Encoding': 'identity'} | ({'Range': f'bytes={part.stat().st_size}-', 'If-Range': mark} if mark and part.exists() else {})
 
 def version_mark(
-    response:requests.Response,
+    response:requests.Response, # its headers are enough
 )->str: # '' if the server gives none
     "What tells versions of a file apart."
     etag = response.headers.get('ETag', '')
@@ -83,9 +83,9 @@ class Again(Exception):
     "An attempt failed in a way that another may not. `args`: what happened, seconds to wait or None."
 
 def check_status(
-    response:requests.Response,
+    response:requests.Response, # its headers are enough
 ):
-    "Raise `DaclError` for an answer that will not change, `Again` for one that may."
+    "Raises `DaclError` for an answer that will not change, `Again` for one that may."
     code, url = response.status_code, response.url
     if code in (200, 206, 416): return
     if code in (408, 425, 429) or code >= 500:
@@ -95,19 +95,20 @@ def check_status(
     raise DaclError(f'{url}: {code} {response.reason}; {remedy}')
 
 def total_size(
-    response:requests.Response,
+    response:requests.Response, # its headers are enough
 )->int|None: # bytes of the whole file
     "How long the server says the file is."
     if response.status_code == 200: total = response.headers.get('Content-Length', '')
     else: total = response.headers.get('Content-Range', '').rpartition('/')[2]
     return int(total) if total.isdigit() else None
 
+# %% ../nbs/09_download.ipynb #9102d8e6
 def attempt(
-    url:str,
-    part:Path,
+    url:str, # address of the file
+    part:Path, # from `part_of`, appended to
     size:int|None=None, # bytes expected, if known
     timeout:float=30., # seconds without a byte
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 ):
     "Fetch what is missing of a file. Raises `Again` if the line drops, `DaclError` if it makes no sense to go on."
     with requests.get(url, headers=resume_headers(part), stream=True, timeout=timeout) as r:
@@ -126,13 +127,13 @@ def attempt(
 
 # %% ../nbs/09_download.ipynb #88d421cd
 def fetch(
-    url:str,
+    url:str, # address of the file
     part:Path, # from `part_of`
     size:int|None=None, # bytes expected, if known
     tries:int=6, # attempts in a row without a byte
     wait:float=1., # seconds before the second attempt; doubled each time, a minute at most
     timeout:float=30., # seconds without a byte
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->Path: # the part, complete
     "Fetch a file, going on where an earlier call stopped. Raises `DaclError` naming the address and the remedy."
     failures, arrived = 0, lambda: part.stat().st_size if part.exists() else 0
@@ -158,8 +159,8 @@ def plain_fault(
 
 # %% ../nbs/09_download.ipynb #59921976
 def file_md5(
-    path:Path,
-    show_progress:bool=True,
+    path:Path, # a file
+    show_progress:bool=True, # progress bars
 )->str: # hexadecimal
     "The MD5 sum of a file."
     digest = hashlib.md5(usedforsecurity=False)
@@ -168,10 +169,10 @@ def file_md5(
     return digest.hexdigest()
 
 def copy_checked(
-    file:PublicFile,
+    file:PublicFile, # what is fetched
     part:Path, # fetched; named .gz if it is packed
-    target:Path,
-    show_progress:bool=True,
+    target:Path, # where the finished file shall stand
+    show_progress:bool=True, # progress bars
 ):
     "Unpack or copy a fetched file to its place, atomically. Raises `DaclError` if it is truncated or has another number of lines."
     lines, last = 0, b'\n'
@@ -184,12 +185,13 @@ def copy_checked(
         lines += not last.endswith(b'\n')
         if file.lines is not None and lines != file.lines: part.unlink(); raise DaclError(f'{file.url}: has {lines:,} lines, {file.lines:,} are expected; run the command again, or fetch it by hand and check it')
 
+# %% ../nbs/09_download.ipynb #f8611544
 def download_file(
-    file:PublicFile,
-    data_dir:Path,
-    base_url:str=BASE_URL,
-    keep_gz:bool=False,
-    show_progress:bool=True,
+    file:PublicFile, # what is fetched
+    data_dir:Path, # the `data_set/` folder
+    base_url:str=BASE_URL, # the server's address
+    keep_gz:bool=False, # keep the packed files too
+    show_progress:bool=True, # progress bars
     **fetching, # tries, wait and timeout of `fetch`
 )->Path: # the file
     "One file in its place. Raises `DaclError`; what was fetched well is kept for the next call."
@@ -212,8 +214,8 @@ def download_file(
 # %% ../nbs/09_download.ipynb #db2ff5c9
 def check_room(
     files, # of `PublicFile`
-    data_dir:Path,
-    keep_gz:bool=False,
+    data_dir:Path, # the `data_set/` folder
+    keep_gz:bool=False, # keep the packed files too
 ):
     "Refuse to start what can't fit. Raises `DaclError` naming what is needed and what is free."
     missing = [f for f in files if not (data_dir/f.target).exists()]
@@ -224,11 +226,11 @@ def check_room(
 
 def download(
     name:str, # a key of `PUBLIC_FILES`
-    data_dir:str|Path='data_set',
+    data_dir:str|Path='data_set', # the `data_set/` folder
     keep_gz:bool=False, # keep the packed files too
-    base_url:str=BASE_URL,
-    files=PUBLIC_FILES,
-    show_progress:bool=True,
+    base_url:str=BASE_URL, # the server's address
+    files=PUBLIC_FILES, # name → its `PublicFile`s
+    show_progress:bool=True, # progress bars
     **fetching, # tries, wait and timeout of `fetch`
 )->list[Path]:
     "Fetch a data set; files that are there are left alone. Raises `DaclError` for a fault of the network, the disk or the files."

@@ -54,15 +54,22 @@ class Encoder(nn.Module):
     dim: int # of the vectors
     normalized: bool = True # are they of norm 1?
 
-    def prepare(self, texts, side:str): raise NotImplementedError # texts of one side, with `chunks(rows, tokens)`
-    def embed(self, chunk, side:str)->Tensor: raise NotImplementedError # (B, D)
-    def save(self, folder:str|Path): raise NotImplementedError # in sentence-transformers' layout
+    def prepare(self, texts, side:str):
+        "Texts of one side, 'query' or 'passage', with `chunks(rows, tokens)`."
+        raise NotImplementedError
+    def embed(self, chunk, side:str)->Tensor: # (B, D)
+        "The vectors of one chunk."
+        raise NotImplementedError
+    def save(self, folder:str|Path):
+        "Write the encoder in sentence-transformers' layout."
+        raise NotImplementedError
     @property
     def device(self): return next(self.parameters()).device
 
     def forward(self,
         parts, # list of (side, chunk)
     )->list[Tensor]: # one (B, D) each
+        "Embed several chunks, of either side."
         return [self.embed(chunk, side) for side, chunk in parts]
 
     @torch.no_grad()
@@ -90,7 +97,7 @@ class Encoder(nn.Module):
 
 # %% ../nbs/13_encoder.ipynb #559fadcc
 def weights_hash(
-    module:nn.Module,
+    module:nn.Module, # any
 )->str: # 16 hexadecimal digits
     "A hash of all weights, by name: the key of everything that was computed with them."
     digest = hashlib.sha256()
@@ -116,6 +123,7 @@ def open_checkpoint(
     try: return SentenceTransformer(str(name), device='cpu').float() # also where it was saved in half precision: mixed precision wants full weights
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as e: raise DaclError(f"model '{name}' cannot be loaded ({str(e).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
 
+# %% ../nbs/13_encoder.ipynb #2a1447fa
 def set_pooling(
     modules, # of a SentenceTransformer
     how:str|None, # 'mean', 'cls' or 'max'; None changes nothing
@@ -129,7 +137,7 @@ def set_pooling(
 
 def set_normalize(
     model, # SentenceTransformer, changed in place
-    on:bool,
+    on:bool, # shall vectors have norm 1?
 ):
     "Add or remove the last step, norm 1."
     from sentence_transformers.base.modules import Normalize
@@ -138,8 +146,8 @@ def set_normalize(
     if has and not on: del model[-1]
 
 def two_towers(
-    name:str|Path,
-    pooling:str|None,
+    name:str|Path, # a folder, or a name on the hub
+    pooling:str|None, # as in `set_pooling`
 ): # SentenceTransformer with a Router
     "The same checkpoint twice, one for each side."
     from sentence_transformers import SentenceTransformer
@@ -224,8 +232,8 @@ class TransformerEncoder(Encoder):
 def tiny_bert(
     folder:str|Path, # gets model and tokenizer, as transformers writes them
     texts, # whose words are the vocabulary
-    seed:int=0,
-    dim:int=32,
+    seed:int=0, # of the weights
+    dim:int=32, # of the vectors
     **config, # of BertConfig
 )->Path:
     "A random two-layer BERT with a word-level tokenizer, for tests and examples."

@@ -31,7 +31,7 @@ def cached_backward(
     chunks, # of a step
     loss_of:Callable[[list[Tensor]], object], # vectors of all chunks → losses
     backward:Callable[[object], None], # runs the backward pass of what `loss_of` gave
-    device:torch.device=torch.device('cpu'),
+    device:torch.device=torch.device('cpu'), # of the vectors
 ): # what `loss_of` gave
     "Gradients of the whole batch, one chunk at a time."
     states, leaves = [], []
@@ -52,6 +52,7 @@ def processes()->int:
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 class Gather(torch.autograd.Function):
+    "All-gather with gradients, behind `gather`."
     @staticmethod
     def forward(ctx, x):
         parts = [torch.empty_like(x) for _ in range(processes())]
@@ -68,9 +69,8 @@ def gather(
     "The rows of all processes; gradients come back to where they belong."
     return Gather.apply(x) if processes() > 1 else x
 
-
 def average_gradients(
-    module:nn.Module,
+    module:nn.Module, # whose gradients are there
 ):
     "Average the gradients of all processes. After `cached_backward`, whose last chunk may touch one tower only, so that DistributedDataParallel can't know when a gradient is complete."
     if processes() == 1: return

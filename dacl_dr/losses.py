@@ -14,13 +14,13 @@ from torch import Tensor
 
 # %% ../nbs/15_losses.ipynb #bf71ed79
 def full(
-    x:Tensor,
+    x:Tensor, # of any precision
 )->Tensor:
     "At least float32."
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 def full_precision(
-    x:Tensor,
+    x:Tensor, # tells the device
 ): # context manager
     "Switch autocast off on the device of a tensor."
     return torch.autocast(x.device.type, enabled=False)
@@ -29,7 +29,7 @@ def full_precision(
 def infonce_logits(
     q:Tensor, # (B, D)
     d:Tensor, # (P, D)
-    temperature:float,
+    temperature:float, # τ, above 0
     mask:Tensor|None=None, # (B, P) bool, True where passage j must not count as a negative of query i
 )->Tensor: # (B, P), at least float32
     "Similarities over the temperature; masked ones are out of any softmax."
@@ -39,7 +39,7 @@ def infonce_logits(
 def infonce_loss(
     q:Tensor, # (B, D) unit norm
     d:Tensor, # (P, D) unit norm, P >= B; row i < B is the positive of query i
-    temperature:float,
+    temperature:float, # τ, above 0
     mask:Tensor|None=None, # (B, P) bool, see `infonce_logits`; False at each query's own positive
     symmetric:bool=False, # add the loss of finding the query by its positive, and halve
 )->Tensor: # scalar, nats
@@ -78,10 +78,10 @@ class Losses(NamedTuple):
 def combined_loss(
     q:Tensor, # (B, D)
     d:Tensor, # (P, D), the B positives first
-    temperature:float,
+    temperature:float, # τ, above 0
     w:float, # weight of the distance loss
     mask:Tensor|None=None, # (B, P) bool, see `infonce_logits`
-    symmetric:bool=False,
+    symmetric:bool=False, # see `infonce_loss`
 )->Losses:
     "InfoNCE plus w times the distance loss."
     nce, dis = infonce_loss(q, d, temperature, mask, symmetric), distance_loss(q, d[:len(q)])

@@ -62,7 +62,7 @@ def make_run(
 
 # %% ../nbs/05_metrics.ipynb #01515abc
 def write_run(
-    path:str|Path,
+    path:str|Path, # of the file to write
     run:dict[str, dict[str, float]], # from `make_run`
     tag:str, # names the system; no white space
     decimals:int=4, # as in `make_run`
@@ -96,6 +96,7 @@ def gain(
     "Discounted cumulative gain, as trec_eval has it."
     return (grades / np.log2(np.arange(grades.shape[1]) + 2)).sum(1)
 
+# %% ../nbs/05_metrics.ipynb #1322430b
 RANKING = { # of grades (Q, K) cut at k, and the ideal (Q, J)
     'recall': lambda g, ideal, k: (g > 0).sum(1) / (ideal > 0).sum(1),
     'success': lambda g, ideal, k: (g > 0).any(1).astype(float),
@@ -107,8 +108,8 @@ def ranking_metrics(
     grades:np.ndarray, # (Q, K) from `grades_of`
     ideal:np.ndarray, # (Q, J) from `ideal_of`
     names, # such as 'ndcg@10': a metric of `RANKING` and a cut-off
-)->dict[str, np.ndarray]: # (Q,) each, nan for queries without a relevant passage. Raises `DaclError` for an unknown name
-    "End-task metrics of many queries at once."
+)->dict[str, np.ndarray]: # (Q,) each, nan for queries without a relevant passage
+    "End-task metrics of many queries at once. Raises `DaclError` for an unknown name."
     found, judged = {}, (ideal > 0).any(1) if ideal.size else np.zeros(len(grades), bool)
     for name in names:
         family, _, k = name.partition('@')
@@ -136,7 +137,7 @@ def qrels_metrics(
 # %% ../nbs/05_metrics.ipynb #15cb9886
 def answer_accuracy(
     hits:np.ndarray, # (Q, K) bool, which retrieved passages contain an answer, in the order of the run
-    ks=(1, 5, 10, 20, 50, 100),
+    ks=(1, 5, 10, 20, 50, 100), # cut-offs
 )->dict[str, np.ndarray]: # metric → (Q,) 0 or 1
     "DPR's top-k accuracy: is there an answer in any of the first k passages?"
     return {f'answer accuracy@{k}': hits[:, :k].any(1).astype(float) for k in ks}

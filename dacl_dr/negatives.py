@@ -17,7 +17,7 @@ from .config import DaclError
 def top_k(
     queries:np.ndarray, # (Q, D) float32
     blocks, # of (first row, vectors (n, D) float32)
-    k:int,
+    k:int, # rows wanted per query
 )->tuple[np.ndarray, np.ndarray]: # scores (Q, k), rows (Q, k), best first; -1 where the pool is smaller
     "The k rows of largest inner product. On a GPU where faiss has one."
     heap = faiss.ResultHeap(len(queries), k, keep_max=True)
@@ -58,8 +58,8 @@ def fill_random(
     negatives:np.ndarray, # (Q, n) rows of the pool, -1 where empty
     known:np.ndarray, # (Q, P) text numbers of known positives
     numbers:np.ndarray, # (N,) text number of each passage of the pool
-    seed:int,
-    answered:Callable[[int, int], bool]=lambda question, row: False,
+    seed:int, # of the draw
+    answered:Callable[[int, int], bool]=lambda question, row: False, # does the passage contain an answer?
 )->np.ndarray: # (Q, n) without -1
     "Fill empty places with random passages of the pool. Raises `DaclError` if a question finds none."
     rng, out = np.random.default_rng(seed), negatives.copy()
@@ -86,7 +86,7 @@ def mix_negatives(
 def hard_share(
     positive:np.ndarray, # (Q,) cosine of each question with its positive
     negative:np.ndarray, # (Q, n) with its negatives
-    margin:float=.05,
+    margin:float=.05, # in cosine
 )->float:
     "Share of triplets with a positive margin below this one."
     m = positive[:, None] - negative

@@ -51,17 +51,17 @@ def page_title(
     return parse_qs(urlsplit(html.unescape(url)).query).get('title', [''])[0].replace('_', ' ')
 
 def words_of(
-    tokens:list[str],
-    span:Span,
+    tokens:list[str], # of the page
+    span:Span, # of the page
 )->list[int]: # token numbers
     "The tokens of a span that are no tags."
     return [i for i in range(span.start_token, span.end_token) if tokens[i][:1] != '<' or not TAG.fullmatch(tokens[i])]
 
 # %% ../nbs/08_rawnq.ipynb #eefab18e
 def page_blocks(
-    raw:RawQuestion,
+    raw:RawQuestion, # one line of the file
     tokens:list[str], # of its page
-    block_words:int=100,
+    block_words:int=100, # in a block, at most
 )->list[list[int]]: # token numbers of each block
     "The paragraphs of a page in blocks."
     paragraphs = (words_of(tokens, c) for c in raw.long_answer_candidates if c.top_level and tokens[c.start_token] == '<P>')
@@ -69,7 +69,7 @@ def page_blocks(
 
 def block_of(
     span:list[int], # token numbers, ascending
-    blocks:list[list[int]],
+    blocks:list[list[int]], # token numbers of each block
 )->int|None: # None if no block holds all of it
     "Which block holds a span."
     return next((n for n, b in enumerate(blocks) if b[0] <= span[0] and span[-1] <= b[-1]), None)
@@ -78,9 +78,9 @@ def block_of(
 DROPPED = ('no short answer', 'short answers longer than 5 words', 'short answer not in one block of a paragraph')
 
 def answers_and_blocks(
-    raw:RawQuestion,
-    tokens:list[str],
-    blocks:list[list[int]],
+    raw:RawQuestion, # one line of the file
+    tokens:list[str], # of the page
+    blocks:list[list[int]], # token numbers of each block
 )->tuple[list[str], list[int]]|str: # answers and block numbers, or why the question is dropped
     "The short answers of a question and the blocks that hold them."
     spans = [ws for a in raw.annotations for s in a.short_answers if (ws := words_of(tokens, s))]
@@ -94,7 +94,7 @@ def answers_and_blocks(
 # %% ../nbs/08_rawnq.ipynb #a6bec633
 def raw_questions(
     path:str|Path, # .jsonl or .jsonl.gz
-    bad:BadRecords|None=None,
+    bad:BadRecords|None=None, # None: the first bad record raises
     **reading, # digest and show_progress
 ): # yields (`RawQuestion`, tokens of its page)
     "The lines of a raw file. Raises `DaclError` naming file and line."
@@ -109,16 +109,18 @@ def raw_questions(
             if all(0 <= s.start_token < s.end_token <= len(tokens) for s in spans): yield raw, tokens
             else: bad(f'line {n}', f'a span lies outside the page of {len(tokens)} tokens; was document_text changed?')
 
+# %% ../nbs/08_rawnq.ipynb #501d459b
 class Preprocessor:
     "Turns raw questions into passages and questions, in one pass."
     def __init__(self,
         folder:Path, # gets the questions, a line each, until all passages are written
         dev_share:float, # of the pages
-        block_words:int,
+        block_words:int, # in a block, at most
     ):
         self.dev_share, self.block_words, self.ids, self.counts = dev_share, block_words, {}, Counter()
         self.spool = {s: open(folder/f'{s}.jsonl', 'wb') for s in ('train', 'dev')}
-    def split(self, title:str)->str:
+    def split(self, title:str)->str: # 'train' or 'dev'
+        "The split of a page, by the hash of its title."
         return 'dev' if int(hashlib.sha256(title.encode()).hexdigest()[:8], 16) / 2**32 < self.dev_share else 'train'
     def passages(self, lines):
         "Yield the new passages of each page; put aside its question."
@@ -130,6 +132,7 @@ class Preprocessor:
                 if key not in self.ids: self.ids[key] = len(self.ids) + 1; yield Passage(str(self.ids[key]), text, title)
             self.put_aside(raw, title, answers_and_blocks(raw, tokens, blocks), [Context(title, t, str(self.ids[k])) for t, k in zip(texts, keys)])
     def put_aside(self, raw, title, found, contexts):
+        "Write a question to its split, or count why it is dropped."
         self.counts['questions read'] += 1
         if isinstance(found, str): self.counts[f'dropped: {found}'] += 1; return
         split = self.split(title or raw.document_text); self.counts[split] += 1
@@ -143,11 +146,11 @@ class Preprocessor:
 # %% ../nbs/08_rawnq.ipynb #4f75b340
 def write_nq(
     folder:Path, # gets psgs.tsv, nq-train.json, nq-dev.json
-    source:Path,
-    dev_share:float,
-    block_words:int,
-    skip_bad:int,
-    show_progress:bool,
+    source:Path, # the raw file
+    dev_share:float, # of the pages
+    block_words:int, # in a block, at most
+    skip_bad:int, # bad lines to pass over
+    show_progress:bool, # progress bars
 )->dict[str, int]: # counts
     "Read the raw file once and write the data set. Raises `DaclError` if a split would be empty."
     work, bad = Preprocessor(folder, dev_share, block_words), BadRecords(source, skip_bad)
@@ -159,12 +162,12 @@ def write_nq(
 
 def preprocess_nq(
     source:str|Path, # simplified-nq-train.jsonl or .jsonl.gz
-    folder:str|Path='data_set/NQ-raw',
+    folder:str|Path='data_set/NQ-raw', # the data set to make
     dev_share:float=.1, # of the pages
     block_words:int=100, # in a passage at most
     skip_bad:int=0, # bad lines to pass over
-    show_progress:bool=True,
-    say=print,
+    show_progress:bool=True, # progress bars
+    say=print, # told what is done, a line each time
 )->Path: # the folder
     "Raw Natural Questions as a data set in DPR's formats; made again only if the file, a setting or this code changes. Raises `DaclError` naming file and line."
     if not 0 < dev_share < 1: raise DaclError(f'dev_share {dev_share} must be between 0 and 1')

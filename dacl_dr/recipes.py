@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'open_sources', 'negatives_from', 'bm25_source',
            'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'table', 'model_card',
-           'epochs_worth_telling', 'train_recipe', 'write_results', 'train_ablation']
+           'epochs_worth_telling', 'write_results', 'train_recipe', 'train_ablation']
 
 # %% ../nbs/23_recipes.ipynb #7025eca6
 import importlib, json, os, re, shutil
@@ -35,7 +35,7 @@ from .representation import geometry
 
 # %% ../nbs/23_recipes.ipynb #a756d9d4
 def check_machine(
-    settings:RecipeSettings,
+    settings:RecipeSettings, # of the recipe
 ):
     "Refuse what this machine can't do. Raises `DaclError`."
     p, gpu = settings.machine.precision, torch.cuda.is_available()
@@ -48,7 +48,7 @@ def check_machine(
         if not find_spec(name): raise DaclError(f'run.report_to: {name} is not installed; pip install {name}')
 
 def training_files(
-    data_dir:str|Path,
+    data_dir:str|Path, # folder of the data sets
     name:str|None=None, # None: the only data set, or NQ
 )->DataSet:
     "The data set to train on. Raises `DaclError` if there is a choice, or no training split."
@@ -66,7 +66,7 @@ def training_files(
 def toy_data(
     folder:str|Path, # gets psgs.tsv, toy-train.json, toy-dev.json
     n:int=160, # passages, one question each
-    seed:int=0,
+    seed:int=0, # of the words
 )->Path:
     "A small data set of made-up words, for tests and examples."
     from dacl_dr.data import Context, Passage, Question, write_passages, write_questions
@@ -90,10 +90,10 @@ class Sources(msgspec.Struct):
     sha256: dict # of their files
 
 def open_sources(
-    settings:RecipeSettings,
-    data_dir:str|Path,
+    settings:RecipeSettings, # of the recipe
+    data_dir:str|Path, # folder of the data sets
     cache_dir:str|Path|None=None, # of converted data
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->Sources:
     "Open the files of a recipe, converting them the first time. Raises `DaclError` for bad files, and for a corpus of other data."
     files, d = training_files(data_dir, settings.data.dataset), settings.data
@@ -120,11 +120,11 @@ def negatives_from(
     return contexts
 
 def bm25_source(
-    settings:RecipeSettings,
-    sources:Sources,
+    settings:RecipeSettings, # of the recipe
+    sources:Sources, # from `open_sources`
     folder:Path, # of the run
-    cache_dir=None,
-    show_progress:bool=True,
+    cache_dir=None, # of converted files; None: see `cache_home`
+    show_progress:bool=True, # progress bars
 ): # (`Questions`, their file), or None: the training file has its own
     "Where BM25's negatives come from, mining them if need be. Raises `DaclError` if there is no corpus to mine."
     d, train, out = settings.data, sources.files.splits['train'], folder/'negatives'/'bm25.json'
@@ -137,11 +137,11 @@ def bm25_source(
 
 # %% ../nbs/23_recipes.ipynb #ca82260e
 def read_data(
-    settings:RecipeSettings,
-    sources:Sources,
+    settings:RecipeSettings, # of the recipe
+    sources:Sources, # from `open_sources`
     folder:Path, # of the run
     cache_dir:str|Path|None=None, # of converted data
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->tuple[TrainingSet, DevSet|None]:
     "Training and dev set of a recipe. Raises `DaclError` for bad data."
     d, t, questions, corpus = settings.data, settings.training, sources.questions, sources.corpus
@@ -157,9 +157,9 @@ def read_data(
 
 # %% ../nbs/23_recipes.ipynb #130f2100
 def dev_metrics(
-    encoder:Encoder,
-    dev:DevSet,
-    dtype:torch.dtype|None=None,
+    encoder:Encoder, # to evaluate
+    dev:DevSet, # from `dev_set`
+    dtype:torch.dtype|None=None, # to compute in; None: the weights'
 )->dict[str, float]:
     "Recall and MRR among the dev set's passages, mean and variance of the positives' cosine, alignment, uniformity."
     q, p = encoder.encode(dev.questions, 'query', dtype=dtype), encoder.encode(encoder.prepare(dev.passages, 'passage'), 'passage', dtype=dtype)
@@ -171,7 +171,7 @@ def dev_metrics(
 # %% ../nbs/23_recipes.ipynb #cba73ad7
 def flat(
     tree, # nested dicts and lists
-    path:str='',
+    path:str='', # dotted path of the tree itself
 )->dict: # dotted path → value
     "The leaves of a tree of settings."
     if not isinstance(tree, (dict, list)): return {path: tree}
@@ -182,7 +182,7 @@ FREE = r'run\.(save_every|log_every|report_to)(\.|$)|machine\.num_workers$' # se
 
 def claim_folder(
     folder:Path, # of the run
-    settings:RecipeSettings,
+    settings:RecipeSettings, # of the recipe
     sha256:dict, # of its data
 ):
     "Write recipe.json, or check that this is the run it describes. Raises `DaclError`."
@@ -213,10 +213,11 @@ def table(
     cell = lambda v: f'{v:.4g}' if isinstance(v, float) else str(v)
     return '\n'.join(['| ' + ' | '.join(columns) + ' |', '|' + '---|' * len(columns), *('| ' + ' | '.join(cell(r.get(c, '–')) for c in columns) + ' |' for r in rows)])
 
+# %% ../nbs/23_recipes.ipynb #d3b2f63f
 def model_card(
-    settings:RecipeSettings,
+    settings:RecipeSettings, # of the recipe
     data:dict, # facts of the training data
-    history:History,
+    history:History, # from `train`
     metrics:dict, # dev metrics of the last and the best epoch
 )->str: # markdown
     "What was trained, on what, how, and how well."
@@ -262,21 +263,37 @@ On a sample of the dev split, among a sample of passages; they compare epochs of
 
 # %% ../nbs/23_recipes.ipynb #d738fced
 def epochs_worth_telling(
-    history:History,
-    best_by:str,
+    history:History, # from `train`
+    best_by:str, # a metric, such as 'recall@10'
 )->dict[str, dict]: # 'last' and 'best' → metrics
     "The dev metrics of the last and the best epoch."
     if not history.evaluations: return {}
     best = max(history.evaluations, key=lambda e: e[best_by])
     return {'last': history.evaluations[-1], 'best': best}
 
+def write_results(
+    folder:Path, # of the run
+    encoder:Encoder, # trained
+    settings:RecipeSettings, # of the recipe
+    data:dict, # facts of the training data
+    history:History, # from `train`
+):
+    "Write history, metrics and the final model, the last in one move."
+    metrics = epochs_worth_telling(history, settings.run.best_by)
+    write_json(folder/'history.json', history)
+    write_json(folder/'metrics.json', metrics)
+    with atomic_folder(folder/'final_model') as tmp:
+        encoder.save(tmp)
+        (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
+
+# %% ../nbs/23_recipes.ipynb #a0ccb9b5
 def train_recipe(
-    settings:RecipeSettings,
-    data_dir:str|Path='data_set',
-    output_dir:str|Path='checkpoints/run',
+    settings:RecipeSettings, # of the recipe
+    data_dir:str|Path='data_set', # folder of the data sets
+    output_dir:str|Path='checkpoints/run', # the run folder
     cache_dir:str|Path|None=None, # of converted data
-    say=tqdm.write,
-    show_progress:bool=True,
+    say=tqdm.write, # told what is done, a line each time
+    show_progress:bool=True, # progress bars
 )->Path: # the trained encoder's folder
     "Train an encoder, or go on with its training. Raises `DaclError` for bad settings, data or folders."
     check_machine(settings)
@@ -297,24 +314,15 @@ def train_recipe(
         if processes() > 1: torch.distributed.barrier() # the others wait for it
     return folder/'final_model'
 
-def write_results(folder:Path, encoder:Encoder, settings:RecipeSettings, data:dict, history:History):
-    "Write history, metrics and the final model, the last in one move."
-    metrics = epochs_worth_telling(history, settings.run.best_by)
-    write_json(folder/'history.json', history)
-    write_json(folder/'metrics.json', metrics)
-    with atomic_folder(folder/'final_model') as tmp:
-        encoder.save(tmp)
-        (tmp/'README.md').write_text(model_card(settings, data, history, metrics), encoding='utf-8')
-
 # %% ../nbs/23_recipes.ipynb #790e7a4e
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced
-    data_dir:str|Path='data_set',
+    data_dir:str|Path='data_set', # folder of the data sets
     output_base:str|Path='checkpoints', # gets ablation_w0.6 and so on
-    cache_dir:str|Path|None=None,
-    say=tqdm.write,
-    show_progress:bool=True,
+    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
+    say=tqdm.write, # told what is done, a line each time
+    show_progress:bool=True, # progress bars
 )->list[dict]: # a row a weight: w, dev metrics after the last epoch
     "Train the three-stage recipe with several weights. Raises `DaclError`."
     rows = []

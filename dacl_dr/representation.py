@@ -39,7 +39,7 @@ def pair_similarities(
     gold:np.ndarray, # (Q,) positive of each query
     hard:np.ndarray|None=None, # (Q, H) hard negatives of each query, -1 for none
     draws:int=5, # random passages a query
-    seed:int=0,
+    seed:int=0, # of the random passages
 )->dict[str, np.ndarray]: # cosines: positive (Q,), hard negative (Q, H), random (Q, draws); nan for none
     "Cosine of each query with passages of each kind."
     other = np.random.default_rng(seed).integers(0, len(passages) - 1, (len(q), draws))

@@ -70,7 +70,7 @@ def atomic_folder(
 # %% ../nbs/01_runs.ipynb #6b139189
 @contextmanager
 def alone_in(
-    folder:Path,
+    folder:Path, # of a run, that exists
 ):
     "Let one run at a time into a folder. Raises `DaclError` if there is another."
     try:
@@ -79,7 +79,7 @@ def alone_in(
 
 # %% ../nbs/01_runs.ipynb #463deed4
 def write_json(
-    path:str|Path,
+    path:str|Path, # of the file to write
     value, # anything msgspec can encode
 )->Path:
     "Write JSON atomically, indented."
@@ -103,7 +103,7 @@ def code_stamp(
 
 # %% ../nbs/01_runs.ipynb #7dc0255a
 def file_stamp(
-    path:str|Path,
+    path:str|Path, # of a file that fits into memory
 )->str: # 16 hexadecimal digits
     "A hash of a file's content."
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

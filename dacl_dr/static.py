@@ -23,7 +23,7 @@ from .encoder import Encoder, TransformerEncoder
 
 # %% ../nbs/14_static.ipynb #2bc1797a
 def code_tokenizer(
-    model:models.Model,
+    model:models.Model, # WordPiece, trained or not
 )->Tokenizer:
     "A tokenizer that lower-cases and splits snake_case, camelCase and punctuation."
     tok = Tokenizer(model)
@@ -54,6 +54,7 @@ class TokenBags:
     def gather(self,
         rows, # integer array (B,)
     )->tuple[np.ndarray, np.ndarray]: # positions of their tokens in the flat arrays (T,), offsets (B + 1,)
+        "Where the tokens of some texts stand, without a loop."
         rows = np.asarray(rows, dtype=np.int64)
         starts = self.offsets[rows]; ends = np.cumsum(self.offsets[rows + 1] - starts)
         offsets = np.concatenate([[0], ends])
@@ -72,7 +73,7 @@ class TokenBags:
 
 # %% ../nbs/14_static.ipynb #caf7b33b
 def bag_texts(
-    tokenizer:Tokenizer,
+    tokenizer:Tokenizer, # from `train_tokenizer`
     texts, # strings
     desc:str|None=None, # of the progress bar; None: no bar
 )->TokenBags:
@@ -92,7 +93,7 @@ class StaticTower(nn.Module):
     def __init__(self,
         vectors:Tensor, # (V, D)
         importance:Tensor, # (V,)
-        dropout:float,
+        dropout:float, # share of the tokens hidden in training
     ):
         super().__init__()
         self.vectors, self.importance, self.dropout = nn.Parameter(vectors.clone()), nn.Parameter(importance.clone()), nn.Dropout(dropout)
@@ -102,6 +103,7 @@ class StaticTower(nn.Module):
         offsets:Tensor, # (B,)
         weights:Tensor, # (T,)
     )->Tensor: # (B, D) unit norm; a text without known tokens gives zeros
+        "The weighted sum of a text's token vectors, brought to norm 1."
         importance = F.embedding(ids, self.importance[:, None]).squeeze(1) # (T,); plain indexing would add gradients in no fixed order
         w = self.dropout(weights * importance) # (T,)
         return F.normalize(F.embedding_bag(ids, self.vectors, offsets, mode='sum', per_sample_weights=w), dim=-1)
@@ -109,7 +111,7 @@ class StaticTower(nn.Module):
 # %% ../nbs/14_static.ipynb #f2578c35
 def sqrt_idf(
     bags:TokenBags, # the passages of the training split
-    vocab_size:int,
+    vocab_size:int, # V
 )->Tensor: # (V,) float32
     "Square root of the inverse document frequency, $\\sqrt{\\log((N+1)/(df+1))}$."
     df = np.bincount(bags.ids, minlength=vocab_size) # each token stands once in a bag
@@ -125,10 +127,10 @@ class StaticEncoder(Encoder):
 
     @classmethod
     def create(cls,
-        tokenizer:Tokenizer,
+        tokenizer:Tokenizer, # from `train_tokenizer`
         passages:TokenBags, # of the training split: their idf initialises the weights
-        settings:EncoderSettings,
-        seed:int,
+        settings:EncoderSettings, # size and spread of the vectors, dropout
+        seed:int, # of the vectors
     ):
         "A fresh encoder: the same tokens match, rarer ones more."
         V = tokenizer.get_vocab_size()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'FULL', 'PASSAGES', 'CONTEXTS', 'QUESTIONS', 'passage_files', 'question_files', 'SourceState', 'state_of',
-           'content_hash', 'same_content', 'Conversion', 'cache_home', 'read_conversion', 'file_sizes', 'conversion_of',
+           'content_hash', 'same_content', 'Conversion', 'cache_home', 'file_sizes', 'read_conversion', 'conversion_of',
            'check_room', 'locked', 'convert', 'converted', 'in_batches', 'write_arrow', 'list_array', 'context_array',
            'question_batch', 'Table', 'finish', 'id_hash', 'Passages', 'index_ids', 'convert_passages', 'filter_rows',
            'open_passages', 'Questions', 'question_size', 'convert_questions', 'open_questions']
@@ -58,7 +58,7 @@ class SourceState(msgspec.Struct, frozen=True):
     sha256: str = '' # of the content
 
 def state_of(
-    path:Path,
+    path:Path, # a file
     sha256:str='', # if known
 )->SourceState:
     "A file's state now, its content sampled. Raises `DaclError` if it can't be read."
@@ -71,8 +71,8 @@ def state_of(
     return SourceState(stat.st_size, stat.st_mtime_ns, digest.hexdigest(), sha256)
 
 def content_hash(
-    path:Path,
-    show_progress:bool=False,
+    path:Path, # a file
+    show_progress:bool=False, # progress bars
 )->str: # sha256, hexadecimal
     "The hash of a whole file."
     digest = hashlib.sha256()
@@ -81,9 +81,9 @@ def content_hash(
     return digest.hexdigest()
 
 def same_content(
-    path:Path,
-    then:SourceState,
-    show_progress:bool=False,
+    path:Path, # a file
+    then:SourceState, # its state at the conversion
+    show_progress:bool=False, # progress bars
 )->bool:
     "Does the file hold what it held then? Reads all of it only if nothing but its time has changed."
     now = state_of(path)
@@ -108,24 +108,25 @@ def cache_home(
     "Where converted data stands."
     return Path(cache_dir or os.environ.get('DACL_CACHE') or '~/.cache/dacl-dr').expanduser()
 
+# %% ../nbs/03_store.ipynb #3d56ba44
+def file_sizes(
+    folder:Path, # of the cache
+)->dict[str, int]: # name → bytes, without the manifest
+    "What stands in a folder."
+    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != 'manifest.json'}
+
 def read_conversion(
-    folder:Path,
+    folder:Path, # of the cache
 )->Conversion|None: # None if there is none or it isn't whole
     "What a converted folder says of itself."
     try: c = msgspec.json.decode((folder/'manifest.json').read_bytes(), type=Conversion)
     except (OSError, ValueError): return None
     return c if c.format == FORMAT and c.files == file_sizes(folder) else None
 
-def file_sizes(
-    folder:Path,
-)->dict[str, int]: # name → bytes, without the manifest
-    "What stands in a folder."
-    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != 'manifest.json'}
-
 def conversion_of(
     folder:Path, # of the cache
     files:list[Path], # its sources
-    show_progress:bool,
+    show_progress:bool, # progress bars
 )->Conversion|None: # None if it has to be made
     "The finished conversion of these files as they are now."
     done = read_conversion(folder)
@@ -139,7 +140,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def check_room(
     files:list[Path], # to be converted
-    cache:Path,
+    cache:Path, # folder the conversion will stand in
 ):
     "Refuse to start what can't fit. Raises `DaclError`."
     need = sum(f.stat().st_size * (2 if f.suffix == '.gz' else 1.05) for f in files)
@@ -157,14 +158,15 @@ def locked(
     try: yield
     finally: lock.release()
 
+# %% ../nbs/03_store.ipynb #bc451188
 def convert(
     folder:Path, # of the cache
-    files:list[Path],
+    files:list[Path], # its sources, the main one first
     before:list[SourceState], # their states when it was decided to convert them
     make, # see `converted`
-    bad:BadRecords,
+    bad:BadRecords, # told of bad records
 )->Conversion:
-    "Convert a source into a folder that appears when it is whole."
+    "Convert a source into a folder that appears when it is whole. Raises `DaclError` for a full disk, or a source that changes meanwhile."
     for stale in folder.parent.glob(f'.{folder.name}.*'): shutil.rmtree(stale, ignore_errors=True)
     digest = hashlib.sha256()
     try:
@@ -181,9 +183,9 @@ def convert(
 def converted(
     files:list[Path], # sources, the main one first
     make, # function of (folder, bad, digest) that writes data.arrow and returns the number of rows
-    cache_dir:str|Path|None=None,
+    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
     skip_bad:int=0, # bad records to pass over
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->Path: # a folder with data.arrow and manifest.json
     "Convert a source once. Raises `DaclError` for a bad source, a full disk, or a source that changes meanwhile."
     before, cache = [state_of(f) for f in files], cache_home(cache_dir)
@@ -202,10 +204,10 @@ QUESTIONS = pa.schema([('id', pa.string()), ('question', pa.string()), ('answers
                        *((c, pa.list_(CONTEXTS)) for c in ('positive_ctxs', 'negative_ctxs', 'hard_negative_ctxs'))])
 
 def in_batches(
-    records,
+    records, # an iterable
     size, # function: characters in a record
     most:int=8192, # records
-    chars:int=1 << 24,
+    chars:int=1 << 24, # in a list, by `size`
 ): # yields lists
     "Records in lists, neither too many nor too long."
     batch, total = [], 0
@@ -215,8 +217,8 @@ def in_batches(
     if batch: yield batch
 
 def write_arrow(
-    path:Path,
-    schema:pa.Schema,
+    path:Path, # of the file to write
+    schema:pa.Schema, # of the batches
     batches, # of record batches
 )->int: # rows
     "Write record batches to an Arrow file."
@@ -266,7 +268,7 @@ class Table:
         b = bisect_right(self.starts, row := row % len(self)) - 1
         return self.batch(b), row - self.starts[b]
     def column(self,
-        name:str,
+        name:str, # of the schema
         rows=None, # (N,) row numbers; None: all
     )->list:
         "The values of one column, in the order of the rows."
@@ -291,7 +293,7 @@ def finish(
 
 # %% ../nbs/03_store.ipynb #535814ad
 def id_hash(
-    id:str,
+    id:str, # of a passage
 )->int: # 64 bits
     "The hash a passage id is found by."
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), 'little')
@@ -340,10 +342,11 @@ def index_ids(
     for row, before, id in repeats: bad(f'line {lines[row]}', f"passage id '{id}' is repeated (it stands on line {lines[before]} already); ids must be unique")
     return np.array([r for r, *_ in repeats], np.int64)
 
+# %% ../nbs/03_store.ipynb #0587a4fb
 def convert_passages(
-    folder:Path,
-    bad:BadRecords,
-    digest,
+    folder:Path, # to write into
+    bad:BadRecords, # told of bad records
+    digest, # a hashlib object, fed with every raw byte
     rows, # function that yields (line, id, text, title)
 )->int: # passages
     "Write data.arrow and the arrays that find ids."
@@ -376,7 +379,7 @@ def open_passages(
     path:str|Path, # passage TSV, corpus.jsonl or a BEIR folder, .gz too
     cache_dir:str|Path|None=None, # None: see `cache_home`
     skip_bad:int=0, # bad rows to pass over
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->Passages:
     "Open a corpus, converting it the first time. Raises `DaclError` naming file, line and remedy."
     reader, files = passage_files(path)
@@ -395,15 +398,15 @@ class Questions(Table):
         for row in range(len(self)): yield self[row]
 
 def question_size(
-    q:Question,
+    q:Question, # as it will be stored
 )->int: # characters, nearly
     "How much room a question takes."
     return len(q.question) + sum(len(c.text) + 50 for cs in (q.positive_ctxs, q.negative_ctxs, q.hard_negative_ctxs) for c in cs)
 
 def convert_questions(
-    folder:Path,
-    bad:BadRecords,
-    digest,
+    folder:Path, # to write into
+    bad:BadRecords, # told of bad records
+    digest, # a hashlib object, fed with every raw byte
     questions, # function that yields `Question`
 )->int: # questions
     "Write data.arrow."
@@ -414,7 +417,7 @@ def open_questions(
     path:str|Path, # biencoder JSON, question TSV, or qrels/SPLIT.tsv of a BEIR folder, .gz too
     cache_dir:str|Path|None=None, # None: see `cache_home`
     skip_bad:int=0, # bad records to pass over
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->Questions:
     "Open a question set, converting it the first time. Raises `DaclError` naming file, record and remedy."
     reader, files = question_files(path)

@@ -44,9 +44,9 @@ class TrainingData(msgspec.Struct):
     stamp: str = '' # hash of the data, part of the key of what is mined from it
 
 def training_data(
-    encoder:Encoder,
-    data:TrainingSet,
-    stamp:str='',
+    encoder:Encoder, # whose tokenizer is used
+    data:TrainingSet, # from `training_set`
+    stamp:str='', # hash of the data, see `TrainingData`
 )->TrainingData:
     "A training set, prepared for an encoder."
     return TrainingData(encoder.prepare(data.questions, 'query'), encoder.prepare(data.pool, 'passage'), data.positives, data.known, data.numbers, data.bm25, data.ids, data.answers, stamp)
@@ -57,7 +57,7 @@ class Batches(BatchSampler):
     def __init__(self,
         n:int, # training questions
         batch_size:int, # over all processes
-        seed:int,
+        seed:int, # of the order
         group:int=1, # batches per step of the optimiser; an incomplete last group is left out
     ): self.n, self.batch_size, self.seed, self.epoch, self.count = n, batch_size, seed, 0, n // batch_size // group * group
     def __len__(self): return self.count
@@ -66,15 +66,23 @@ class Batches(BatchSampler):
 # %% ../nbs/21_training.ipynb #0a9413f5
 class Collator:
     "From the questions of a batch to what one process needs: chunks of text, where their vectors go, and the mask of false negatives."
-    def __init__(self, data:TrainingData, tokens:int, mask, rank:int=0, world:int=1):
+    def __init__(self,
+        data:TrainingData,
+        tokens:int, # of a chunk, padding included
+        mask, # 'passage' and 'answer': what makes a passage no negative
+        rank:int=0, # number of this process
+        world:int=1, # processes
+    ):
         self.data, self.tokens, self.mask, self.rank, self.world = data, tokens, mask, rank, world
         self.negatives = None # (Q, H), changed by the curriculum
 
     def passages(self, rows)->np.ndarray: # (B + B * H,) positives, then hard negatives question by question
+        "Rows of the pool that stand in the loss of some questions."
         hard = [] if self.negatives is None else [self.negatives[rows].ravel()]
         return np.concatenate([self.data.positives[rows], *hard])
 
     def parts(self, texts, rows, side)->tuple[list, torch.Tensor]: # chunks, position of each row's vector among those of the chunks
+        "Cut texts of one side into chunks."
         found = list(texts.chunks(rows, self.tokens))
         place = np.empty(len(rows), np.int64)
         place[np.concatenate([at for at, _ in found])] = np.arange(len(rows))
@@ -90,6 +98,7 @@ class Collator:
                 'mask': self.false_negatives(own, self.passages(rows)), 'rows': torch.from_numpy(own)}
 
     def false_negatives(self, own, passages)->torch.Tensor: # (b, P) bool
+        "Which passages of the whole batch are no negatives of this process's questions."
         first, places = self.rank * len(own), np.arange(len(own))
         mask = torch.zeros(len(own), len(passages), dtype=torch.bool)
         if 'passage' in self.mask: mask |= known_mask(torch.from_numpy(self.data.known[own]), torch.from_numpy(self.data.numbers[passages]), first)
@@ -108,9 +117,9 @@ def place_vectors(
 def batch_losses(
     vectors, # list of (n_c, D): of the batch's query chunks, then of its passage chunks
     batch:dict, # from `Collator`
-    temperature:float,
-    w:float,
-    symmetric:bool=False,
+    temperature:float, # τ
+    w:float, # of the distance loss
+    symmetric:bool=False, # see `infonce_loss`
 ): # `Losses` of the whole batch, negatives per query
     "The losses of a batch, over all processes."
     n, b = len(batch['queries']), len(batch['query_at'])
@@ -121,13 +130,13 @@ def batch_losses(
 
 # %% ../nbs/21_training.ipynb #624ee4e7
 def score_pool(
-    encoder:Encoder,
-    data:TrainingData,
-    depth:int,
-    tokens:int,
-    dtype:torch.dtype|None=None,
+    encoder:Encoder, # in any mode; it is put back
+    data:TrainingData, # questions and pool
+    depth:int, # candidates kept per question
+    tokens:int, # of a chunk, padding included
+    dtype:torch.dtype|None=None, # to compute in; None: the weights'
     block:int=65_536, # passages embedded and searched at a time
-    desc:str|None=None,
+    desc:str|None=None, # of the progress bars; None: none
 )->tuple[np.ndarray, np.ndarray, np.ndarray]: # scores (Q, depth), rows (Q, depth), score of the positive (Q,)
     "Every question against the whole pool."
     q, rank, world = encoder.encode(data.queries, 'query', tokens, desc=desc and f'{desc}, questions', dtype=dtype), torch.distributed.get_rank() if processes() > 1 else 0, processes()
@@ -141,7 +150,12 @@ def score_pool(
             yield start, vectors
     return merge_ranks(*top_k(q, blocks(), min(depth, len(data.passages))), positive, encoder.device)
 
-def merge_ranks(scores, rows, positive, device):
+def merge_ranks(
+    scores:np.ndarray, # (Q, depth) of this process's part of the pool
+    rows:np.ndarray, # (Q, depth)
+    positive:np.ndarray, # (Q,) -inf where the positive is in another part
+    device:torch.device, # for the exchange
+): # the same of the whole pool
     "The best of what the processes found."
     if processes() == 1: return scores, rows, positive
     scores, rows, positive = (gather(torch.from_numpy(x)[None].to(device)).cpu().numpy() for x in (scores, rows, positive)) # (W, Q, …)
@@ -149,11 +163,12 @@ def merge_ranks(scores, rows, positive, device):
     best = np.argsort(-np.where(rows >= 0, scores, -np.inf), axis=1, kind='stable')[:, :scores.shape[1] // processes()]
     return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1), positive.max(0)
 
+# %% ../nbs/21_training.ipynb #55c939b5
 def mine(
-    encoder:Encoder,
-    data:TrainingData,
-    settings:RecipeSettings,
-    dtype:torch.dtype|None=None,
+    encoder:Encoder, # in any mode; it is put back
+    data:TrainingData, # questions and pool
+    settings:RecipeSettings, # of the recipe
+    dtype:torch.dtype|None=None, # to compute in; None: the weights'
     desc:str|None=None, # of the progress bars; None: none
 )->tuple[np.ndarray, dict[str, float]]: # (Q, H) rows without -1; what a log should say about them
     "Mine negatives with the current weights."
@@ -169,12 +184,21 @@ def mine(
 # %% ../nbs/21_training.ipynb #94f70a6e
 class Negatives:
     "The hard negatives of each epoch of a recipe."
-    def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder=None, dtype=None, desc=None, log=lambda facts: None):
+    def __init__(self,
+        encoder:Encoder, # in training: negatives are mined with the weights of the moment
+        data:TrainingData,
+        settings:RecipeSettings,
+        folder=None, # of the run; None: mined negatives are not kept
+        dtype=None, # to compute in; None: the weights'
+        desc=None, # of the progress bars; None: none
+        log=lambda facts: None, # told of each mining
+    ):
         self.encoder, self.data, self.settings, self.dtype, self.desc, self.log = encoder, data, settings, dtype, desc, log
         self.folder, self.mined, self._bm25 = Path(folder)/'negatives' if folder else None, None, None
 
     @property
     def bm25(self)->np.ndarray: # (Q, H) without -1
+        "BM25's, filled up with random passages. Raises `DaclError` if there are none."
         if self._bm25 is None:
             h, d = self.settings.training.hard_negatives, self.data
             if not d.bm25.shape[1]: raise DaclError("a stage takes bm25 negatives, but there are none; make some with: dacl bm25-negatives")
@@ -208,7 +232,7 @@ class Negatives:
 # %% ../nbs/21_training.ipynb #8d15d183
 def negatives_message(
     stage, # `Stage`
-    settings:RecipeSettings,
+    settings:RecipeSettings, # of the recipe
 )->str:
     "What each query is compared with in a stage."
     t, n = settings.training, settings.machine.gradient_accumulation_steps
@@ -245,9 +269,9 @@ class Curriculum(TrainerCallback):
 
 # %% ../nbs/21_training.ipynb #30ee61db
 def training_arguments(
-    settings:RecipeSettings,
-    folder:str|Path,
-    epochs:int,
+    settings:RecipeSettings, # of the recipe
+    folder:str|Path, # for logs
+    epochs:int, # of all stages
 )->TrainingArguments:
     "The settings in transformers' words."
     t, m, r, gpu = settings.training, settings.machine, settings.run, torch.cuda.is_available()
@@ -306,7 +330,7 @@ class SafeTrainer(Trainer):
 # %% ../nbs/21_training.ipynb #c70a7648
 def bad_loss(
     losses, # `Losses`
-    step:int,
+    step:int, # of the optimiser
     ids:list[str], # of the batch's questions
     folder:Path|None=None, # of the run
 )->DaclError:
@@ -319,7 +343,16 @@ def bad_loss(
 # %% ../nbs/21_training.ipynb #b311da12
 class RecipeTrainer(SafeTrainer):
     "Trains an encoder through the stages of a recipe."
-    def __init__(self, encoder:Encoder, data:TrainingData, settings:RecipeSettings, folder, work, measure=None, desc='training', say=tqdm.write):
+    def __init__(self,
+        encoder:Encoder, # changed in place
+        data:TrainingData,
+        settings:RecipeSettings,
+        folder, # of the run; None keeps nothing
+        work, # folder of transformers' own files
+        measure=None, # function of the encoder: its metrics, at the end of each epoch
+        desc='training', # of the progress bar; None: none
+        say=tqdm.write, # told what each query sees
+    ):
         self.stages, self.settings, self.folder, self.measure, self.say, self.data = recipe_stages(settings.recipe, settings.training), settings, folder and Path(folder), measure, say, data
         t, m = settings.training, settings.machine
         super().__init__(encoder, training_arguments(settings, work, sum(s.epochs for s in self.stages)))
@@ -397,8 +430,8 @@ def history_of(
 
 def train(
     encoder:Encoder, # changed in place
-    data:TrainingData,
-    settings:RecipeSettings,
+    data:TrainingData, # from `training_data`
+    settings:RecipeSettings, # of the recipe
     folder:str|Path|None=None, # of the run: checkpoints, mined negatives, logs; None keeps nothing
     measure:Callable[[Encoder], dict]|None=None, # metrics of the encoder, at the end of each epoch
     desc:str|None='training', # of the progress bar

@@ -37,6 +37,7 @@ class Pool:
     def __len__(self): return self.first + len(self.extra)
 
     def contents(self, rows)->list[tuple[str, str]]: # title, text
+        "Titles and texts, wherever they stand."
         rows, found = np.asarray(rows, np.int64), [None] * len(rows)
         inside = np.flatnonzero(rows < self.first)
         if len(inside):
@@ -47,6 +48,7 @@ class Pool:
     def take(self, rows)->list[str]: return [self.form.format(*pair) for pair in self.contents(rows)]
     def texts(self, rows)->list[str]: return [text for _, text in self.contents(rows)]
     def numbers(self)->np.ndarray: # (N,)
+        "The number of each passage's text, equal for copies."
         batches = (self.corpus.batch(b).column('text').to_pylist() for b in range(len(self.corpus.starts) - 1)) if self.first else ()
         return text_numbers(chain(chain.from_iterable(batches), (t for _, t in self.extra))) # one batch in memory at a time
 
@@ -55,13 +57,14 @@ class Answers:
     "Does a passage of the pool contain an answer of a question?"
     def __init__(self,
         answers, # per question, a tuple of strings
-        pool:Pool,
+        pool:Pool, # of the rows that are asked about
     ):
         self.answers = [[a for a in map(joined, group) if a] for group in answers]
         self.text = lru_cache(200_000)(lambda row: joined(pool.texts([row])[0]))
     def __call__(self, question:int, row:int)->bool:
         return any(a in self.text(row) for a in self.answers[question])
     def mask(self, questions, rows)->np.ndarray: # (B, P) bool
+        "For each question: which passages contain one of its answers."
         texts = [self.text(int(r)) for r in rows]
         return np.array([[any(a in t for a in self.answers[q]) for t in texts] if self.answers[q] else [False] * len(texts) for q in questions], bool).reshape(len(questions), len(rows))
 
@@ -115,11 +118,11 @@ def training_set(
     hard_negatives:int, # per question, at most
     corpus=None, # `Passages`
     whole_corpus:bool=False, # may all of it be mined?
-    fields:str='title+text',
+    fields:str='title+text', # or 'text': what is encoded of a passage
     keep=None, # rows of the questions to use; None: all
     negatives:dict|None=None, # question → contexts, instead of the file's own hard negatives
     path='training file', # named in errors
-    show_progress:bool=True,
+    show_progress:bool=True, # progress bars
 )->TrainingSet:
     "Gather what training needs. Raises `DaclError` if nothing can be trained on."
     place, used, rows = PoolRows(corpus, whole_corpus, path), [], []
@@ -149,14 +152,14 @@ class DevSet(msgspec.Struct):
 
 def dev_set(
     questions, # `Questions`, or a sequence of `Question`
-    n_questions:int,
+    n_questions:int, # sampled, at most
     n_passages:int, # at most, if the positives are fewer
     corpus=None, # `Passages`
-    fields:str='title+text',
+    fields:str='title+text', # or 'text': what is encoded of a passage
     path='dev file', # named in errors
-    seed:int=0,
+    seed:int=0, # of the sample
 )->DevSet:
-    "Sample a dev set; the same seed gives the same one."
+    "Sample a dev set; the same seed gives the same one. Raises `DaclError` if no sampled question has a positive."
     rng, place, used, gold = np.random.default_rng(seed), PoolRows(corpus, path=path), [], []
     for i in np.sort(rng.permutation(len(questions))[:n_questions]):
         q = questions[int(i)]

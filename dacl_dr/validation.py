@@ -53,17 +53,20 @@ class Findings:
     "Collects the findings about one file."
     def __init__(self, file): self.file, self.counts, self.examples = str(file), Counter(), {}
     def add(self, check:str, example:str='', count:int=1):
+        "Note a finding; the first five examples of a check are kept."
         self.counts[check] += count
         if example and len(shown := self.examples.setdefault(check, [])) < 5: shown.append(example)
-    def list(self)->list[Finding]: return [Finding(c, CHECKS[c][0], self.file, n, tuple(self.examples.get(c, ()))) for c, n in self.counts.items() if n]
+    def list(self)->list[Finding]:
+        "The findings of the file, one a check."
+        return [Finding(c, CHECKS[c][0], self.file, n, tuple(self.examples.get(c, ()))) for c, n in self.counts.items() if n]
 
 # %% ../nbs/07_validation.ipynb #83c553c1
 EVERY = 1 << 62 # bad records are counted here, not refused
 
 def check_corpus(
-    path:Path,
-    cache_dir=None,
-    show_progress:bool=True,
+    path:Path, # a passage file
+    cache_dir=None, # of converted files; None: see `cache_home`
+    show_progress:bool=True, # progress bars
 ): # (`Passages` or None, counts, list of `Finding`)
     "Count passages and find what is wrong with them."
     found = Findings(path)
@@ -84,10 +87,10 @@ def same_text(a:str, b:str)->bool:
     return a.split() == b.split()
 
 def check_positives(
-    question,
+    question, # a `Question`
     place:str, # names the question in examples
     passages, # `Passages` or None
-    found:Findings,
+    found:Findings, # gets what is wrong
 )->list[str]: # the positives' texts
     "Look up the positives of one question."
     texts = [c.text for c in question.positive_ctxs]
@@ -105,10 +108,10 @@ def check_positives(
 
 # %% ../nbs/07_validation.ipynb #1d6b11cb
 def check_question(
-    question,
+    question, # a `Question`
     place:str, # names the question in examples
     passages, # `Passages` or None
-    found:Findings,
+    found:Findings, # gets what is wrong
 )->dict[str, int]: # what to add to the split's counts
     "Everything about one question but its repetitions."
     answers = [a for a in map(joined, question.answers) if a]
@@ -124,11 +127,11 @@ def check_question(
 
 # %% ../nbs/07_validation.ipynb #c35c55d7
 def check_split(
-    path:Path,
+    path:Path, # a question file
     passages, # `Passages` or None
     seen:set[int], # hashes of the questions of earlier splits; this one's are added
-    cache_dir=None,
-    show_progress:bool=True,
+    cache_dir=None, # of converted files; None: see `cache_home`
+    show_progress:bool=True, # progress bars
 ): # (counts, list of `Finding`)
     "Count the questions of one split and find what is wrong with them."
     found, counts, here = Findings(path), Counter(), set()
@@ -157,10 +160,10 @@ class SetReport(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
 
 def check_data_set(
-    data:DataSet,
+    data:DataSet, # to check
     corpora:dict, # results of `check_corpus` by path, shared by the data sets of a tree
-    cache_dir=None,
-    show_progress:bool=True,
+    cache_dir=None, # of converted files; None: see `cache_home`
+    show_progress:bool=True, # progress bars
 )->SetReport:
     "Check one data set."
     if data.corpus and data.corpus not in corpora: corpora[data.corpus] = check_corpus(data.corpus, cache_dir, show_progress)
@@ -173,22 +176,27 @@ def check_data_set(
     return SetReport(data.name, counts, splits, tuple(sorted(findings, key=lambda f: order.index(f.check))))
 
 def errors(
-    reports:list[SetReport],
+    reports:list[SetReport], # one a data set
 )->int:
     "How many findings are errors."
     return sum(f.count for r in reports for f in r.findings if f.level == 'error')
 
 # %% ../nbs/07_validation.ipynb #afbc637c
-def share(part:int, whole:int)->str: return f'{part / whole:.1%}' if whole else '–'
+def share(part:int, whole:int)->str:
+    "A part in percent, – of nothing."
+    return f'{part / whole:.1%}' if whole else '–'
 
-def split_line(split:str, c:dict)->str:
+def split_line(
+    split:str, # its name
+    c:dict, # counts, from `check_split`
+)->str:
     "One line of the readable report."
     if not c: return f'  {split:<6} cannot be read'
     n = c['questions']
     return f"  {split:<6}{n:>10,} questions   positives {share(c['with_positive'], n):>6}   answers {share(c['with_answers'], n):>6}   answer in a positive {share(c['answer_in_positive'], c['with_answers'] and min(c['with_answers'], c['with_positive'])):>6}   hard negatives {c['hard_negatives'] / n:.1f} each"
 
 def readable(
-    reports:list[SetReport],
+    reports:list[SetReport], # one a data set
 )->str:
     "The report as text."
     lines = []
@@ -203,10 +211,10 @@ def readable(
     return '\n'.join(lines + [f'{n:,} errors' if n else 'no errors'])
 
 def validate(
-    data_dir:str|Path='data_set',
+    data_dir:str|Path='data_set', # the data sets: see `find_data_sets`
     output_path:str|Path='results/preprocess_dpr', # gets report.txt and report.json
-    cache_dir:str|Path|None=None,
-    show_progress:bool=True,
+    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
+    show_progress:bool=True, # progress bars
 )->list[SetReport]:
     "Check every data set of a tree and write both reports. Raises `DaclError` if there is none."
     corpora = {}
