@@ -91,10 +91,9 @@ def read_pairs(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # invalid escapes in other people's strings
             tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError, RecursionError): return []
-    lines = source.split('\n') # not splitlines, which also breaks at form feeds, where ast does not
-    pairs = (function_pair(node, lines, name, file, settings) for name, node in named_functions(tree))
-    return [p for p in pairs if p]
+        lines = source.split('\n') # not splitlines, which also breaks at form feeds, where ast does not
+        return [p for name, node in named_functions(tree) if (p := function_pair(node, lines, name, file, settings))]
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError): return [] # the last two for brackets in brackets
 
 # %% ../nbs/10_codedocs.ipynb #a159b801
 LEFT_OUT = {'tests', 'test', 'testing', 'conftest.py', 'vendor', '_vendor', '_vendored', 'vendored', 'fx_vendored', '_lib_vendored',

@@ -175,10 +175,10 @@ def recipe_settings(
 def train_command(args, recipes:str)->int:
     "Train one encoder, print its dev metrics, name its folder."
     settings = recipe_settings(args, recipes)
-    from dacl_dr.recipes import table, train_recipe
+    from dacl_dr.recipes import table, train_recipe, trained_metrics
     model = train_recipe(settings, args.data_dir, args.output_dir, args.cache_dir)
     if int(os.environ.get('RANK', 0)): return 0 # one process of several tells
-    metrics = msgspec.json.decode((model.parent/'metrics.json').read_bytes())
+    metrics = trained_metrics(model.parent)
     if metrics: print(table([{'dev sample': k} | v for k, v in metrics.items()], ['dev sample', 'epoch', 'recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment']))
     print(f'recipe {settings.recipe}: {model}')
     return 0

@@ -19,6 +19,7 @@ import msgspec, yaml
 # %% ../nbs/00_config.ipynb #4cdc0df7
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
+    def __init__(self, message): super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)))
 
 # %% ../nbs/00_config.ipynb #3a095865
 def did_you_mean(
@@ -30,7 +31,7 @@ def did_you_mean(
     return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
 
 # %% ../nbs/00_config.ipynb #73233cfa
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
@@ -83,7 +84,7 @@ class TrainSettings(Frozen):
     temperature: Temperature = .05
     symmetric: bool = False # also predict the query from its positive
     mask: tuple[Literal['passage', 'answer'], ...] = ('passage', 'answer') # no negative is a known positive, by id or text, nor a passage with an answer
-    batch_size: Annotated[int, msgspec.Meta(ge=2)] = 128 # questions that see one another's passages, over all processes
+    batch_size: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 128 # questions that see one another's passages, over all processes
     hard_negatives: NonNegative = 7 # per question, in the stages that use them
     num_epochs: Positive = 20 # of recipes with a single stage
     stages: tuple[Stage, ...] = CURRICULUM # of the others
@@ -112,9 +113,9 @@ EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 1
 
 class SearchSettings(Frozen):
     "How the HNSW graph is built and swept."
-    m: Annotated[int, msgspec.Meta(ge=2)] = 32 # links per node; twice as many on the lowest level
+    m: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 32 # links per node; twice as many on the lowest level
     ef_construction: Positive = 200 # candidates kept while a node is inserted
-    k: Annotated[int, msgspec.Meta(ge=10)] = 10 # passages asked for, and the k of ANN recall@k; end-task metrics keep their own
+    k: Annotated[int, msgspec.Meta(ge=10, lt=2**31)] = 10 # passages asked for, and the k of ANN recall@k; end-task metrics keep their own
     ef_values: tuple[Positive, ...] = EF_VALUES # efSearch of each sweep point
     targets: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = (.95, .99) # ANN recall at which cost is compared
     task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # of exact search's recall@k to keep
@@ -223,7 +224,13 @@ class RecipeSettings(Frozen):
 
 # %% ../nbs/00_config.ipynb #238012f8
 class Loader(yaml.SafeLoader):
-    "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it."
+    "PyYAML's safe loader, with 1e-3 read as a number, as YAML 1.2 has it. Refuses aliases, and half of a surrogate pair, which is no character."
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent): raise yaml.composer.ComposerError(None, None, f'alias *{self.peek_event().anchor} is not read here, write its value out', self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+    def construct_scalar(self, node):
+        (value := super().construct_scalar(node)).encode()
+        return value
 
 Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'^[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
 
@@ -242,8 +249,9 @@ def key_lines(
     "The line on which each key of a YAML text stands. Raises `DaclError` for a key that is given twice."
     lines = {}
     def walk(node, path):
-        if not isinstance(node, yaml.MappingNode): return
-        for key, value in node.value:
+        if isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value): walk(value, f'{path}.{i}')
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             p = f'{path}.{key.value}' if path else str(key.value)
             if p in lines: raise DaclError(f"line {key.start_mark.line + 1}: '{p}' is given twice; keep one")
             lines[p] = key.start_mark.line + 1
@@ -261,9 +269,9 @@ def read_yaml(
     try: data, lines = parse_yaml(text), key_lines(text)
     except yaml.YAMLError as e:
         mark = getattr(e, 'problem_mark', None)
-        raise DaclError(f"{path} line {mark.line + 1 if mark else '?'}: not valid YAML ({getattr(e, 'problem', None) or e}); mend the line") from None
+        raise DaclError(f"{path} line {mark.line + 1 if mark else '?'}: not valid YAML ({getattr(e, 'problem', None) or str(e).splitlines()[0]}); mend the line") from None
     except DaclError as e: raise DaclError(f'{path} {e}') from None
-    except (ValueError, RecursionError) as e: raise DaclError(f'{path}: not a plain YAML mapping ({str(e).splitlines()[0]}); mend it') from None
+    except (ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as e: raise DaclError(f'{path}: not a plain YAML mapping ({str(e).splitlines()[0]}); mend it') from None # a value that its tag does not fit, such as !!bool x
     if data is None: return {}, {}
     if not isinstance(data, dict): raise DaclError(f"{path} line 1: expected 'key: value' lines, found a {type(data).__name__}; see Settings for the keys")
     return data, {k: f'line {n}' for k, n in lines.items()}

@@ -11,7 +11,6 @@ import contextlib, hashlib
 from pathlib import Path
 
 import numpy as np, torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -121,7 +120,8 @@ def open_checkpoint(
     quiet_transformers()
     from sentence_transformers import SentenceTransformer
     try: return SentenceTransformer(str(name), device='cpu').float() # also where it was saved in half precision: mixed precision wants full weights
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as e: raise DaclError(f"model '{name}' cannot be loaded ({str(e).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
+    except Exception as e: raise DaclError(f"model '{name}' cannot be loaded ({(str(e) or type(e).__name__).splitlines()[0][:120]}); give a model's folder, or its name where the hub can be reached") from None
+
 
 # %% ../nbs/13_encoder.ipynb #2a1447fa
 def set_pooling(
@@ -164,12 +164,13 @@ class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
     def __init__(self,
         model, # SentenceTransformer
+        name:str|Path='model', # in errors
     ):
         super().__init__()
         from sentence_transformers.base.modules import Normalize
         self.model, self.dim = model, model.get_embedding_dimension()
         self.normalized = isinstance(model[-1], Normalize)
-        for side in SIDES: self.check(side)
+        for side in SIDES: self.check(side, name)
 
     @classmethod
     def open(cls,
@@ -177,15 +178,22 @@ class TransformerEncoder(Encoder):
         settings:ModelSettings|None=None, # None: as the checkpoint has it
     )->'TransformerEncoder':
         "Load a checkpoint. Raises `DaclError` for one that cannot be loaded or does not fit the settings."
-        if not settings: return cls(open_checkpoint(name))
+        if not settings: return cls(open_checkpoint(name), name).tried(name)
         model = open_checkpoint(name)
         if settings.towers == 'separate' and not hasattr(model[0], 'sub_modules'): model = two_towers(name, settings.pooling) # a checkpoint of two towers keeps them
         else: set_pooling(model, settings.pooling)
         set_normalize(model, settings.normalize)
         for side, prefix in (('query', settings.query_prefix), ('document', settings.passage_prefix)):
             if prefix is not None: model.prompts[side] = prefix
-        self = cls(model)
+        self = cls(model, name)
         for side, length in (('query', settings.query_length), ('passage', settings.passage_length)): self.set_length(side, length)
+        return self.tried(name)
+
+    def tried(self, name)->'TransformerEncoder':
+        "Raises `DaclError` unless a text of each side becomes a vector: a damaged configuration shows only in use."
+        try:
+            for side in SIDES: self.encode(['a'], side)
+        except Exception as e: raise DaclError(f"model '{name}' is loaded but gives no vectors ({(str(e) or type(e).__name__).splitlines()[0][:100]}); take it from where it was made") from None
         return self
 
     @property
@@ -205,12 +213,12 @@ class TransformerEncoder(Encoder):
         setattr(t, field, length)
         t.max_seq_length = max(t.query_length or 0, t.document_length or 0)
 
-    def check(self, side:str):
+    def check(self, side:str, name:str|Path='model'):
         "Raises `DaclError` if the tokenizer makes ids that the model has no vectors for, or cannot pad."
         t = self.tower(side)
         most = t.model.get_input_embeddings().num_embeddings
-        if len(t.tokenizer) > most: raise DaclError(f'the tokenizer has {len(t.tokenizer):,} tokens, the model vectors for {most:,}: they are not of one model; take both from the same checkpoint')
-        if t.tokenizer.pad_token is None: raise DaclError('the tokenizer has no padding token; set tokenizer.pad_token and save it again')
+        if len(t.tokenizer) > most: raise DaclError(f'{name}: the tokenizer has {len(t.tokenizer):,} tokens, the model vectors for {most:,}: they are not of one model; take both from the same checkpoint')
+        if t.tokenizer.pad_token is None: raise DaclError(f'{name}: the tokenizer has no padding token; set tokenizer.pad_token and save it again')
 
     def prepare(self, texts, side:str)->TokenLists:
         return TokenLists(self.tower(side).tokenizer, texts, self.length(side), self.prefix(side))

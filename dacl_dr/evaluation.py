@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec, numpy as np, pandas as pd
 
 from .config import DaclError, SearchSettings, did_you_mean
-from .runs import atomic_file, check_name, environment, make_folder, write_json
+from .runs import atomic_file, check_name, environment, file_digest, make_folder, read_sealed, write_json
 from .store import open_passages, open_questions
 from .answers import joined
 from .metrics import grades_of, ideal_of, make_run, ranking_metrics, write_run
@@ -33,9 +33,10 @@ from .engines import Usearch, patience_search
 def trained_fields(
     encoder_path:str|Path,
 )->str|None: # 'title+text' or 'text'; None: unknown
-    "What the encoder read of a passage when it was trained, by the recipe.json beside it."
-    try: return json.loads((Path(encoder_path).parent/'recipe.json').read_text())['settings']['data']['fields']
-    except (OSError, ValueError, KeyError, TypeError): return None
+    "What the encoder read of a passage when it was trained, by the recipe.json beside it. Raises `DaclError` if that is damaged."
+    path = Path(encoder_path).parent/'recipe.json'
+    try: return read_sealed(path)['settings']['data']['fields'] if path.is_file() else None
+    except (OSError, ValueError, LookupError, TypeError): raise DaclError(f'{path}: damaged; say what the encoder reads with --fields') from None
 
 def make_index(
     encoder_path:str|Path,
@@ -74,12 +75,12 @@ def true_neighbours(
     show_progress:bool=True,
 )->np.ndarray: # (Q, k) corpus rows
     "Exact search, once for these queries."
-    path = make_folder(index.folder/'exact')/f'{digest(queries)}-{k}.npy'
-    try:
-        if (found := np.load(path)).shape == (len(queries), k): return found
-    except (OSError, ValueError, EOFError): pass
+    name, folder = f'{digest(queries)}-{k}', make_folder(index.folder/'exact')
+    for f in folder.glob(f'{name}-*.npy'): # a file's name ends with its digest
+        if f.is_file() and f.stem.endswith(file_digest(f)): return np.load(f)
     rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
-    with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, rows)
+    with open(unnamed := folder/f'.{name}.partial', 'wb') as f: np.save(f, rows)
+    with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp: os.replace(unnamed, tmp)
     return rows
 
 # %% ../nbs/36_evaluation.ipynb #c3d2b786

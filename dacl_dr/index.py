@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSettings', 'empty_storage', 'hnsw_over',
            'put_storage', 'draw_levels', 'reserve_links', 'add_rows', 'insertion_order', 'save_index', 'Progress',
-           'fill_index', 'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'file_digest', 'load_index',
-           'write_ids', 'build_index', 'read_manifest_of', 'Index']
+           'fill_index', 'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'load_index', 'write_ids',
+           'build_index', 'read_manifest_of', 'Index']
 
 # %% ../nbs/25_index.ipynb #23f4fc07
-import hashlib, os, time
-from concurrent.futures import ThreadPoolExecutor
+import os, time
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ import faiss, msgspec, numpy as np, pyarrow as pa
 from tqdm import tqdm
 
 from .config import DaclError, Frozen, NonNegative, Positive
-from .runs import alone_in, atomic_file, environment, make_folder, stamp, write_json
+from .runs import alone_in, atomic_file, environment, file_digest, make_folder, read_sealed, stamp, write_manifest
 from .embed import check_unit
 
 # %% ../nbs/25_index.ipynb #00be7b55
@@ -29,7 +28,7 @@ class InMemory:
     def __init__(self, x:np.ndarray): self.x, self.dim = x, x.shape[1]
     def __len__(self): return len(self.x)
     def take(self, rows, check=False): return np.ascontiguousarray(self.x[rows], np.float32)
-    def blocks(self, size, check=False):
+    def blocks(self, size, check=True):
         for i in range(0, len(self.x), size): yield i, np.ascontiguousarray(self.x[i:i + size], np.float32)
 
 def exact_search(
@@ -142,24 +141,26 @@ def save_index(
     return Path(path)
 
 class Progress:
-    "The links of a graph under construction, in a folder."
+    "The links of a graph under construction, in a folder; a file's name ends with its digest."
     def __init__(self, folder:Path|None, key:str, every_s:float): self.folder, self.key, self.every_s, self.last = folder, key, every_s, time.monotonic()
 
     def save(self, index:faiss.IndexHNSW):
         "Write the links if there is a folder and the last time is long enough ago."
         if self.folder is None or time.monotonic() - self.last < self.every_s: return
-        save_index(index, self.folder/f'{self.key}-{index.ntotal}.links', faiss.IO_FLAG_SKIP_STORAGE)
+        unnamed = save_index(index, self.folder/f'.{self.key}.partial', faiss.IO_FLAG_SKIP_STORAGE)
+        os.replace(unnamed, self.folder/f'{self.key}-{index.ntotal}-{file_digest(unnamed)}.links')
         for f in self.files()[1:]: f.unlink()
         self.last = time.monotonic()
 
     def files(self)->list[Path]: # newest first
-        return sorted(self.folder.glob(f'{self.key}-*.links'), key=lambda f: -int(f.stem.split('-')[1])) if self.folder else []
+        found = [f for f in self.folder.glob(f'{self.key}-*-*.links') if f.is_file()] if self.folder else []
+        return sorted(found, key=lambda f: -int(f.stem.split('-')[1]))
 
     def load(self)->faiss.IndexHNSW|None:
-        "The newest links that can be read."
+        "The newest links that are what was written."
         for f in self.files():
-            try: return faiss.read_index(str(f))
-            except RuntimeError: f.unlink()
+            if f.stem.endswith(file_digest(f)): return load_index(f)
+            f.unlink()
 
     def clear(self):
         for f in [*self.files(), *(self.folder.glob('.*.partial') if self.folder else [])]: f.unlink()
@@ -245,22 +246,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     environment: dict = {}
 
-def file_digest(
-    path:str|Path,
-    block:int=1 << 24, # bytes
-)->str: # hexadecimal
-    "A hash of a file of any size, its blocks hashed in parallel."
-    def one(i):
-        with open(path, 'rb') as f: f.seek(i * block); return hashlib.blake2b(f.read(block), digest_size=16).digest()
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool: parts = pool.map(one, range(-(-os.path.getsize(path) // block)))
-    return hashlib.blake2b(b''.join(parts), digest_size=16).hexdigest()
-
 def load_index(
     path:str|Path, # written by `save_index`
 )->faiss.Index:
-    "Read a faiss index. Raises `DaclError` if it is missing or broken."
+    "Read a faiss index whose digest was compared: faiss believes every number of a damaged one. Raises `DaclError` if it is missing or broken."
     try: return faiss.read_index(str(path))
-    except RuntimeError: raise DaclError(f'{path}: not a readable faiss index; build it again') from None
+    except (RuntimeError, MemoryError): raise DaclError(f'{path}: not a readable faiss index; build it again') from None
 
 def write_ids(
     path:Path,
@@ -298,7 +289,7 @@ def build_index(
         seconds = time.perf_counter() - start
         save_index(index, folder/'index.faiss')
         write_ids(folder/'ids.arrow', passages, insertion_order(len(vectors), s.order))
-        write_json(folder/'manifest.json', Manifest(settings=s, encoder=about.encoder, corpus=about.corpus, corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '', skip_bad=getattr(getattr(passages, 'conversion', None), 'skipped', 0), fields=about.settings.fields,
+        write_manifest(folder/'manifest.json', Manifest(settings=s, encoder=about.encoder, corpus=about.corpus, corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '', skip_bad=getattr(getattr(passages, 'conversion', None), 'skipped', 0), fields=about.settings.fields,
             embeddings=os.path.relpath(vectors.folder, folder), rows=len(vectors), dim=vectors.dim, bytes={f: (folder/f).stat().st_size for f in ('index.faiss', 'ids.arrow')}, digest=file_digest(folder/'index.faiss'),
             degrees=graph_degrees(index) if s.index_type == 'hnsw' else [], build_s=round(seconds, 2), threads=faiss.omp_get_max_threads(), environment=environment()))
         progress.clear()
@@ -309,7 +300,7 @@ def read_manifest_of(
 )->Manifest:
     "The manifest of an index. Raises `DaclError` if it is missing or damaged."
     path = Path(folder)/'manifest.json'
-    try: return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    try: return msgspec.convert(read_sealed(path), Manifest)
     except OSError: raise DaclError(f'{path}: not there, so {folder} holds no finished index; make one with dacl build-index') from None
     except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete {folder} and build the index again') from None
 

@@ -39,16 +39,19 @@ def read_sweep(
 )->Sweep:
     "Read it again. Raises `DaclError` if it is damaged."
     table = read_frame(path)
-    efs = list(dict.fromkeys(int(c.split()[0]) for c in table.columns[1:]))
-    return Sweep(np.array(efs), {n: np.stack([table[f'{ef} {n}'].to_numpy(float) for ef in efs]) for n in KEPT}, {'recall@10': table['exact recall@10'].to_numpy(float)})
+    try:
+        efs = list(dict.fromkeys(int(c.split()[0]) for c in table.columns[1:]))
+        return Sweep(np.array(efs), {n: np.stack([table[f'{ef} {n}'].to_numpy(float) for ef in efs]) for n in KEPT}, {'recall@10': table['exact recall@10'].to_numpy(float)})
+    except (ValueError, LookupError, TypeError) as e: raise DaclError(f'{path}: damaged (its columns are not those of a sweep: {e}); delete its folder and run again') from None
 
 def read_frame(
-    path:Path, # .parquet, or the same name as .csv
+    path:Path, # .csv; or .parquet, instead of which there may be a .csv
 )->pd.DataFrame:
     "Read a table. Raises `DaclError` if it is damaged."
     path = Path(path)
-    try: return pd.read_parquet(path) if path.is_file() or not path.with_suffix('.csv').is_file() else pd.read_csv(path.with_suffix('.csv'))
-    except (OSError, ValueError) as e: raise DaclError(f'{path}: damaged ({str(e).splitlines()[0][:80]}); delete its folder and run again') from None
+    if not path.is_file() and path.with_suffix('.csv').is_file(): path = path.with_suffix('.csv')
+    try: return pd.read_csv(path) if path.suffix == '.csv' else pd.read_parquet(path)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, MemoryError) as e: raise DaclError(f'{path}: damaged ({(str(e) or type(e).__name__).splitlines()[0][:80]}); delete its folder and run again') from None
 
 # %% ../nbs/39_measures.ipynb #a40f9b73
 def vectors_by(

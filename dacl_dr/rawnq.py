@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from .config import DaclError
-from .data import BadRecords, Context, Passage, Question, open_data, write_passages, write_questions
+from .data import BadRecords, Context, Passage, Question, lines_of, open_data, write_passages, write_questions
 from .runs import code_stamp, step
 
 # %% ../nbs/08_rawnq.ipynb #2c1ff6c8
@@ -100,10 +100,10 @@ def raw_questions(
     "The lines of a raw file. Raises `DaclError` naming file and line."
     bad, decoder = bad or BadRecords(path), msgspec.json.Decoder(RawQuestion)
     with open_data(path, **reading) as f:
-        for n, line in enumerate(f, 1):
+        for n, line in enumerate(lines_of(f, path), 1):
             if n == 1 and b'"document_tokens"' in line: raise DaclError(f'{path} line 1: is the full format of Natural Questions; give simplified-nq-train.jsonl, which has document_text')
             try: raw = decoder.decode(line)
-            except ValueError as e: bad(f'line {n}', f'{e}; expected a line of simplified-nq-train.jsonl'.replace('`', '')); continue
+            except (ValueError, RecursionError) as e: bad(f'line {n}', f'{e}; expected a line of simplified-nq-train.jsonl'.replace('`', '')); continue
             tokens = raw.document_text.split(' ')
             spans = [*raw.long_answer_candidates, *(s for a in raw.annotations for s in a.short_answers)]
             if all(0 <= s.start_token < s.end_token <= len(tokens) for s in spans): yield raw, tokens

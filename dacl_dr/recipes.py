@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FREE', 'check_machine', 'training_files', 'toy_data', 'Sources', 'open_sources', 'negatives_from', 'bm25_source',
            'read_data', 'dev_metrics', 'flat', 'claim_folder', 'main_process', 'table', 'model_card',
-           'epochs_worth_telling', 'write_results', 'train_recipe', 'train_ablation']
+           'epochs_worth_telling', 'write_results', 'train_recipe', 'trained_metrics', 'train_ablation']
 
 # %% ../nbs/23_recipes.ipynb #7025eca6
 import importlib, json, os, re, shutil
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from .config import DaclError, RecipeSettings, did_you_mean
-from .runs import alone_in, atomic_folder, environment, make_folder, stamp, write_json
+from .runs import alone_in, atomic_folder, environment, make_folder, read_sealed, stamp, write_json, write_manifest
 from .store import locked, open_passages, open_questions
 from .dataset import DataSet, data_set, find_data_sets
 from .metrics import gold_rank, task_metrics
@@ -189,8 +189,8 @@ def claim_folder(
     now = {'settings': msgspec.to_builtins(settings), 'sha256': sha256}
     path = folder/'recipe.json'
     if path.is_file():
-        try: then = json.loads(path.read_text())
-        except ValueError: raise DaclError(f'{path}: damaged; delete the folder or choose another --output_dir') from None
+        try: then = {k: read_sealed(path)[k] for k in ('settings', 'sha256')}
+        except (OSError, ValueError, KeyError): raise DaclError(f'{path}: damaged; delete the folder or choose another --output_dir') from None
         a, b = (flat({'settings': x['settings'], 'sha256 of data': x['sha256']}) for x in (then, json.loads(msgspec.json.encode(now))))
         differ = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and not re.match(FREE, k.removeprefix('settings.'))]
         started = any((folder/f).exists() for f in ('checkpoints', 'final_model'))
@@ -198,7 +198,7 @@ def claim_folder(
         if differ: # a start that failed before its first checkpoint
             shutil.rmtree(folder/'negatives', ignore_errors=True); path.unlink()
     if not path.is_file() and ((folder/'checkpoints').exists() or (folder/'final_model').exists()): raise DaclError(f'{folder}: holds checkpoints but no recipe.json, so they are not known to be of this recipe; choose another --output_dir')
-    if not path.is_file(): write_json(path, now | {'environment': environment() | {p: importlib.import_module(p).__version__ for p in ('transformers', 'accelerate', 'sentence_transformers')}})
+    if not path.is_file(): write_manifest(path, now | {'environment': environment() | {p: importlib.import_module(p).__version__ for p in ('transformers', 'accelerate', 'sentence_transformers')}})
 
 def main_process()->bool:
     "Is this the process that writes?"
@@ -315,6 +315,14 @@ def train_recipe(
     return folder/'final_model'
 
 # %% ../nbs/23_recipes.ipynb #790e7a4e
+def trained_metrics(
+    folder:str|Path, # of a finished run
+)->dict[str, dict]: # from `epochs_worth_telling`
+    "The dev metrics of a trained encoder. Raises `DaclError` if they are damaged."
+    try: return msgspec.json.decode((Path(folder)/'metrics.json').read_bytes(), type=dict[str, dict[str, float|None]])
+    except (OSError, ValueError) as e: raise DaclError(f"{Path(folder)/'metrics.json'}: cannot be read ({getattr(e, 'strerror', None) or e}); the encoder is not affected") from None
+
+# %% ../nbs/23_recipes.ipynb #1ec7d280
 def train_ablation(
     weights, # of the distance loss
     settings:RecipeSettings, # recipe and w are replaced
@@ -331,5 +339,5 @@ def train_ablation(
         folder = Path(output_base)/f'ablation_w{float(w)}'
         say(f'w = {float(w)} → {folder}')
         train_recipe(msgspec.structs.replace(settings, **change), data_dir, folder, cache_dir, say, show_progress)
-        rows.append({'w': float(w)} | json.loads((folder/'metrics.json').read_text()).get('last', {}))
+        rows.append({'w': float(w)} | trained_metrics(folder).get('last', {}))
     return rows

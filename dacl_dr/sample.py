@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec, numpy as np
 
 from .config import DaclError, did_you_mean
-from .data import open_data
+from .data import lines_of, open_data
 from .store import Passages, Questions, open_passages, open_questions
 from .baseline import FIELDS, missing_positives
 from .static import load_encoder
 from .representation import spaced
-from .embed import check_unit, encoder_key
+from .embed import check_unit, encoder_key, open_array
 from .retriever import on_device
 from .evaluation import trained_fields
 
@@ -46,10 +46,9 @@ def open_vectors(
     path:str|Path, # .npy
 )->np.ndarray: # (N, D) memory-mapped
     "Map a file of vectors; pickled objects are refused. Raises `DaclError` for a file that holds no table of numbers."
-    try: x = np.load(path, mmap_mode='r', allow_pickle=False)
+    try: x = open_array(path)
     except OSError as e: raise DaclError(f'{path}: cannot be read ({e.strerror or e}); check its name and permissions') from None
-    except Exception as e: raise DaclError(f"{path}: is no whole .npy file of numbers ({str(e).splitlines()[0][:80] if str(e) else 'damaged'}); write it with numpy.save, from an array of floats") from None
-    if not isinstance(x, np.ndarray): x.close(); raise DaclError(f'{path}: is an .npz archive; save the one array of vectors with numpy.save')
+    except ValueError as e: raise DaclError(f'{path}: is no whole .npy file of numbers ({e}); write it with numpy.save, from one array of floats') from None
     if x.dtype.kind not in 'fiu': raise DaclError(f'{path}: holds {x.dtype}, not real numbers; save an array of floats')
     if x.ndim != 2 or not x.size: raise DaclError(f'{path}: has shape {x.shape}; vectors are a table of two dimensions, a row each, and at least one')
     return x
@@ -71,7 +70,7 @@ class Lines:
     def __len__(self): return self.n
     def read(self): # yields strings
         with open_data(self.path) as f:
-            for n, line in enumerate(f, 1):
+            for n, line in enumerate(lines_of(f, self.path), 1):
                 try: text = line.decode().strip()
                 except UnicodeDecodeError: raise DaclError(f'{self.path}: line {n} is not UTF-8; save the file as UTF-8') from None
                 if not text: raise DaclError(f'{self.path}: line {n} is empty; delete it, or write a text there')
@@ -155,8 +154,8 @@ def vector_sample(
     (n, dim), own = open_vectors(vectors).shape, query_vectors is None
     if own: all_q, q_rows = n, spaced(n, min(max_queries, max(10, n // 10)))
     else:
-        if Path(vectors).resolve() == Path(query_vectors).resolve(): raise DaclError(f'{query_vectors}: is given as passages and as queries, each of which would find itself; leave query_vectors out to take some passages for queries')
         all_q, other = open_vectors(query_vectors).shape
+        if Path(vectors).resolve() == Path(query_vectors).resolve(): raise DaclError(f'{query_vectors}: is given as passages and as queries, each of which would find itself; leave query_vectors out to take some passages for queries')
         if other != dim: raise DaclError(f'{query_vectors}: its rows have {other} dimensions, those of {vectors} {dim}; embed both with one model')
         q_rows = spaced(all_q, max_queries)
     left = np.setdiff1d(np.arange(n), q_rows) if own else np.arange(n)

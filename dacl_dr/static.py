@@ -180,9 +180,13 @@ STATIC = ('query_0_StaticBag', 'document_0_StaticBag') # the folders of the towe
 def load_static(
     folder:str|Path, # written by `StaticEncoder.save`
 )->StaticEncoder:
-    "Load a static encoder."
+    "Load a static encoder. Raises `DaclError` if it is damaged."
     router = next(Path(folder).glob('*/router_config.json'), Path(folder)/'router_config.json').parent
-    query, passage = (StaticBag.load(router/f) for f in STATIC)
+    try: query, passage = (StaticBag.load(router/f) for f in STATIC)
+    except Exception as e: raise DaclError(f'{folder}: damaged ({(str(e) or type(e).__name__).splitlines()[0][:80]}); take it from where it was trained') from None # tokenizers raises nothing more exact
+    shapes = {(tuple(b.tower.vectors.shape), tuple(b.tower.importance.shape), str(b.tower.vectors.dtype)) for b in (query, passage)}
+    if len(shapes) > 1 or not all(0 <= b.tower.dropout.p < 1 for b in (query, passage)) or (v := query.tower.vectors).ndim != 2 or len(query.tower.importance) != len(v) != 0 or query.tokenizer.get_vocab_size() != len(v) or query.tokenizer.to_str() != passage.tokenizer.to_str():
+        raise DaclError(f'{folder}: damaged (its parts do not fit together); take it from where it was trained')
     return StaticEncoder(query.tokenizer, query.tower, passage.tower)
 
 def load_encoder(

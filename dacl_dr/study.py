@@ -8,7 +8,7 @@ __all__ = ['LAYERS', 'COSTS', 'layer_file', 'StudyPlan', 'study_plan', 'own_laye
            'open_study', 'tiny_curricula', 'matched_cost', 'study_rows', 'conclusion', 'above_temperature']
 
 # %% ../nbs/43_study.ipynb #88dc526d
-import json, os, subprocess, sys, time
+import os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from scipy import stats
 
 from .config import DaclError, Frozen, Settings, build_settings, did_you_mean, laid_over, put, read_yaml
-from .runs import code_stamp, environment, file_stamp, is_whole, make_folder, stamp, step, write_json
+from .runs import code_stamp, environment, file_stamp, is_whole, make_folder, read_sealed, stamp, step, write_manifest
 from .report import execute, experiment_notebook, page
 from .models import Task, Variant, variants
 from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, run_variant, search_key, table_file, tiny_settings
@@ -66,7 +66,9 @@ def study_plan(
         if kind == 'datasets' and not name.endswith('.yaml') and (Path(data_dir)/name).is_dir() and not own_layer(name): continue # a folder without a file of settings
         path = layer_file(kind, name)
         data, places = read_yaml(path)
-        for key in about.keys() & data.keys(): about[key] = data.pop(key)
+        for key in about.keys() & data.keys():
+            if not isinstance(text := data.pop(key), str): raise DaclError(f'{path} {places[key]}: {key}: expected a text, got a {type(text).__name__}')
+            about[key] = text
         build_settings(laid_over(found, data), str(path), places) # whose fault it is, is told here
         found = laid_over(found, data)
     tree, flags = laid_over(msgspec.to_builtins(Settings()), found), flags or {}
@@ -96,9 +98,9 @@ def read_study(
 )->tuple[StudyPlan, Path]: # and the folder of its data
     "The plan that a study's folder was made with. Raises `DaclError` if there is none."
     try:
-        found = json.loads((Path(study_dir)/'study.json').read_text(encoding='utf-8'))
+        found = read_sealed(Path(study_dir)/'study.json')
         return msgspec.convert(found['plan'], StudyPlan), Path(found['corpus'])
-    except (OSError, ValueError, KeyError, msgspec.MsgspecError) as e: raise DaclError(f'{study_dir}: holds no study ({e}); start one with `dacl run-study`') from None
+    except (OSError, ValueError, KeyError, msgspec.MsgspecError) as e: raise DaclError(f'{study_dir}: holds no study ({getattr(e, "strerror", None) or e}); start one with `dacl run-study`') from None
 
 def execute_run(
     job:Job,
@@ -237,7 +239,7 @@ def run_study(
         with FileLock(study_dir/'.lock', timeout=0):
             corpus = data_set(plan.folder, data_dir, plan.settings, say)
             task = Task(corpus, plan.settings)
-            write_json(study_dir/'study.json', {'plan': plan, 'corpus': str(corpus.resolve()), 'data': task.key, 'environment': environment(), 'commit': git_commit()})
+            write_manifest(study_dir/'study.json', {'plan': plan, 'corpus': str(corpus.resolve()), 'data': task.key, 'environment': environment(), 'commit': git_commit()})
             begin_run(task, study_dir, say)
             jobs, done = jobs_of(plan, task, study_dir, max(1, (os.cpu_count() or 1) // workers))
             say(f'{len(plan.runs)} runs, {len(done)} of them done already')

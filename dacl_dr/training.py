@@ -20,7 +20,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .config import DaclError, RecipeSettings
-from .runs import atomic_file, read_manifest, stamp, write_json
+from .runs import atomic_file, file_digest, read_manifest, stamp, write_manifest
 from .encoder import Encoder, weights_hash
 from .static import load_encoder
 from .losses import combined_loss, known_mask
@@ -220,12 +220,13 @@ class Negatives:
         "Mine, or read what was mined with these weights."
         weights = weights_hash(self.encoder)
         path = self.folder and self.folder/f'{stamp(weights, self.settings.mining, self.settings.training.hard_negatives, self.settings.seed, self.data.stamp)}.safetensors'
-        if path and path.is_file(): new, facts = load_arrays(path)['negatives'], read_manifest(path.with_suffix('')) # its manifest
+        kept = read_manifest(path.with_suffix('')) if path else {}
+        if kept and path.is_file() and file_digest(path) == kept['digest']: new, facts = load_arrays(path)['negatives'], kept['facts']
         else:
             new, facts = mine(self.encoder, self.data, self.settings, self.dtype, self.desc)
             if path and (processes() == 1 or torch.distributed.get_rank() == 0):
-                write_json(path.with_suffix('')/'manifest.json', facts)
                 with atomic_file(path) as tmp: save_arrays({'negatives': new}, tmp)
+                write_manifest(path.with_suffix('')/'manifest.json', {'facts': facts, 'digest': file_digest(path)})
         self.log(facts | {'weights': weights} | ({} if self.mined is None else {'overlap': overlap(self.mined, new)}))
         self.mined = new
 

@@ -11,6 +11,7 @@ import pytest
 import dacl_dr.index as index_module
 from dacl_dr.config import DaclError
 from dacl_dr.embed import EmbedSettings
+from dacl_dr.runs import write_manifest
 from dacl_dr.index import Index, IndexSettings, InMemory, build_index, draw_levels, exact_search, fill_index, insertion_order
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,7 @@ def start(out, **settings):
 def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, chunks, settings):
     settings |= {'m': 8, 'ef_construction': 40, 'chunk_rows': 100}
     p, out = start(tmp_path/'killed', **settings), tmp_path/'killed'
-    while not list(out.glob(f'*-{chunks}00.links')) and p.poll() is None: time.sleep(.005)
+    while not list(out.glob(f'*-{chunks}00-*.links')) and p.poll() is None: time.sleep(.005)
     p.send_signal(signal.SIGKILL); p.wait()
     assert not (out/'manifest.json').exists() and list(out.glob('*.links'))
     s = IndexSettings(**settings)
@@ -74,12 +75,14 @@ def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, ch
     assert whole.about.digest == Index(out).about.digest
 
 
-def test_links_that_were_cut_are_not_used(tmp_path):
+@pytest.mark.parametrize('damage', [lambda b: b[:3000], lambda b: b[:3000] + bytes([b[3000] ^ 1]) + b[3001:], lambda b: b'\xff' * len(b)])
+def test_links_that_were_damaged_are_not_used(tmp_path, damage):
+    "faiss believes a damaged file: it gives other neighbours, asks for a terabyte or crashes."
     out = tmp_path/'i'
     p = start(out, m=8, ef_construction=40, chunk_rows=100)
-    while not list(out.glob('*-300.links')): time.sleep(.005)
+    while not list(out.glob('*-300-*.links')): time.sleep(.005)
     p.kill(); p.wait()
-    for f in out.glob('*.links'): f.write_bytes(f.read_bytes()[:3000])
+    for f in out.glob('*.links'): f.write_bytes(damage(f.read_bytes()))
     build_index(Toy(unit()), IDS, out, SMALL, show_progress=False)
     np.testing.assert_array_equal(faiss.serialize_index(Index(out).faiss), faiss.serialize_index(fill_index(InMemory(unit()), SMALL)))
 
@@ -136,7 +139,10 @@ def test_a_damaged_manifest_is_said_so(made, text):
 
 def test_a_manifest_of_another_size_is_refused(made):
     m = json.loads((made/'manifest.json').read_text())
-    (made/'manifest.json').write_text(json.dumps(m | {'dim': D + 1}))
+    (made/'manifest.json').write_text(json.dumps(m | {'settings': m['settings'] | {'order': 3}})) # nodes would lead to other passages
+    with pytest.raises(DaclError, match='manifest.json: damaged .its content is not what was written'): Index(made)
+    del m['seal']
+    write_manifest(made/'manifest.json', m | {'dim': D + 1})
     with pytest.raises(DaclError, match=f'{N:,} vectors of {D} dimensions'): Index(made)
 
 

@@ -62,6 +62,14 @@ def test_a_damaged_conversion_is_made_again(corpus, damage):
         assert len(opened(corpus)) == 30_000
 
 
+@pytest.mark.parametrize('name', ['data.arrow', 'order.npy', 'manifest.json'])
+def test_one_changed_bit_of_a_conversion(tmp_path, name):
+    "The size stays; what it stands for would be another text or another row."
+    f = write_passages(tmp_path/'psgs.tsv', few := passages[:50])
+    data = bytearray((damaged := opened(f).folder/name).read_bytes()); data[len(data) // 2] ^= 1; damaged.write_bytes(data)
+    assert list(c := opened(f)) == few and c.rows([few[7].id]).tolist() == [7]
+
+
 def test_repeated_ids(corpus):
     with open(corpus, 'a') as f: f.write('p7\tx\ty\np29999\tx\ty\np7\tz\ty\n')
     with pytest.raises(DaclError, match=r"psgs.tsv line 30002: passage id 'p7' is repeated \(it stands on line 9 already\)"): opened(corpus)

@@ -1,0 +1,519 @@
+"Every reader of the package: what it reads, how it is called, and how its result is checked without it."
+import ast, contextlib, csv, gzip, io, json, math, re, shutil
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+READERS = {} # name → Reader
+
+class Reader:
+    "`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing)."
+    def __init__(self, name, files, make, read, judge, tried): self.name, self.files, self.make, self.read, self.judge, self.tried = name, files, make, read, judge, tried
+
+def same(home, found, sound):
+    "Files that are checksummed: the same result, or a refusal."
+    return '' if equal(found, sound) else 'another result than the sound files give'
+
+def equal(a, b):
+    if isinstance(a, np.ndarray): return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, (list, tuple)): return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return a == b or (a != a and b != b)
+
+def reader(name, *files, make, judge=same, tried=300):
+    def add(read): READERS[name] = Reader(name, files, make, read, judge, tried); return read
+    return add
+
+# --- counts by other means
+def text_of(f, errors='strict'):
+    data = f.read_bytes()
+    if f.suffix == '.gz': data = gzip.decompress(data)
+    return data.decode(errors=errors).removeprefix('\ufeff')
+
+def simple_rows(text):
+    "The rows of a TSV, character by character; None if a quote is out of place."
+    rows, row, field, state = [], [], [], 'start'
+    for c in text + '\n' if text and not text.endswith('\n') else text:
+        if state == 'quoted' and c == '"': state = 'closing'; continue
+        if state == 'quoted': field.append(c); continue
+        if c == '"' and state == 'start': state = 'quoted'; continue
+        if c == '"' and state == 'closing': state = 'quoted'; field.append(c); continue
+        if c in '\t\n':
+            row.append(''.join(field).removesuffix('\r') if c == '\n' and state != 'closing' else ''.join(field)); field, state = [], 'start'
+            if c == '\n': rows.append(row); row = []
+        elif state == 'closing' and c != '\r': return None
+        elif state == 'closing': pass
+        else: field.append(c); state = 'plain'
+    return None if state != 'start' or row else [r for r in rows if r != ['']]
+
+def tsv_judge(home, found, sound):
+    rows = simple_rows(text_of(next(home.glob('psgs.tsv*'))))
+    if rows is None: return 'quotes are broken'
+    wanted = [(r[0], r[1], r[2]) for r in rows[1:]]
+    return '' if found == wanted else f'{len(found)} passages read, {len(wanted)} are there, or they differ'
+
+def strict(text):
+    return json.loads(text)
+
+def json_judge(home, found, sound):
+    records = strict(text_of(next(home.glob('x-train.json*'))))
+    wanted = [(r['question'], len(r['positive_ctxs']), len(r.get('answers', [])), len(r.get('hard_negative_ctxs', []))) for r in records]
+    return '' if found == wanted else f'{len(found)} questions read, {len(wanted)} are there, or they differ'
+
+def qa_judge(home, found, sound):
+    rows = simple_rows(text_of(home/'x-test.csv'))
+    if rows is None: return 'quotes are broken'
+    wanted = [(r[0], tuple(ast.literal_eval(r[1].strip()))) for r in rows]
+    if [f[:2] for f in found] != wanted: return f'{len(found)} questions read, {len(wanted)} are there, or they differ'
+    gold = {(g['question'], str(g['passage_id'])) for g in strict(text_of(home/'x-test-gold.json'))} if (home/'x-test-gold.json').is_file() else set()
+    return '' if all((q, p) in gold for q, _, ps in found for p in ps) and (not gold or sum(len(f[2]) for f in found) == sum(len(f[2]) for f in sound) or len(found) != len(sound) or wanted != [f[:2] for f in sound] or len(gold) != len({(q, p) for q, _, ps in sound for p in ps}) or {q for q, _ in gold} != {q for q, *_ in sound}) else 'positives that the gold file does not have'
+
+def jsonl(f): return [json.loads(l) for l in text_of(f, 'surrogateescape').split('\n') if l.strip(' \t\r\n\v\f')] # fields that nobody reads may hold any bytes
+
+def beir_judge(home, found, sound):
+    passages, questions = found
+    texts = [(str(r['_id']), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
+    if passages != texts: return f'{len(passages)} passages read, {len(texts)} are there, or they differ'
+    rows = simple_rows(text_of(home/'set'/'qrels'/'test.tsv'))
+    judged = [(r[0], r[1], int(r[2])) for r in rows if r[-1] != 'score']
+    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == str(r['_id']) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if str(r['_id']) in {q for q, *_ in judged}]
+    return '' if questions == asked else f'{len(questions)} questions read, {len(asked)} are there, or they differ'
+
+def leaves(tree, at=''):
+    if isinstance(tree, dict):
+        for k, v in tree.items(): yield from leaves(v, f'{at}.{k}')
+    elif isinstance(tree, (list, tuple)):
+        for i, v in enumerate(tree): yield from leaves(v, f'{at}.{i}')
+    else: yield at, tree
+
+def yaml_judge(home, found, sound):
+    import yaml
+    built, files = found
+    have = dict(leaves(built))
+    if bad := [k for k, v in have.items() if isinstance(v, float) and not math.isfinite(v)]: return f'{bad[0]} is {have[bad[0]]}'
+    if bad := [k for k, v in have.items() if isinstance(v, int) and abs(v) > 2**53]: return f'{bad[0]} is {have[bad[0]]}'
+    wanted = {}
+    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder')}
+    number = lambda v: float(v) if isinstance(v, str) and v.lower().lstrip('+-.').replace('_', '')[:1].isdigit() else v
+    if wrong := [k for k, v in wanted.items() if k in have and have[k] != v and have[k] != number(v)]: return f'{wrong[0]} is {have[wrong[0]]!r}, the file says {wanted[wrong[0]]!r}'
+    return '' if not (lost := [k for k in wanted if k not in have]) else f'{lost[0]} is not in the settings'
+
+# --- text data
+def opened(home, path, questions):
+    from dacl_dr.store import open_passages, open_questions
+    return (open_questions if questions else open_passages)(home/path, home/'cache', show_progress=False)
+
+def passages(n=8):
+    from dacl_dr.data import Passage
+    return [Passage(f'p{i}', f'a text "{i}" with ünicode\nand two lines' if i % 3 == 0 else f'plain text {i}, and more', f'title {i}' if i % 2 else '') for i in range(n)]
+
+def make_tsv(home, name='psgs.tsv'):
+    from dacl_dr.data import write_passages
+    write_passages(home/'psgs.tsv', passages())
+    if name.endswith('gz'): (home/name).write_bytes(gzip.compress((home/'psgs.tsv').read_bytes())); (home/'psgs.tsv').unlink()
+    else: # one row as DPR has it: unquoted
+        with open(home/name, 'a') as f: f.write('p9\tunquoted text\tTitle\n')
+
+def make_json(home, gz=False):
+    from dacl_dr.data import Context, Question, write_questions
+    ps = passages()
+    c = lambda i: Context(ps[i].title, ps[i].text, ps[i].id, .5 * i)
+    f = write_questions(home/'x-train.json', [Question(f'question {i}?', (c(i),), ('answer "x"',) * (i % 2), (), (c(i + 1), c(i + 2))) for i in range(6)])
+    if gz: (home/'x-train.json.gz').write_bytes(gzip.compress(f.read_bytes())); f.unlink()
+
+def make_qa(home):
+    (home/'x-test.csv').write_text(''.join(f'question {i}\t["it\'s {i}", \'ü\']\n' for i in range(6)) + '"quoted ""question"""\t[\'a\']\n')
+    (home/'x-test-gold.json').write_text(json.dumps([{'question': f'question {i}', 'passage_id': f'p{i}' if i % 2 else i} for i in range(6)], indent=1))
+
+def make_beir(home):
+    (home/'set'/'qrels').mkdir(parents=True)
+    (home/'set'/'corpus.jsonl').write_text(''.join(json.dumps({'_id': f'd{i}' if i % 2 else i, 'title': f't{i}', 'text': f'text {i} ü', 'metadata': {}}) + '\n' for i in range(8)))
+    (home/'set'/'queries.jsonl').write_text(''.join(json.dumps({'_id': f'q{i}', 'text': f'question {i}', 'metadata': {'url': 'x'}}) + '\n' for i in range(5)))
+    (home/'set'/'qrels'/'test.tsv').write_text('query-id\tcorpus-id\tscore\n' + ''.join(f'q{i}\td{i}\t1\nq{i}\td{i + 2}\t{i % 2 * 2}\n' for i in range(4)))
+
+def rows_of(t): return [(p.id, p.text, p.title) for p in t]
+def asked(t): return [(q.question, len(q.positive_ctxs), len(q.answers), len(q.hard_negative_ctxs)) for q in t]
+
+@reader('passage TSV', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=800)
+def _(home): return rows_of(opened(home, 'psgs.tsv', False))
+@reader('passage TSV, gzipped', 'psgs.tsv.gz', make=lambda home: make_tsv(home, 'psgs.tsv.gz'), judge=tsv_judge, tried=300)
+def _(home): return rows_of(opened(home, 'psgs.tsv.gz', False))
+@reader('passage TSV, small', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=300)
+def _(home):
+    from dacl_dr.data import read_passages
+    return rows_of(read_passages(home/'psgs.tsv'))
+@reader('biencoder JSON', 'x-train.json', make=make_json, judge=json_judge, tried=900)
+def _(home): return asked(opened(home, 'x-train.json', True))
+@reader('biencoder JSON, gzipped', 'x-train.json.gz', make=lambda home: make_json(home, True), judge=json_judge, tried=300)
+def _(home): return asked(opened(home, 'x-train.json.gz', True))
+@reader('question TSV with gold file', 'x-test.csv', 'x-test-gold.json', make=make_qa, judge=qa_judge, tried=700)
+def _(home): return [(q.question, q.answers, tuple(c.passage_id for c in q.positive_ctxs)) for q in opened(home, 'x-test.csv', True)]
+@reader('BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge, tried=900)
+def _(home): return [(p.id, p.text) for p in opened(home, 'set', False)], [(q.question, sorted((c.passage_id, c.score) for c in q.positive_ctxs)) for q in opened(home, 'set/qrels/test.tsv', True)]
+
+def make_rawnq(home):
+    words = lambda i: f'<H1> Page {i} </H1> <P> the answer is {i} of many words here </P> <P> other words of page {i} </P>'
+    rows = [{'question_text': f'what {i}', 'document_text': words(i), 'document_url': f'https://x/w/index.php?title=Page_{i}&amp;oldid=1', 'long_answer_candidates': [{'start_token': 4, 'end_token': 14, 'top_level': True}, {'start_token': 14, 'end_token': 21, 'top_level': True}],
+             'annotations': [{'short_answers': [{'start_token': 5, 'end_token': 7}]}], 'example_id': i} for i in range(12)]
+    (home/'nq.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
+
+def rawnq_judge(home, found, sound):
+    lines = text_of(home/'nq.jsonl').split('\n')
+    n = len(lines) - (lines[-1] == '')
+    return '' if found['questions read'] == n == found['train'] + found['dev'] + sum(v for k, v in found.items() if k.startswith('dropped')) and found['passages'] == found['there'] else f'{found} of {n} lines'
+
+@reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
+def _(home):
+    from dacl_dr.rawnq import preprocess_nq
+    from dacl_dr.runs import read_manifest
+    folder = preprocess_nq(home/'nq.jsonl', home/'out', .5, show_progress=False, say=lambda m: None)
+    return read_manifest(folder)['facts'] | {'there': len(simple_rows((folder/'psgs.tsv').read_text())) - 1}
+
+def make_lines(home): (home/'texts.txt').write_text(''.join(f'line {i} ü\n' for i in range(9)))
+def lines_judge(home, found, sound):
+    wanted = [l.strip() for l in text_of(home/'texts.txt').removesuffix('\n').split('\n')]
+    return '' if found == wanted else f'{len(found)} lines read, {len(wanted)} are there, or they differ'
+@reader('plain texts', 'texts.txt', make=make_lines, judge=lines_judge, tried=200)
+def _(home):
+    from dacl_dr.sample import Lines
+    return list((ls := Lines(home/'texts.txt')).take(np.arange(len(ls))))
+
+def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum.py', home/'code.py')
+@reader('Python source', 'code.py', make=make_source, judge=lambda home, found, sound: '' if len(found) <= 2 * len(sound) + 5 else 'too many pairs', tried=200)
+def _(home):
+    from dacl_dr.codedocs import read_pairs
+    from dacl_dr.config import CorpusSettings
+    return read_pairs(home/'code.py', 'code.py', CorpusSettings())
+
+# --- settings
+FULL = '''recipe: D
+seed: 1
+model: {name: x, query_length: 32, passage_length: 128}
+data: {max_questions: 512, fields: text}
+training:
+  w: 0.4
+  batch_size: 32
+  hard_negatives: 3
+  learning_rate: 2.0e-5
+  stages:
+  - {name: warm-up, epochs: 1, weight: [0, 0]}
+  - {name: distance, epochs: 1, weight: [0, 1], negatives: bm25}
+mining: {depth: 50}
+machine: {grad_cache: true}
+run: {eval_questions: 500, report_to: []}
+'''
+def make_recipe(home): (home/'recipe.yaml').write_text(FULL)
+@reader('settings of a training', 'recipe.yaml', make=make_recipe, judge=yaml_judge, tried=900)
+def _(home):
+    import msgspec
+    from dacl_dr.config import RecipeSettings, load_settings
+    return msgspec.to_builtins(load_settings(home/'recipe.yaml', cls=RecipeSettings)), [home/'recipe.yaml']
+
+def make_layers(home):
+    for kind, name in (('datasets', 'squad'), ('encoders', 'minilm'), ('studies', 'weights')): shutil.copy(ROOT/'nbs'/'experiments'/'settings'/kind/f'{name}.yaml', home/f'{kind}.yaml')
+    with open(home/'studies.yaml', 'a') as f: f.write('curricula:\n  short:\n  - {name: one, epochs: 2}\nsearch: {m: 16, targets: [0.9]}\nfields: text\n')
+def layers_judge(home, found, sound):
+    return yaml_judge(home, found, sound)
+@reader('layers of a study', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, judge=layers_judge, tried=600)
+def _(home):
+    import msgspec
+    from dacl_dr.study import study_plan
+    return msgspec.to_builtins(study_plan(str(home/'studies.yaml'), str(home/'datasets.yaml'), str(home/'encoders.yaml'), home).settings), [home/f'{k}.yaml' for k in ('datasets', 'encoders', 'studies')]
+
+# --- vectors, stores, indexes
+N, D = 40, 8
+def unit(n=N, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, D))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype('f4')
+
+def make_vectors(home): np.save(home/'v.npy', unit()); np.save(home/'q.npy', unit(6, 1))
+def vectors_judge(home, found, sound):
+    try: x, q = (np.load(home/n) for n in ('v.npy', 'q.npy'))
+    except Exception as e: return f'numpy refuses it: {e}'
+    for a, b in ((x, found[0]), (q, found[1])):
+        a = a.astype(float)
+        with np.errstate(all='ignore'): a = a / np.linalg.norm(a / np.abs(a).max(1, keepdims=True), axis=1, keepdims=True) / np.abs(a).max(1, keepdims=True)
+        if a.shape != b.shape or not np.allclose(a, b, atol=2e-3) or not np.isfinite(b).all(): return 'other vectors than numpy reads'
+    return ''
+@reader('vectors (.npy)', 'v.npy', 'q.npy', make=make_vectors, judge=vectors_judge, tried=500)
+def _(home):
+    from dacl_dr.sample import vector_sample
+    s = vector_sample(home/'v.npy', home/'q.npy')
+    return s.passages, s.q
+
+def make_store(home):
+    make_tsv(home); make_json(home)
+    opened(home, 'psgs.tsv', False); opened(home, 'x-train.json', True)
+    for f in list((home/'cache').glob('*.lock')): f.unlink()
+
+@reader('converted corpus', 'cache/psgs-*/*', 'cache/x-*/*', make=make_store, tried=500)
+def _(home):
+    import os
+    from dacl_dr.runs import stamp
+    for source in ('psgs.tsv', 'x-train.json'): # a cache is named after where its source stands
+        there = next((f for f in (home/'cache').glob(f"{source.split('.')[0]}-*") if not f.name.endswith('.lock')), None)
+        wanted = home/'cache'/f"{source.split('.')[0]}-{stamp([str((home/source).resolve())])}"
+        if there and there != wanted: os.replace(there, wanted)
+    p, q = opened(home, 'psgs.tsv', False), opened(home, 'x-train.json', True)
+    return [rows_of(p), p.rows([f'p{i}' for i in range(9)]), asked(q)]
+
+class Corpus:
+    "Ids of rows, as `Passages` gives them."
+    def column(self, name, rows): return [f'p{r}' for r in rows]
+
+class About: encoder, corpus = 'e', 'c'
+
+def small_index():
+    from dacl_dr.index import IndexSettings
+    return IndexSettings(m=4, ef_construction=20, chunk_rows=10, order=3)
+
+def toy(x):
+    from dacl_dr.embed import EmbedSettings
+    from dacl_dr.index import InMemory
+    toy = InMemory(x)
+    toy.folder, toy.about = Path('vectors'), About()
+    toy.about.settings = EmbedSettings()
+    return toy
+
+def make_index(home):
+    from dacl_dr.index import build_index
+    build_index(toy(unit()), Corpus(), home/'index', small_index(), show_progress=False)
+
+@reader('index', 'index/index.faiss', 'index/ids.arrow', 'index/manifest.json', make=make_index, tried=500)
+def _(home):
+    from dacl_dr.index import Index
+    i = Index(home/'index')
+    i.faiss.hnsw.efSearch = 20
+    return [i.rows[i.faiss.search(unit(5, 1), 3)[1]], i.about.encoder, i.about.corpus, i.about.fields, i.about.embeddings]
+
+def make_links(home):
+    import dacl_dr.index as index
+    class Stop(Exception): pass
+    one = index.add_rows
+    def two(i, x, levels):
+        if i.ntotal >= 30: raise Stop
+        one(i, x, levels)
+    index.add_rows = two
+    try: index.build_index(toy(unit()), Corpus(), home/'index', small_index(), save_every_s=0, show_progress=False)
+    except Stop: pass
+    finally: index.add_rows = one
+
+@reader('links of an unfinished index', 'index/*.links', make=make_links, tried=300)
+def _(home):
+    from dacl_dr.index import build_index
+    return [build_index(toy(unit()), Corpus(), home/'index', small_index(), show_progress=False).about.digest]
+
+def make_exact(home):
+    from dacl_dr.evaluation import true_neighbours
+    from dacl_dr.index import Index
+    make_index(home)
+    true_neighbours(Index(home/'index'), unit(5, 1), 3, False)
+
+@reader('exact neighbours of an index', 'index/exact/*', make=make_exact, tried=200)
+def _(home):
+    from dacl_dr.evaluation import true_neighbours
+    from dacl_dr.index import Index
+    return [true_neighbours(Index(home/'index'), unit(5, 1), 3, False)]
+
+def make_shards(home):
+    import msgspec
+    from dacl_dr.embed import EmbedSettings, Embedding, Shard, digest
+    from dacl_dr.runs import write_manifest
+    (home/'vectors').mkdir()
+    shards = []
+    for i in range(2):
+        np.save(home/'vectors'/f'{i:05}.npy', x := unit(20, i))
+        shards.append(Shard(20, digest(x), .1))
+    write_manifest(home/'vectors'/'manifest.json', Embedding(encoder='e', corpus='c', rows=40, dim=D, max_tokens=None, settings=EmbedSettings(shard_rows=20), shards=tuple(shards)))
+
+@reader('embedding shards', 'vectors/*.npy', 'vectors/manifest.json', make=make_shards, tried=500)
+def _(home):
+    from dacl_dr.embed import Vectors
+    from dacl_dr.index import exact_search
+    v = Vectors(home/'vectors')
+    return [len(v), v.about.encoder, v.about.corpus, exact_search(unit(4, 9), v, 3), v.take(np.arange(len(v)), check=True)]
+
+def make_bm25(home):
+    from dacl_dr.bm25 import build_bm25
+    build_bm25([[p.text for p in passages()]], home/'bm25')
+
+@reader('BM25 index', 'bm25/*', make=make_bm25, tried=400)
+def _(home):
+    from dacl_dr.bm25 import open_bm25
+    m = open_bm25(home/'bm25')
+    return list(m.search(['plain text 4', 'two lines'], 4, show_progress=False))
+
+# --- training
+def words(): return [p.text for p in passages()] + ['question']
+
+def make_encoder(home):
+    from dacl_dr.encoder import TransformerEncoder, tiny_bert
+    tiny_bert(home/'bert', words())
+    TransformerEncoder.open(home/'bert').save(home/'model')
+    shutil.rmtree(home/'bert')
+
+def encodes(folder):
+    "The key, and what is read and given under it."
+    from dacl_dr.embed import encoder_key
+    from dacl_dr.static import load_encoder
+    e = load_encoder(folder)
+    return [encoder_key(e), e.dim, e.encode(['plain text', 'more lines'], 'query'), e.encode(['plain text'], 'passage')]
+
+def encoder_judge(home, found, sound):
+    "A folder without checksums, of which a changed weight makes another encoder with another key."
+    if found[0] != sound[0]: return ''
+    return '' if equal(found, sound) else 'another result under the same key'
+
+@reader('encoder', 'model/**/*', make=make_encoder, judge=encoder_judge, tried=120)
+def _(home): return encodes(home/'model')
+
+def static():
+    from dacl_dr.config import EncoderSettings
+    from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
+    tok = train_tokenizer(words(), 200)
+    return StaticEncoder.create(tok, bag_texts(tok, words()), EncoderSettings(vocab_size=200, dim=8), 0)
+
+def make_static(home): static().save(home/'model')
+@reader('static encoder', 'model/**/*', make=make_static, judge=encoder_judge, tried=300)
+def _(home): return encodes(home/'model')
+
+def make_checkpoints(home):
+    import torch
+    from dacl_dr.checkpoints import save_checkpoint
+    e = static()
+    opt = torch.optim.AdamW(e.parameters(), lr=.01)
+    sum(p.sum() for p in e.parameters()).backward(); opt.step()
+    schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: 1.)
+    facts = lambda step: {'step': step, 'best_step': 1, 'settings': {'recipe': 'A', 'seed': 0, 'training': {}, 'mining': {}}, 'processes': 1, 'data': 'd'}
+    for step in (1, 2): save_checkpoint(home/'checkpoints'/f'step-{step:06d}', e, opt.state_dict(), schedule.state_dict(), np.arange(20, dtype=np.uint8)[None], None, np.arange(6).reshape(2, 3), facts(step), json.dumps({'global_step': step}))
+
+def checkpoint_judge(home, found, sound):
+    "The last whole checkpoint, or the one before it."
+    return '' if equal(found, sound) or equal(found, sound[:1]) else same(home, found, sound)
+
+@reader('checkpoints', 'checkpoints/step-000002/**/*', make=make_checkpoints, judge=checkpoint_judge, tried=300)
+def _(home):
+    from dacl_dr.checkpoints import checkpoints, read_checkpoint
+    from dacl_dr.static import load_encoder
+    out = []
+    for f in checkpoints(home/'checkpoints'):
+        facts, optimizer, arrays = read_checkpoint(f)
+        out.append([facts['step'], facts['settings']['recipe'], facts['data'], {f'{i}.{k}': v.numpy() for i, s in optimizer['state'].items() for k, v in s.items() if hasattr(v, 'numpy')}, arrays, {k: v.numpy() for k, v in load_encoder(f).state_dict().items()}, (f/'trainer_state.json').read_text()])
+    return out
+
+def make_claim(home):
+    from dacl_dr.config import RecipeSettings
+    from dacl_dr.recipes import claim_folder
+    claim_folder(home/'run', RecipeSettings(), {'train': 'abc'})
+    (home/'run'/'checkpoints').mkdir()
+
+@reader('recipe of a run', 'run/recipe.json', make=make_claim, tried=200)
+def _(home):
+    from dacl_dr.config import RecipeSettings
+    from dacl_dr.evaluation import trained_fields
+    from dacl_dr.recipes import claim_folder
+    claim_folder(home/'run', RecipeSettings(), {'train': 'abc'})
+    return [trained_fields(home/'run'/'final_model') in ('title+text', None)]
+
+# --- runs and studies
+def make_step(home):
+    from dacl_dr.runs import step
+    step(home/'step', {'a': 1}, lambda f: (f/'x.txt').write_text('x') and {'n': 3}, lambda m: None)
+
+@reader('manifest of a step', 'step/manifest.json', make=make_step, tried=300)
+def _(home):
+    from dacl_dr.runs import read_manifest, step
+    step(home/'step', {'a': 1}, lambda f: (f/'x.txt').write_text('x') and {'n': 3}, lambda m: None)
+    return [read_manifest(home/'step')['key']]
+
+def make_study(home):
+    from dacl_dr.runs import write_manifest
+    from dacl_dr.study import study_plan
+    write_manifest(home/'study'/'study.json', {'plan': study_plan('weights'), 'corpus': str(home/'data')})
+
+def study_judge(home, found, sound): return '' if isinstance(found[0], str) and found[2] else 'no plan'
+@reader('plan of a study', 'study/study.json', make=make_study, judge=study_judge, tried=200)
+def _(home):
+    import msgspec
+    from dacl_dr.study import read_study
+    plan, corpus = read_study(home/'study')
+    return [plan.name, str(corpus), msgspec.to_builtins(plan.settings)]
+
+PUBLISHED = ROOT/'nbs'/'experiments'/'results'/'weights'/'tldr'
+def make_published(home):
+    shutil.copytree(PUBLISHED, home/'run')
+    for f in (home/'run').glob('*.csv'):
+        rows = f.read_text().splitlines(keepends=True)
+        f.write_text(''.join(rows[:1] + [r for r in rows[1:] if f.stem in ('study', 'results') or hash_of(r) < 40]))
+def hash_of(row): return sum(row.encode()) % 400
+
+def make_tables(home):
+    import pandas as pd
+    from dacl_dr.experiment import TABLES, read_tables, table_file
+    make_published(home)
+    t = read_tables(home/'run')
+    run = json.loads((home/'run'/'run.json').read_text()); del run['published']
+    for f in (home/'run').iterdir(): f.unlink()
+    (home/'run'/'run.json').write_text(json.dumps(run))
+    ranks = pd.DataFrame({'rank': [1, 0], 'question': [0, 1], 'dataset': 'tldr', 'model': 'A', 'recipe': 'A', 'w': 0., 'temperature': .05, 'curriculum': '', 'seed': 0})
+    for n in TABLES:
+        table = t.tables.get(n, ranks)
+        (table.to_csv if (f := table_file(home/'run', n)).suffix == '.csv' else table.to_parquet)(f, index=False)
+
+def tables_judge(home, found, sound):
+    for n, rows in found[0].items():
+        f = home/'run'/f'{n}.csv'
+        if f.is_file() and rows != (there := sum(bool(r) for r in csv.reader(io.StringIO(f.read_bytes().decode().removeprefix('\ufeff'), newline=''))) - 1): return f'{n}: {rows} rows read, {there} are there'
+    return ''
+
+def tables_read(home):
+    from dacl_dr.experiment import findings, read_tables, summary
+    from dacl_dr.paper import FIGURES, collect, figure_chart
+    t = read_tables(home/'run')
+    summary(t.study), findings(t)
+    tables = collect(home)
+    return [{n: len(x) for n, x in t.tables.items()}, t.dataset]
+
+@reader('result tables, published', 'run/*', make=make_published, judge=tables_judge, tried=250)
+def _(home): return tables_read(home)
+@reader('result tables of a run', 'run/*', make=make_tables, judge=tables_judge, tried=250)
+def _(home): return tables_read(home)
+
+def make_sweep(home):
+    import pandas as pd
+    from dacl_dr.cost import Sweep
+    from dacl_dr.measures import KEPT, save_sweep
+    (home/'search').mkdir()
+    save_sweep(Sweep(np.array([10, 20]), {n: np.arange(8.).reshape(2, 4) for n in KEPT}, {'recall@10': np.arange(4.)}), home/'search'/'queries.parquet')
+@reader('sweep of a run', 'search/queries.parquet', make=make_sweep, tried=100, judge=lambda home, found, sound: '' if found[1] == 8 else 'no sweep')
+def _(home):
+    from dacl_dr.measures import read_sweep
+    s = read_sweep(home/'search'/'queries.parquet')
+    return [s.ef.tolist(), s.values['visited'].size]
+
+# --- the program
+def program(argv):
+    "(exit code, what stdout said); what stderr said with code 2 is raised as the program's one line."
+    from dacl_dr.cli import main
+    from dacl_dr.config import DaclError
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): code = main([str(a) for a in argv])
+    (out.getvalue() + err.getvalue()).encode()
+    if code == 2:
+        said = [l for l in re.split(r'[\r\n]', err.getvalue()) if l.startswith('dacl: ')] # after a progress bar
+        if len(said) != 1: raise RuntimeError(f'stderr: {err.getvalue()[:300]!r}')
+        raise DaclError(said[0].removeprefix('dacl: '))
+    return code, out.getvalue()
+
+def make_data(home):
+    (home/'data').mkdir()
+    make_tsv(home/'data'); make_json(home/'data')
+@reader('dacl preprocess-dpr', 'data/*', make=make_data, tried=250, judge=lambda home, found, sound: '' if found[0] in (0, 1) and (found[0] or 'cannot be read' not in found[1]) else f'exit code {found[0]}')
+def _(home): return program(['preprocess-dpr', '--data_dir', home/'data', '--output_path', home/'out', '--cache_dir', home/'cache'])
+
+@reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def _(home): return program(['bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json', '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
+
+@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, tried=150, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def _(home): return program(['run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml', '--data_dir', home, '--dry_run'])
