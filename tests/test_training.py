@@ -83,6 +83,8 @@ def test_accumulation_adds_no_negatives_the_cache_does(world):
     seen = lambda **kw: trained(world, 'A', **kw)[1].steps[0]['negatives']
     assert seen(batch_size=128) == seen(batch_size=128, gradient_accumulation_steps=4) == 127
     assert seen(batch_size=512) == seen(batch_size=512, grad_cache=True) == 511
+    one, four = (trained(world, 'A', batch_size=128, gradient_accumulation_steps=n, max_grad_norm=1e6)[1].steps[0]['grad_norm'] for n in (1, 4))
+    assert .3 * one < four < 1.2 * one # their mean, not their sum
 
 
 def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
