@@ -221,7 +221,7 @@ MUTANTS = {
         Mutant('nothing is stemmed', 'stem_function(self.stemmer)(word)', 'word'),
         Mutant('1,000 passages are too many for rank_bm25', "'rank_bm25' if n <= SMALL", "'rank_bm25' if n < SMALL"),
     ]),
-    'index': (("test_index.py -k 'levels or byte or nodes or flat or blocks or norm or damage or refused'", '25_index'), [
+    'index': (("test_index.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", '25_index'), [
         Mutant('rows count from the beginning of their block', 'best.add_result(D, I + first)', 'best.add_result(D, I)'),
         Mutant('the seed of the insertion order is ignored', 'else np.random.default_rng(seed).permutation(n)', 'else np.random.default_rng(0).permutation(n)'),
         Mutant('efConstruction is ignored', 'index.hnsw.efConstruction, index.is_trained = s.ef_construction, True', 'index.is_trained = True'),
