@@ -256,7 +256,7 @@ MUTANTS = {
         Mutant('an encoder stays in evaluation mode', 'self.train(was)', 'pass'),
         Mutant('lengths of the sides are exchanged', "t.query_length if side == 'query' else t.document_length", "t.document_length if side == 'query' else t.query_length"),
     ]),
-    'tracer': (('26_tracer', "test_tracer.py -k 'route or parity_where or marks or patience or refused'"), [
+    'tracer': (('26_tracer', "test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
         Mutant("the entry point's distance is not counted", 'computed, visited, hops, k, keep = 1, 1, 0,', 'computed, visited, hops, k, keep = 0, 1, 0,'),
         Mutant('nodes seen on upper levels are visited twice', 'visited += fresh and seen[v] != mark', 'visited += fresh'),
         Mutant('hops of upper levels are lost', 'upper, upper_hops, sizes = computed, hops,', 'upper, upper_hops, sizes = computed, 0,'),
