@@ -8,7 +8,7 @@ ARGS   ?=
 README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fuzz lab export readme drift docs docs-check audit lock clean
+.PHONY: help quickstart test faults fuzz mutants lab export readme drift docs docs-check audit lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -44,6 +44,9 @@ test: drift ## check exports, run every notebook, run pytest
 
 fuzz: $(VENV)/.dev ## read thousands of damaged files; every reader gives the right result or one line that names the file (FUZZ_SEED=1 for others)
 	$(BIN)/python -m pytest -m slow -s tests/fuzz
+
+mutants: $(VENV)/.dev ## check that the tests notice wrong lines (about half an hour; ARGS='--only losses')
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lab: $(VENV)/.dev ## open JupyterLab in nbs/
 	$(BIN)/jupyter lab --notebook-dir nbs

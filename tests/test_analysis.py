@@ -135,6 +135,8 @@ def test_semantics_by_brute_force(seed):
     order = sorted(range(30), key=lambda i: (gold[i], i))
     pairs = [(a, b) for a, b in zip(order, order[1:]) if gold[a] == gold[b]]
     assert found['paraphrase overlap'] == pytest.approx(np.mean([len(set(near[a]) & set(near[b])) / 5 for a, b in pairs]))
+    apart = [q[a] @ q[b] for a, b in enumerate(np.random.default_rng(seed).permutation(30)) if gold[a] != gold[b]] # of two passages
+    assert found['paraphrase excess cosine'] == pytest.approx(np.mean([q[a] @ q[b] for a, b in pairs]) - np.mean(apart))
     kept = kept_neighbours((q.astype('f4'), p.astype('f4')), ((q @ turned(seed)).astype('f4'), (p @ turned(seed)).astype('f4')), 5)
     assert kept['kept neighbours'].mean() > .97 and kept['kept order'].mean() > .99
     assert (overlap(near, near[:, ::-1]) == 1).all()

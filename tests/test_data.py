@@ -62,6 +62,7 @@ BAD = { # name: (file, content, reader, what the line must say, records that --s
     'two arrays': ('q.json', array(good % (1, 1)) * 2, stream_questions, ['line 1', 'after the end of the array'], None),
     'not JSON at all': ('q.json', 'question\tanswer\n', stream_questions, ['line 1', 'no JSON where an array'], None),
     'too few columns': ('psgs.tsv', 'id\ttext\ttitle\n1\ta\tb\n2\tx\n3\tc\td\n', passage_rows, ['line 3', '2 columns instead of 3'], 2),
+    'too many columns': ('psgs.tsv', 'id\ttext\ttitle\n1\ta\tb\n2\tx\ty\tz\n3\tc\td\n', passage_rows, ['line 3', '4 columns instead of 3'], 2),
     'no header': ('psgs.tsv', '1\ta\tb\n', passage_rows, ['line 1', 'expected the header'], None),
     'unbalanced quote': ('psgs.tsv', 'id\ttext\ttitle\n1\ta\tb\n2\t"open\tb\n3\t"c"\td\n4\te\tf\n', passage_rows, ['lines 3-4', 'quotes balance'], 3),
     'unbalanced quote to the end': ('psgs.tsv', 'id\ttext\ttitle\n1\ta\tb\n2\t"open\tb\n3\tc\td\n', passage_rows, ['lines 3-4', 'quotes balance'], 2),

@@ -276,7 +276,7 @@ def said(explains=None, recall=(.8, .97), dim=24, n=2000, **facts):
 
 def test_a_suggestion_appears_at_its_threshold_and_names_its_number():
     assert said() == ['Nothing unusual: no number passes its threshold.']
-    assert 'mahalanobis is 1.70, 1.5 times the 1.10' in said(mahalanobis=1.7)[0] and said(mahalanobis=1.6) == said()
+    assert "out of the passages' distribution: mahalanobis is 1.70, 1.5 times the 1.10" in said(mahalanobis=1.7)[0] and said(mahalanobis=1.6) == said()
     assert 'centroid gap is 0.60' in said(centroid_gap=.6)[0] and 'OOD-DiskANN' in said(centroid_gap=.6)[0]
     both = said(centroid_gap=.6, mahalanobis=2.)
     assert len(both) == 1 and 'mahalanobis' in both[0] and 'centroid gap' in both[0]

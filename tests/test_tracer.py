@@ -65,8 +65,8 @@ def world():
     return x, unit(x[:150] + .15 * rng.normal(size=(150, 24))), build_hnsw(x, 8, 60)
 
 
-def traverse(index, x, q, ef):
-    "The lowest level of one search as the HNSW paper has it, in plain Python: the nodes it expands and those it looks at."
+def traverse(index, x, q, ef, patience):
+    "One search as the HNSW paper has it, in plain Python: the ten nearest, the nodes it looks at, and how many of the lowest level it expands; patience ends it after as many in a row that bring no new result."
     h = index.hnsw
     neighbours, offsets, widths = (faiss.vector_to_array(v).astype(np.int64) for v in (h.neighbors, h.offsets, h.cum_nneighbor_per_level))
     links = lambda node, level: [n for n in neighbours[offsets[node] + widths[level]:offsets[node] + widths[level + 1]] if n >= 0]
@@ -79,27 +79,29 @@ def traverse(index, x, q, ef):
             best = min([here, *around], key=far)
             if best == here: break
             here = best
-    seen, todo, kept, hops = {here}, [(far(here), here)], [(-far(here), here)], 0
+    seen, todo, kept, ten, hops, idle = {here}, [(far(here), here)], [(-far(here), here)], [far(here)], 0, 0
     while todo:
         d, node = heapq.heappop(todo)
         if len(kept) >= ef and d > -kept[0][0]: break
-        hops += 1
+        hops, idle = hops + 1, idle + 1
         for n in links(node, 0):
             if n in seen: continue
             seen.add(n)
+            if len(ten) < 10 or far(n) < ten[-1]: ten, idle = sorted([*ten, far(n)])[:10], 0
             if len(kept) < ef or far(n) < -kept[0][0]:
                 heapq.heappush(todo, (far(n), n)); heapq.heappush(kept, (-far(n), n))
                 if len(kept) > ef: heapq.heappop(kept)
+        if patience and idle >= patience: break
     return {n for _, n in sorted(kept, reverse=True)[:10]}, everything | seen, hops
 
 
-@pytest.mark.parametrize('ef', [10, 40])
-def test_distinct_nodes_equal_an_independent_traversal(world, ef):
+@pytest.mark.parametrize('ef, patience', [(10, 0), (40, 0), (100, 1), (100, 7)])
+def test_distinct_nodes_equal_an_independent_traversal(world, ef, patience):
     x, q, index = world
-    t = Tracer(index).search(q, 10, ef)
+    t = Tracer(index).search(q, 10, ef, patience)
     same = 0
     for i in range(len(q)):
-        ids, visited, hops = traverse(index, x, q[i], ef)
+        ids, visited, hops = traverse(index, x, q[i], ef, patience)
         same += ids == set(t.ids[i].tolist()) and len(visited) == t.visited[i] and hops == t.hops[i] - t.upper_hops[i]
     assert same >= .97 * len(q) # the rest: distances that are equal in float32 and not in float64
 
@@ -134,6 +136,9 @@ def test_patience_stops_early_and_never_changes_what_was_seen_before(world):
     counts = [tracer.search(q, 10, 200, patience=p).evaluations for p in (5, 20, 60, 0)]
     for a, b in zip(counts, counts[1:]): assert (a <= b).all()
     assert counts[0].mean() < .5 * counts[-1].mean()
+    for query in q[::10]:
+        whole, early = tracer.route(query, 10, 200), tracer.route(query, 10, 200, 5)
+        np.testing.assert_array_equal(whole[:len(early)], early)
 
 
 def test_what_cannot_be_searched_is_refused(world):

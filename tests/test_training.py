@@ -1,4 +1,5 @@
 "Training at the quickstart's batch size: repeatable to the last bit, negatives never a positive, bad numbers stopped."
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from tokenizers import Tokenizer, models
 from dacl_dr.config import DaclError, EncoderSettings, MachineSettings, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.experiment import Task, tiny_settings
 from dacl_dr.static import StaticEncoder, TokenBags
-from dacl_dr.training import Collator, TrainingData, batch_losses, mine, train
+from dacl_dr.training import Collator, Negatives, TrainingData, batch_losses, mine, train
 
 VOCAB = 600
 STAGES = (Stage('warm-up', 1, (0, 0)), Stage('distance', 2, (0, 1), 'bm25'), Stage('joint', 2, (1, 1), 'model'))
@@ -82,6 +83,8 @@ def test_accumulation_adds_no_negatives_the_cache_does(world):
     seen = lambda **kw: trained(world, 'A', **kw)[1].steps[0]['negatives']
     assert seen(batch_size=128) == seen(batch_size=128, gradient_accumulation_steps=4) == 127
     assert seen(batch_size=512) == seen(batch_size=512, grad_cache=True) == 511
+    one, four = (trained(world, 'A', batch_size=128, gradient_accumulation_steps=n, max_grad_norm=1e6)[1].steps[0]['grad_norm'] for n in (1, 4))
+    assert .3 * one < four < 1.2 * one # their mean, not their sum
 
 
 def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
@@ -111,11 +114,15 @@ def test_a_checkpoint_of_another_recipe_is_refused(world, tmp_path):
     with pytest.raises(DaclError, match='of another recipe .training differs'): train(fresh(), data, recipe('A', num_epochs=2), tmp_path, desc=None, say=lambda text: None)
 
 
-@pytest.mark.parametrize('mixed', [False, True])
-def test_bm25_and_mined_negatives_together(world, mixed):
-    stages = (Stage('both', 1, negatives='bm25+model' if mixed else 'model'),)
-    _, history = trained(world, 'D', stages=stages, hard_negatives=2)
+@pytest.mark.parametrize('source', ['model', 'bm25+model'])
+def test_bm25_and_mined_negatives_together(world, source):
+    stage, (tokenizer, data) = Stage('both', 1, negatives=source), world
+    enc, history = trained(world, 'D', stages=(stage,), hard_negatives=2)
     assert len(history.minings) == 1 and history.steps[0]['negatives'] > 511
+    data = msgspec.structs.replace(data, bm25=np.stack([np.roll(np.arange(1100), s) for s in (1, 2)], 1))
+    found, mined = Negatives(enc, data, recipe('D', hard_negatives=2)).of(stage, 0, True), mine(enc, data, recipe('D', hard_negatives=2))[0]
+    assert (found[:, 0] == (mined if source == 'model' else data.bm25)[:, 0]).all() # half from each
+    assert (found[:, 1] == mined[:, 1]).all() if source == 'model' else np.mean(found[:, 1] == mined[:, 0]) > .9
 
 
 def test_tokenizer_and_idf_see_training_texts_only(tiny_run):

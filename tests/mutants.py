@@ -1,0 +1,299 @@
+"""Do the tests notice? Each mutant is one wrong line in a copy of the package, and a pytest file or the module's notebook has to fail.
+
+    python tests/mutants.py [--only MODULE ...]
+
+Run it with `make mutants`. It writes the rows of these modules in nbs/experiments/results/mutants.csv, and exits with 1 if a mutant survives.
+"""
+import argparse, csv, json, multiprocessing, os, re, shlex, shutil, sys, tempfile, time
+from pathlib import Path
+from typing import NamedTuple
+
+# what dacl_dr, pytest and the notebooks import is loaded once, and then forked for each check
+import altair, bm25s, execnb.shell, faiss, hypothesis, hypothesis.extra, ir_measures, IPython.paths, nbdev.config, nbdev.test, numba, pandas, pyarrow.ipc, pytest, rank_bm25, regex, safetensors.torch, scipy.optimize, scipy.stats, sentence_transformers, sklearn.metrics, tokenizers, torch, transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT/'nbs/experiments/results/mutants.csv'
+COPIED = ('dacl_dr', 'tests', 'nbs', 'settings.ini', 'pyproject.toml', 'README.md') # into the folder where mutants live
+LONGEST = 400 # seconds of a check; a mutant that hangs is noticed
+
+
+class Mutant(NamedTuple):
+    words: str
+    was: str # stands once in the module, and once in the exported cells of its notebook
+    now: str
+
+
+# module → its checks, cheapest first, and its mutants. A check is a notebook's name or the arguments of pytest.
+MUTANTS = {
+    'losses': (('test_losses.py', '15_losses'), [
+        Mutant('similarities are multiplied by the temperature', 'full(q) @ full(d).T / temperature', 'full(q) @ full(d).T * temperature'),
+        Mutant('half precision stays half', 'return x.to(torch.promote_types(x.dtype, torch.float32))', 'return x'),
+        Mutant('autocast stays on', 'torch.autocast(x.device.type, enabled=False)', "torch.autocast(x.device.type, enabled=torch.is_autocast_enabled('cpu'))"),
+        Mutant('the mask of false negatives is ignored', 'return logits if mask is None else', 'return logits if True else'),
+        Mutant('masked passages are logits of 0', 'logits.masked_fill(mask, torch.finfo(logits.dtype).min)', 'logits.masked_fill(mask, 0)'),
+        Mutant('the sum over queries instead of the mean', 'loss = F.cross_entropy(logits, target)', "loss = F.cross_entropy(logits, target, reduction='sum')"),
+        Mutant('the symmetric loss is not halved', '.T, target)) / 2 if symmetric', '.T, target)) if symmetric'),
+        Mutant('symmetric is ignored', '/ 2 if symmetric else loss', '/ 2 if False else loss'),
+        Mutant('only the trained positive is known', 'passages[None, None, :]).any(1)', 'passages[None, None, :])[:, 0]'),
+        Mutant('the trained positive is masked too', 'mask[own, first + own] = False', 'pass'),
+        Mutant('known positives of another process are unmasked', 'mask[own, first + own] = False', 'mask[own, own] = False'),
+        Mutant('cosine similarity instead of distance', '(1 - F.cosine_similarity(', '(F.cosine_similarity('),
+        Mutant('the distance is summed over queries', 'full(positive), dim=-1)).mean()', 'full(positive), dim=-1)).sum()'),
+        Mutant('the dot product instead of the cosine', 'F.cosine_similarity(full(q), full(positive), dim=-1)', '(full(q) * full(positive)).sum(-1)'),
+        Mutant('the distance loss is subtracted', 'Losses(nce + w * dis,', 'Losses(nce - w * dis,'),
+        Mutant('w is ignored', 'Losses(nce + w * dis,', 'Losses(nce + dis,'),
+        Mutant('the last passages are taken for the positives', 'distance_loss(q, d[:len(q)])', 'distance_loss(q, d[-len(q):])'),
+    ]),
+    'negatives': (('16_negatives', 'test_training.py -k mined'), [
+        Mutant('known positives are taken for negatives', 'reason = REASONS[0] if int(numbers[row]) in positives else', 'reason ='),
+        Mutant('rows are compared with text numbers', 'int(numbers[row]) in positives', 'row in positives'),
+        Mutant('passages too close to the positive are kept', 'REASONS[1] if score > limit[i] else', ''),
+        Mutant('a passage at the limit itself is dropped', 'if score > limit[i] else', 'if score >= limit[i] else'),
+        Mutant('passages with an answer are kept', 'REASONS[2] if answered(i, row) else None', 'None'),
+        Mutant('an empty place is taken for the last passage', 'if kept == n or row < 0: break', 'if kept == n: break'),
+        Mutant('shares are of all candidates, looked at or not', 'c / max(seen, 1)', 'c / rows.size'),
+        Mutant('rows count from the beginning of their block', 'np.ascontiguousarray(rows + first)', 'np.ascontiguousarray(rows)'),
+        Mutant('random negatives may be known positives', 'if numbers[r] not in known[i]]', ']'),
+        Mutant('random negatives may hold an answer', '[r for r in tries if not answered(i, r)] or tries[:1]', 'tries'),
+        Mutant('the seed of random negatives is ignored', 'rng, out = np.random.default_rng(seed)', 'rng, out = np.random.default_rng(0)'),
+        Mutant('a random negative may stand twice', 'next((r for r in free if r not in out[i]), free[0] if free else -1)', '(free or [-1])[0]'),
+        Mutant('the first source of negatives takes all places', 'first[:, :n // 2], second', 'first, second'),
+        Mutant('triplets in the wrong order count as hard', '((m >= 0) & (m < margin))', '(m < margin)'),
+    ]),
+    'curriculum': (('17_curriculum', 'test_losses.py -k weight'), [
+        Mutant('the weight never reaches its end', 'step / max(steps - 1, 1)', 'step / steps'),
+        Mutant('the weight is a step ahead', '(end - start) * step /', '(end - start) * (step + 1) /'),
+        Mutant('stages ignore w', 'tuple(w * x for x in s.weight)', 'tuple(x for x in s.weight)'),
+        Mutant('recipe C has a distance loss', "'C': (settings.stages, 0)", "'C': (settings.stages, settings.w)"),
+        Mutant('recipe B has none', "'B': (single, settings.w)", "'B': (single, 0)"),
+        Mutant('a stage lasts an epoch too long', 'if epoch < s.epochs: return', 'if epoch <= s.epochs: return'),
+        Mutant('epochs of a stage are counted over the recipe', 'epoch -= s.epochs', 'epoch -= 0 * s.epochs'),
+        Mutant('stages without epochs stay', 'for s in stages if s.epochs)', 'for s in stages)'),
+        Mutant('every epoch has the same batches', 'default_rng([seed, epoch])', 'default_rng([seed, 0])'),
+        Mutant('the seed of the batches is ignored', 'default_rng([seed, epoch])', 'default_rng([0, epoch])'),
+        Mutant('a last whole batch is lost', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n - batch_size, batch_size)'),
+        Mutant('a shorter last batch is given', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n, batch_size)'),
+    ]),
+    'gradcache': (('19_gradcache', 'test_gradcache.py -k cache', 'test_gradcache.py -k two_processes'), [
+        Mutant('dropout is drawn anew in the second pass', 'with state: model([c])', 'with contextlib.nullcontext(): model([c])'),
+        Mutant('the state of the CPU is not set', 'torch.set_rng_state(self.cpu)', 'pass'),
+        Mutant('the random state is left where the replay ended', 'return self.outer.__exit__(*exc)', 'return None'),
+        Mutant('vectors take the place of their gradients', 'backward(leaf.grad)', 'backward(leaf.detach())'),
+        Mutant('gradients of gathered rows are not multiplied', 'return processes() * own', 'return own'),
+        Mutant('every process takes the gradients of the first', 'grad.chunk(processes())[torch.distributed.get_rank()]', 'grad.chunk(processes())[0]'),
+        Mutant('gradients are summed over processes', 'g.div_(processes())', 'pass'),
+    ]),
+    'metrics': (('05_metrics', 'test_metrics.py'), [
+        Mutant('ranks begin at 0', 'hit.argmax(1) + 1, 0)', 'hit.argmax(1), 0)'),
+        Mutant('rank k does not count for recall@k', '((ranks > 0) & (ranks <= k)).astype', '((ranks > 0) & (ranks < k)).astype'),
+        Mutant('a passage that was not retrieved counts as found', '((ranks > 0) & (ranks <= k)).astype', '(ranks <= k).astype'),
+        Mutant('k is ignored by MRR', '(ranks <= k), 1 / np.maximum(ranks, 1), 0.)', '(ranks > 0), 1 / np.maximum(ranks, 1), 0.)'),
+        Mutant('nDCG with the natural logarithm', '1 / np.log2(np.maximum(ranks, 1) + 1)', '1 / np.log(np.maximum(ranks, 1) + 1)'),
+        Mutant('ties of a run go to the smaller id', '.tolist(), ids), reverse=True)', '.tolist(), ids), key=lambda x: (-x[0], x[1]))'),
+        Mutant('scores of a run are not rounded', 'np.round(np.asarray(row, float), decimals)', 'np.asarray(row, float)'),
+        Mutant('ranks of a run file begin at 0', 'enumerate(docs.items(), 1)', 'enumerate(docs.items())'),
+        Mutant('gains are discounted by one place more', 'np.arange(grades.shape[1]) + 2', 'np.arange(grades.shape[1]) + 3'),
+        Mutant('the ideal of nDCG is not cut at k', 'gain(ideal[:, :k])', 'gain(ideal)'),
+        Mutant('the ideal has the worst first', 'sorted(g.values(), reverse=True)', 'sorted(g.values())'),
+        Mutant('recall is of k at most', '(g > 0).sum(1) / (ideal > 0).sum(1)', '(g > 0).sum(1) / np.minimum((ideal > 0).sum(1), k)'),
+        Mutant('MRR of judgements looks below its depth', '([RR], top)', '([RR], run)'),
+        Mutant('answer accuracy is a share of passages', 'hits[:, :k].any(1)', 'hits[:, :k].mean(1)'),
+        Mutant('ANN recall counts neighbours beyond k', 'exact[:, None, :k]', 'exact[:, None]'),
+    ]),
+    'answers': (('test_answers.py', '04_answers'), [
+        Mutant('accents are not taken apart', "normalize('NFD', text)", "normalize('NFC', text)"),
+        Mutant('upper and lower case differ', '[t.lower() for t in', '[t for t in'),
+        Mutant('answers match inside of words', r"'\0' + '\0'.join(ts) + '\0' if ts", r"'\0'.join(ts) if ts"),
+        Mutant('an answer without tokens matches everything', 'any(a and a in text', 'any(a in text'),
+        Mutant('all answers have to be there', 'any(a and a in text', 'all(a and a in text'),
+        Mutant('an answer without tokens is in every retrieved passage', 'map(joined, question.answers) if a]', 'map(joined, question.answers)]'),
+        Mutant('titles are searched for answers', "passages.column('text', rows[q, found])", "passages.column('title', rows[q, found])"),
+        Mutant('only the first positive counts', 'for c in question.positive_ctxs if c.passage_id]', 'for c in question.positive_ctxs[:1] if c.passage_id]'),
+    ]),
+    'data': (('02_data', 'test_data.py'), [
+        Mutant('one bad record fewer is allowed', 'if self.count <= self.allowed: return', 'if self.count < self.allowed: return'),
+        Mutant('bad records are not counted', 'self.count, message = self.count + 1,', 'self.count, message = self.count,'),
+        Mutant('lines of a broken row are lost', 'self.again += self.taken[:0:-1]', 'pass'),
+        Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
+        Mutant('repeated ids pass', 'if row[0] in seen: raise', 'if False: raise'),
+        Mutant('passage id 0 is no id', 'id = raw.passage_id if raw.passage_id is not None else', 'id = raw.passage_id or'),
+        Mutant('judgements of 0 count as relevant', 'if int(row[2]) > 0: grades', 'if int(row[2]) >= 0: grades'),
+        Mutant('gold passages go by line, whatever the question', 'if n < len(gold) and gold[n][0] == row[0] else', 'if n < len(gold) else'),
+        Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
+        Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
+    ]),
+    'store': (('03_store', "test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
+        Mutant('ids with the same hash are the same', '[a == ids[i] for a, i in zip(', '[True for a, i in zip('),
+        Mutant('of a repeated id the last row is kept', 'sorted((int(r), int(f), a) for f, r,', 'sorted((int(f), int(r), a) for f, r,'),
+        Mutant('rows passed over before are accepted silently', 'if done.skipped > skip_bad: raise', 'if False: raise'),
+        Mutant('a source that changes meanwhile is accepted', 'if any((a.size, a.mtime_ns) != (b.size, b.mtime_ns) for', 'if any(False for'),
+        Mutant('columns come in the order of the file', '.tolist(), self.batch(b).column(name)', '.tolist()[::-1], self.batch(b).column(name)'),
+        Mutant('long records do not end a batch', 'if len(batch) == most or total >= chars:', 'if len(batch) == most:'),
+    ]),
+    'statistics': (('test_analysis.py -k "holm or study"', '27_statistics'), [
+        Mutant('draws of queries are ignored', '0. if means is None else means.var(ddof=1)', '0.'),
+        Mutant('a one-sided p-value', 'float(2 * stats.t.sf(', 'float(stats.t.sf('),
+        Mutant('models are not paired', 'b = b if a.shape[-1] == b.shape[-1] else b.mean', 'b = b.mean'),
+        Mutant('the p-value of tosses may be 0', '(1 + far) / (1 + tosses)', 'far / tosses'),
+        Mutant('the seed of the tosses is ignored', 'np.atleast_2d(b).mean(0), np.random.default_rng(seed)', 'np.atleast_2d(b).mean(0), np.random.default_rng(0)'),
+        Mutant('queries are drawn without replacement', 'rng.integers(0, n, n)', 'rng.permutation(n)'),
+        Mutant('every draw is divided by the same number', 'w.sum(1, keepdims=True)', 'len(here)'),
+        Mutant('an interval that ends at 0 is a difference', 'if change.low <= 0 <= change.high', 'if change.low < 0 < change.high'),
+    ]),
+    'representation': (("test_analysis.py -k 'brute_force or duplicates'", '22_representation'), [
+        Mutant('a Gaussian of twice the width', 'potential *= 4; potential -= 4', 'potential *= 2; potential -= 2'),
+        Mutant('each point is a pair with itself', '(own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2', 'own.sum(dtype=np.float64) / 2'),
+        Mutant('a random passage may be the positive', 'other += other >= np.asarray(gold)[:, None]', 'other += 0'),
+        Mutant('Euclidean instead of Mahalanobis', '@ span.axes.T)**2 / span.variances).sum(1)', '@ span.axes.T)**2).sum(1)'),
+        Mutant('the deviation instead of the variance', 'float(cos.var())', 'float(cos.std())'),
+    ]),
+    'difficulty': (("test_analysis.py -k 'formulas or rotation or rank_correlation or judgements'", '29_difficulty'), [
+        Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
+        Mutant('a hub is its own neighbour', 'k + 1)[:, 1:], len(passages))', 'k), len(passages))'),
+        Mutant('k is ignored by the in-degree', 'degree[near[:, :k]].mean(1)', 'degree[near].mean(1)'),
+        Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
+        Mutant('the weakest measure first', 'else -v.abs()', 'else v.abs()'),
+    ]),
+    'semantics': (("test_analysis.py -k 'pairs or semantics'", '30_semantics'), [
+        Mutant('the margin to the easiest negative', '-np.inf, negative).max(1)', 'np.inf, negative).min(1)'),
+        Mutant('ties count for nothing', '+ .5 * tie', '+ 0 * tie'),
+        Mutant('a question is compared with itself', 'apart = gold != gold[other]', 'apart = np.ones(len(q), bool)'),
+        Mutant('the order of neighbours is turned round', 'np.argsort(-later, axis=1', 'np.argsort(later, axis=1'),
+    ]),
+    'static': (('14_static', 'test_training.py -k same_seed'), [
+        Mutant('importance is ignored', 'self.dropout(weights * importance)', 'self.dropout(weights)'),
+        Mutant('no dropout', 'self.dropout(weights * importance)', 'weights * importance'),
+        Mutant('the seed of an encoder is ignored', '.manual_seed(seed))', '.manual_seed(0))'),
+        Mutant('passages are embedded by the tower of queries', "{'query': self.query, 'passage': self.passage}", "{'query': self.query, 'passage': self.query}"),
+        Mutant('towers are exchanged on loading', 'for f in STATIC)', 'for f in reversed(STATIC))'),
+    ]),
+    'bm25': (("test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", '11_bm25'), [
+        Mutant('ties go to the larger row', "np.argsort(-scores[rows], kind='stable')[:k]", "np.argsort(scores[rows], kind='stable')[::-1][:k]"),
+        Mutant('ties for the last place are lost', 'scores >= low if low > 0', 'scores > low if low > 0'),
+        Mutant("Okapi's idf, which can be negative", 'idf = np.log(1 + (n - df + .5)', 'idf = np.log((n - df + .5)'),
+    ]),
+    'index': (("test_index.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", '25_index'), [
+        Mutant('the seed of the insertion order is ignored', 'else np.random.default_rng(seed).permutation(n)', 'else np.random.default_rng(0).permutation(n)'),
+        Mutant('efConstruction is ignored', 'index.hnsw.efConstruction, index.is_trained = s.ef_construction, True', 'index.is_trained = True'),
+        Mutant('shards are not checked when an index is built', 'vectors.take(order[i:i + s.chunk_rows], check=True)', 'vectors.take(order[i:i + s.chunk_rows])'),
+        Mutant('every block of a file has the digest of the first', 'f.seek(i * block)', 'f.seek(0)'),
+        Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
+        Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
+    ]),
+    'embed': (('24_embed', "test_embed.py -k 'order or damage or kind or half or finite or tokens'"), [
+        Mutant('an encoder that does not normalise is refused', '(np.abs(norms - 1) > 1e-3) & encoder.normalized)', '(np.abs(norms - 1) > 1e-3))'),
+        Mutant('passages are embedded as queries', "take(rows), 'passage', tokens", "take(rows), 'query', tokens"),
+        Mutant('vectors of another encoder are accepted', "for what in ('encoder', 'corpus',", "for what in ('corpus',"),
+        Mutant('a shard whose file is gone counts as finished', 'return found if vectors.is_file() else None', 'return found'),
+        Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reads,', 'reads,'),
+        Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
+    ]),
+    'tracer': (('26_tracer', "test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
+        Mutant('steps begin at 0', 'steps[i, j] = t + 1; break', 'steps[i, j] = t; break'),
+        Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
+        Mutant('marks of one search stay for the next', 'table[1] += 2 * n', 'pass'),
+        Mutant("faiss's counters are not reset", 'stats.reset()', 'pass'),
+    ]),
+    'training': (('21_training', "test_training.py -k 'same_seed or mined or softmax or accumulation or together'"), [
+        Mutant('passages with an answer are not masked', "if 'answer' in self.mask and self.data.answers", "if False and self.data.answers"),
+        Mutant('the positive trained on may be masked', 'mask[places, first + places] = False', 'pass'),
+        Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
+        Mutant('the limit of what is too close is ignored', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = np.full(len(positive), np.inf)'),
+        Mutant('a negative score of the positive raises the limit', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = m.near_positive * positive'),
+        Mutant("BM25's negatives take the place of mined ones", "return self.mined if stage.negatives == 'model'", "return self.bm25 if stage.negatives == 'model'"),
+        Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
+        Mutant('the seed of the batches is ignored', 'Batches(len(data.positives), t.batch_size, settings.seed,', 'Batches(len(data.positives), t.batch_size, 0,'),
+        Mutant('accumulated gradients are summed', 'self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)', 'self.accelerator.backward(losses.total)'),
+        Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
+    ]),
+}
+
+
+def notebook_of(module): return next((ROOT/'nbs').glob(f'[0-9][0-9]_{module}.ipynb'))
+
+
+def once(text, m:Mutant, place):
+    "The text with the mutant's line in it. The list is out of date if the line is not there exactly once."
+    if (n := text.count(m.was)) != 1: sys.exit(f'{place}: holds {m.was!r} {n} times, not once; bring tests/mutants.py up to date ({m.words})')
+    return text.replace(m.was, m.now)
+
+
+def mutated_notebook(path, m:Mutant)->str:
+    "A notebook with the mutant in its exported cells."
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    cells = [c for c in nb['cells'] if c['cell_type'] == 'code' and re.match(r'\s*#\s*\|\s*export\b', ''.join(c['source']))]
+    gap = '\n# another cell\n'
+    for c, source in zip(cells, once(gap.join(''.join(c['source']) for c in cells), m, path.name).split(gap)): c['source'] = source
+    return json.dumps(nb)
+
+
+def child(check, world, cache, output):
+    "One check in a process of its own, forked with the libraries already there."
+    for stream in (1, 2): os.dup2(output.fileno(), stream)
+    os.chdir(world)
+    sys.path[0] = str(world)
+    os.environ |= {'PYTHONPATH': str(world), 'PYTHONDONTWRITEBYTECODE': '1', 'NUMBA_CACHE_DIR': str(cache), 'IN_TEST': '1'}
+    sys.dont_write_bytecode, numba.config.CACHE_DIR, IPython.paths.get_ipython_cache_dir = True, str(cache), lambda: str(cache)
+    hypothesis.settings.register_profile('unshrunk', phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]) # what fails need not be made small; conftest.py builds on it
+    hypothesis.settings.load_profile('unshrunk')
+    if check[0].isdigit(): failed = not nbdev.test.test_nb(world/f'nbs/{check}.ipynb', skip_flags=nbdev.config.get_config().tst_flags.split())[0]
+    else: failed = pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=line', *(a if a.startswith('-') or not a.startswith('test_') else f'tests/{a}' for a in shlex.split(check))])
+    sys.stdout.flush(); sys.stderr.flush()
+    os._exit(int(failed))
+
+
+def run(check, world, cache)->str|None:
+    "None if a check passes, or what failed."
+    with tempfile.TemporaryFile('w+') as output:
+        p = multiprocessing.get_context('fork').Process(target=child, args=(check, world, cache, output))
+        p.start(); p.join(LONGEST)
+        if p.exitcode is None: p.kill(); p.join(); return f'{check}: no end after {LONGEST} s'
+        if p.exitcode == 0: return None
+        output.seek(0)
+        said = output.read()
+    if check[0].isdigit(): failed, why = f'{check}.ipynb', said.strip().splitlines()[-1:]
+    else:
+        found, why = re.search(r'^(?:FAILED|ERROR) tests/(\S+)', said, re.M), re.findall(r'^\S+:\d+: .*', said, re.M)[:1]
+        if not found: sys.exit(f'{check} could not be run:\n{said[-3000:]}')
+        failed = found[1].split('[')[0]
+    print(f'    {why[0][-150:] if why else ""}')
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description='Do the tests notice wrong lines?')
+    parser.add_argument('--only', nargs='+', choices=MUTANTS, default=list(MUTANTS), metavar='MODULE', help=', '.join(MUTANTS))
+    args = parser.parse_args()
+    for module in args.only: # all lines are looked for before anything runs
+        for m in MUTANTS[module][1]:
+            compile(once((ROOT/f'dacl_dr/{module}.py').read_text(), m, f'{module}.py'), m.words, 'exec')
+            mutated_notebook(notebook_of(module), m)
+    rows, begin = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as tmp:
+        world = Path(tmp)/'world'
+        world.mkdir()
+        for name in COPIED: (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, world/name)
+        for module in args.only:
+            checks, mutants = MUTANTS[module]
+            for check in checks:
+                if wrong := run(check, world, Path(tmp)/'numba'): sys.exit(f'{wrong} fails without any mutant; mend it first')
+            files = world/f'dacl_dr/{module}.py', world/'nbs'/notebook_of(module).name
+            for i, m in enumerate(mutants):
+                whole = [f.read_text() for f in files]
+                files[0].write_text(once(whole[0], m, files[0].name)); files[1].write_text(mutated_notebook(files[1], m))
+                cache = Path(tmp)/f'numba-{module}-{i}' if 'njit' in whole[0] else Path(tmp)/'numba' # numba looks at the changed cell only, not at those that call it
+                caught = next((c for check in checks if (c := run(check, world, cache))), '')
+                for f, text in zip(files, whole): f.write_text(text)
+                rows.append({'module': module, 'mutant': m.words, 'caught by': caught})
+                print(f"{time.monotonic() - begin:6.0f} s  {module}: {m.words}: {caught or 'SURVIVED'}", flush=True)
+    survived = [r for r in rows if not r['caught by']]
+    print(f'{len(rows) - len(survived)} of {len(rows)} mutants caught')
+    if not survived:
+        if RESULT.exists(): rows += [r for r in csv.DictReader(open(RESULT, newline='', encoding='utf-8')) if r['module'] not in args.only and r['module'] in MUTANTS]
+        with open(RESULT, 'w', newline='', encoding='utf-8') as f:
+            out = csv.DictWriter(f, rows[0], lineterminator='\n')
+            out.writeheader(); out.writerows(sorted(rows, key=lambda r: list(MUTANTS).index(r['module'])))
+    return 1 if survived else 0
+
+
+if __name__ == '__main__': sys.exit(main())
