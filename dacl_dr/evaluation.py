@@ -15,7 +15,7 @@ import msgspec, numpy as np, pandas as pd
 
 from .config import DaclError, SearchSettings, did_you_mean
 from .runs import atomic_file, environment, make_folder, write_json
-from .store import open_passages, open_questions
+from .store import locked, open_passages, open_questions
 from .answers import joined
 from .metrics import grades_of, ideal_of, make_run, ranking_metrics, write_run
 from .baseline import facts, judge_each, missing_positives, query_ids, summarise
@@ -75,11 +75,12 @@ def true_neighbours(
 )->np.ndarray: # (Q, k) corpus rows
     "Exact search, once for these queries."
     path = make_folder(index.folder/'exact')/f'{digest(queries)}-{k}.npy'
-    try:
-        if (found := np.load(path)).shape == (len(queries), k): return found
-    except (OSError, ValueError, EOFError): pass
-    rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
-    with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, rows)
+    with locked(path, 'another process is searching these exactly'):
+        try:
+            if (found := np.load(path)).shape == (len(queries), k): return found
+        except (OSError, ValueError, EOFError): pass
+        rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
+        with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, rows)
     return rows
 
 # %% ../nbs/36_evaluation.ipynb #c3d2b786

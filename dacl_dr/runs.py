@@ -99,13 +99,12 @@ def is_alive(
 
 def sweep(
     folder:Path, # locked
-    names:str='*', # only what was to become this
-    below:bool=True, # in its folders too
+    name:str='', # of what was written; '': all, in the folders below too
 ):
     "Remove what killed processes left half-written."
-    for f in [*folder.glob(f'.{names}.*')]:
-        if left_behind(f): shutil.rmtree(f, ignore_errors=True) if f.is_dir() else f.unlink(missing_ok=True)
-    for f in [f for f in folder.iterdir() if below and f.is_dir() and not f.is_symlink()]:
+    for f in [*folder.iterdir()]:
+        if f.name.startswith(f'.{name}') and left_behind(f): shutil.rmtree(f, ignore_errors=True) if f.is_dir() else f.unlink(missing_ok=True)
+    for f in [f for f in folder.iterdir() if not name and f.is_dir() and not f.is_symlink()]:
         try: lock = FileLock(f/'.lock', timeout=0) if (f/'.lock').exists() else nullcontext()
         except OSError: continue
         try:
@@ -115,15 +114,17 @@ def sweep(
 @contextmanager
 def alone_in(
     folder:Path,
-    below:bool=True, # sweep its folders too
+    name:str='', # files that begin with this and a dot; '': the whole folder
+    swept:bool=True, # False where processes of other machines write beside this one
 ):
     "Let one run at a time into a folder, swept of what killed ones left. Raises `DaclError` if there is another."
+    lock = folder/(f'.{name}.lock' if name else '.lock')
     try:
-        with FileLock(folder/'.lock', timeout=0):
-            sweep(folder, below=below)
+        with FileLock(lock, timeout=0):
+            if swept: sweep(folder, name and f'{name}.')
             yield
     except Timeout as e:
-        if Path(e.lock_file) != folder/'.lock': raise
+        if Path(e.lock_file) != lock: raise
         raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another folder') from None
 
 # %% ../nbs/01_runs.ipynb #463deed4

@@ -16,9 +16,10 @@ from dacl_dr.encoder import TransformerEncoder, tiny_bert
 from dacl_dr.experiment import tiny_settings
 from dacl_dr.recipes import toy_data
 
-os.environ |= {'OMP_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1'}
+HERE = Path(__file__).parent
+os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'campaign'])
+CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'campaign', 'warm'])
 
 
 class Command(NamedTuple):
@@ -43,17 +44,17 @@ training:
   hard_negatives: 2
   learning_rate: 0.001
   stages:
-  - {name: warm-up, epochs: 2, weight: [0, 0]}
-  - {name: distance, epochs: 2, weight: [0, 1], negatives: bm25}
+  - {name: warm-up, epochs: 1, weight: [0, 0]}
+  - {name: distance, epochs: 1, weight: [0, 1], negatives: bm25}
   - {name: joint, epochs: 2, negatives: model}
 mining: {refresh_every: 1, depth: 20}
-machine: {chunk_tokens: 200}
-run: {save_every: 2, eval_passages: 100, report_to: []}
+data: {max_questions: 80}
+run: {save_every: 2, eval_questions: 20, eval_passages: 50, report_to: []}
 '''
 
 
 def make_world(root:Path)->World:
-    "Toy data, a BERT of random weights, a corpus of 30,000 rows, an index, settings of seconds."
+    "Toy data, a BERT of random weights, two corpora, an index, settings of seconds."
     from dacl_dr.cli import main
     toy = toy_data(root/'data'/'toy')
     words = [l for f in toy.iterdir() for l in f.read_text().replace('"', ' ').splitlines()]
@@ -61,7 +62,7 @@ def make_world(root:Path)->World:
     TransformerEncoder.open(root/'bert', ModelSettings(query_length=16, passage_length=32)).save(root/'encoder')
     (root/'train.yaml').write_text(TRAINING.replace('BERT', str(root/'bert')))
     some = read_passages(toy/'psgs.tsv')
-    for name, n in (('large', 30_000), ('middle', 1500)):
+    for name, n in (('large', 4000), ('middle', 600)):
         write_passages(root/f'{name}.tsv', [Passage(f'p{i}', f'{some[i % 160].text} {some[i * 7 % 160].text}' if i >= 160 else some[i].text, f'title{i % 11}') for i in range(n)])
     tiny = msgspec.to_builtins(tiny_settings()) | {'recipes': ['A', 'D']}
     (root/'quick.yaml').write_text(json.dumps(tiny))
