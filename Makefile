@@ -8,7 +8,7 @@ ARGS   ?=
 README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lab export readme drift docs docs-check lock clean
+.PHONY: help quickstart test faults lab export readme drift docs docs-check lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -41,6 +41,9 @@ drift: $(VENV)/.dev ## check that dacl_dr/ and README.md match the notebooks
 test: drift ## check exports, run every notebook, run pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.dev ## kill, fill the disk, run twice, turn the clock back, and see what survives; writes nbs/experiments/results/faults.csv
+	FAULTS_CSV=$(if $(ARGS),,nbs/experiments/results/faults.csv) $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
 
 lab: $(VENV)/.dev ## open JupyterLab in nbs/
 	$(BIN)/jupyter lab --notebook-dir nbs

@@ -123,13 +123,13 @@ def end_with_parent(
     parent = os.getppid()
     def watch():
         while os.getppid() == parent: time.sleep(every_s)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=watch, daemon=True).start()
 
 def work()->None:
     "What a run's process does: read a `Job`, execute its notebook, print what went wrong."
-    end_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler) # as Ctrl-C
+    end_with_parent()
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     v, home = job.variant, make_folder(Path(job.study_dir)/job.folder)
     parameters = {'study_dir': job.study_dir, 'recipe': v.recipe, 'w': v.w, 'temperature': v.temperature, 'seed': v.seed, 'curriculum': v.curriculum}

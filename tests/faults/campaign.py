@@ -17,7 +17,7 @@ from dacl_dr.experiment import tiny_settings
 from dacl_dr.recipes import toy_data
 
 HERE = Path(__file__).parent
-os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
 CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'campaign', 'warm'])
 
@@ -134,6 +134,12 @@ def program(argv, command, logs:Path, limit, clock):
     sys.exit(main(argv))
 
 
+def in_session(stat:Path, session:int)->bool:
+    try: fields = stat.read_text().rpartition(')')[2].split()
+    except OSError: return False
+    return int(fields[3]) == session and fields[0] != 'Z'
+
+
 class Process:
     "A command at work."
     def __init__(self, command:Command, world:World, home:Path, logs:Path, limit:int=0, clock:float=0, argv=None):
@@ -167,10 +173,19 @@ class Process:
         if self.p.exitcode is None: os.killpg(self.p.pid, signal.SIGKILL); self.p.join(); raise AssertionError(f'{self.command.name} hangs: {self.err()[-1500:]}')
         return self
 
+    def alone_in_its_group(self, seconds):
+        "Wait until every process of its session has ended; end those that do not."
+        session = lambda: [int(f.parent.name) for f in Path('/proc').glob('[0-9]*/stat') if in_session(f, self.p.pid)]
+        for _ in range(seconds * 10):
+            if not (left := session()): return
+            time.sleep(.1)
+        for pid in left: os.kill(pid, signal.SIGKILL)
+        raise AssertionError(f'{self.command.name} leaves processes: {left}')
+
     @property
     def code(self): return self.p.exitcode
     def out(self): return (self.logs/'out').read_text()
-    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ')) # without progress bars
+    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and '%|' not in l) # without progress bars
 
 
 def one_line(p:Process, code:int):
@@ -214,6 +229,8 @@ def files(home:Path)->dict[str, Path]:
 def visible(name): return not any(re.match(r'\..+\.(partial|old)$', part) for part in Path(name).parts)
 
 def results(home:Path)->dict: return {n: content(f) for n, f in files(home).items()}
+
+def room(home:Path)->int: return sum(f.stat().st_size // 4096 + 1 for f in home.rglob('*')) # pages of 4 KiB
 
 def litter(home:Path)->list[str]: return [str(f.relative_to(home)) for f in home.rglob('*') if LITTER.search(f.name)]
 

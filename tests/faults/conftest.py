@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign import COMMANDS, Process, fresh, make_world, results
+from campaign import COMMANDS, Process, fresh, make_world, results, room
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIED, SURVIVED = Counter(), Counter()
@@ -25,9 +25,11 @@ def undisturbed(world):
             for _ in range(2): # the first warms caches up
                 p = Process(command, world, fresh(home, command, world), home.parent/f'{home.name}.logs').wait()
                 assert p.code == 0, p.err()[-3000:]
+                of.pages[name, key] = room(home)
                 first, known[name, key] = known.get((name, key)), (results(home), p.worked())
             assert first[0].keys() == known[name, key][0].keys() and (differ := [n for n in first[0] if first[0][n] != known[name, key][0][n]]) == [], differ
         return known[name, key]
+    of.pages = {}
     return of
 
 
