@@ -81,7 +81,7 @@ def quickstarting(world, home): return ['quickstart', '--config', world/'quick.y
 def studying(world, home): return ['run-study', world/'study.yaml', '--data_dir', home/'data', '--output_dir', home/'run', '--jobs', 2]
 
 
-STAGE = 'dacl_dr.training:negatives_message' # called when a stage begins, and for the model card
+STAGE = 'dacl_dr.training:negatives_message' # called when a stage begins
 COMMANDS = {c.name: c for c in (
     Command('convert', converting, 'dacl_dr.store:converted'),
     *(Command(f'train, stage {i}', training, STAGE, i, STAGE) for i in (1, 2, 3)),
@@ -124,6 +124,7 @@ def watched(command:Command, log:Path):
 def program(argv, command, logs:Path, limit, clock):
     "The program in a process group of its own."
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler) # else ignored where the tests run in the background
     for name, stream in (('out', 1), ('err', 2)): os.dup2(os.open(logs/name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
     if clock:
         real = time.time
@@ -163,7 +164,7 @@ class Process:
 
     def worked(self)->float: # seconds
         c, began, marks = self.command, self.working(), self.marks()
-        if c.until == c.mark and 'message' in c.mark: return [t for what, place, t in marks if (what, place) == ('begin', c.mark)][c.nth] - began
+        if c.mark == STAGE: return [*(t for what, place, t in marks if (what, place) == ('begin', STAGE)), self.ended][c.nth] - began # until the next stage
         if c.until: return next(t for what, place, t in marks if place == c.until and t > began and what == ('end' if c.until == c.mark else 'begin')) - began
         return self.ended - began
 
@@ -195,7 +196,7 @@ def one_line(p:Process, code:int):
 
 # ---- results
 
-TIMED = r'seconds|_s$|^wall|^cpu|latency|^times?$|_per_s|^environment$|^created|^commit$|runtime|flos'
+TIMED = r'seconds|_s$|^wall|^cpu|latency|^times?$|_per_s|/s$|^environment$|^created|^commit$|runtime|flos|^mtime'
 LITTER = re.compile(r'\.partial$|\.old$|^tmp|\.tmp$|\.ipynb$(?<=\.\d\.ipynb)')
 
 def without_times(value):
@@ -206,7 +207,7 @@ def without_times(value):
 def table_values(t:pd.DataFrame):
     t = t[[c for c in t if not re.search(TIMED, c)]]
     for c in ('metric', 'question', 'cost', 'part', 'kind'):
-        if c in t: t = t[~t[c].astype(str).str.contains('latency|seconds|_s$|ms')]
+        if c in t: t = t[~t[c].astype(str).str.contains('latency|seconds|_s$|/s$| ms')]
     return t.round(10).to_csv(index=False)
 
 def content(path:Path):

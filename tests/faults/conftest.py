@@ -1,14 +1,15 @@
 "One world for all faults, and the table of what was tried and what survived."
-import os
+import os, sys
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from campaign import COMMANDS, Process, fresh, make_world, results, room
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIED, SURVIVED = Counter(), Counter()
+TRIED, MET, SURVIVED = Counter(), Counter(), Counter() # met: the fault came while it was at work
 
 
 @pytest.fixture(scope='session')
@@ -37,7 +38,7 @@ def undisturbed(world):
 def record(request):
     "Count a trial; it survived if the test goes on to its end."
     counted = []
-    def tried(command, fault): counted.append((command, fault)); TRIED[command, fault] += 1
+    def tried(command, fault, met=True): counted.append((command, fault)); TRIED[command, fault] += 1; MET[command, fault] += met
     yield tried
     if request.node.stash.get(FAILED, False) is False:
         for c in counted: SURVIVED[c] += 1
@@ -48,15 +49,17 @@ FAILED = pytest.StashKey()
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.failed: item.stash[FAILED] = True
+    if report.failed:
+        item.stash[FAILED] = True
+        print(f'\n{item.name}: {report.longreprtext[-900:]}', file=sys.__stderr__, flush=True)
     return report
 
 
 def pytest_terminal_summary(terminalreporter, config):
     if not TRIED: return
-    lines = [f'{c},{f},{n},{SURVIVED[c, f]}' for (c, f), n in TRIED.items()]
     terminalreporter.section('faults')
-    terminalreporter.write_line(f"{'command':<20}{'fault':<44}{'tried':>6}{'survived':>9}")
-    for (c, f), n in TRIED.items(): terminalreporter.write_line(f'{c:<20}{f:<44}{n:>6}{SURVIVED[c, f]:>9}')
-    terminalreporter.write_line(f"{'all':<64}{sum(TRIED.values()):>6}{sum(SURVIVED.values()):>9}")
-    if out := os.environ.get('FAULTS_CSV'): Path(out).write_text('\n'.join(['command,fault,tried,survived', *(l if l.count(',') == 3 else '"{}",{},{},{}'.format(*l.rsplit(',', 3)) for l in lines)]) + '\n')
+    row = '{:<20}{:<36}{:>6}{:>6}{:>9}'.format
+    terminalreporter.write_line(row('command', 'fault', 'tried', 'met', 'survived'))
+    rows = [(c, f, n, MET[c, f], SURVIVED[c, f]) for (c, f), n in TRIED.items()]
+    for r in [*rows, ('all', '', *(sum(r[i] for r in rows) for i in (2, 3, 4)))]: terminalreporter.write_line(row(*r))
+    if out := os.environ.get('FAULTS_CSV'): pd.DataFrame(rows, columns=['command', 'fault', 'tried', 'met', 'survived']).to_csv(out, index=False)

@@ -28,9 +28,9 @@ def test_stopped_and_started_again(world, undisturbed, record, tmp_path_factory,
     time.sleep(max(0, began + moment * seconds - time.monotonic()))
     if p.p.is_alive(): os.kill(p.p.pid, SIGNALS[fault]) # to the program alone, as a scheduler does
     p.wait(60)
-    record(name, fault)
+    record(name, fault, p.code != 0) # else it had ended already
     p.alone_in_its_group(30) # what it started ends too
-    if p.code: # else it had ended already
+    if p.code:
         if fault == 'SIGKILL': assert p.code == -signal.SIGKILL
         else: one_line(p, {'SIGTERM': 143, 'Ctrl-C': 130}[fault])
     for n, f in files(home).items():
