@@ -186,7 +186,7 @@ class Process:
     @property
     def code(self): return self.p.exitcode
     def out(self): return (self.logs/'out').read_text()
-    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and '%|' not in l) # without progress bars
+    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and ('%|' not in l or 'dacl: ' in l)) # without progress bars
 
 
 def one_line(p:Process, code:int):
