@@ -42,6 +42,9 @@ test: drift ## check exports, run every notebook, run pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/python -m pytest $(ARGS)
 
+faults: $(VENV)/.dev ## kill, fill the disk, run twice, turn the clock back, and see what survives; writes nbs/experiments/results/faults.csv
+	FAULTS_CSV=$(if $(ARGS),,nbs/experiments/results/faults.csv) $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
+
 fuzz: $(VENV)/.dev ## read thousands of damaged files; every reader gives the right result or one line that names the file (FUZZ_SEED=1 for others)
 	$(BIN)/python -m pytest -m slow -s tests/fuzz
 

@@ -6,15 +6,17 @@
 __all__ = ['STAGED', 'SINGLE', 'ABLATION', 'RECORDED', 'Parser', 'underscored', 'at_least', 'data_flags', 'cache_flag',
            'bm25_flags', 'quickstart_parsers', 'data_parsers', 'bm25_parsers', 'training_flags', 'training_parsers',
            'index_flags', 'search_parsers', 'analysis_parsers', 'study_parsers', 'repeat_command', 'repeat_parsers',
-           'build_parser', 'main']
+           'build_parser', 'Terminated', 'orderly_end', 'main']
 
 # %% ../nbs/50_cli.ipynb #1680442e
-import argparse, re, sys
+import argparse, re, signal, sys, threading
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from . import __version__
 from .config import RECIPES, DaclError, did_you_mean
+from .runs import is_full
 from .commands import (
     SETTING_FLAGS, RECIPE_FLAGS, SWITCHES, quickstart_command, harvest_command, report_command, preprocess_dpr_command, preprocess_nq_command,
     download_command, bm25_eval_command, bm25_negatives_command, train_command, train_ablation_command, build_index_command, run_evaluation_command,
@@ -306,21 +308,36 @@ def build_parser()->Parser:
     for add in (quickstart_parsers, data_parsers, bm25_parsers, training_parsers, search_parsers, analysis_parsers, study_parsers, repeat_parsers): add(command)
     return parser
 
+# %% ../nbs/50_cli.ipynb #794168b3
+class Terminated(KeyboardInterrupt):
+    "SIGTERM."
+
+@contextmanager
+def orderly_end():
+    "Let SIGTERM raise `Terminated`. Outside of the main thread nothing changes."
+    if threading.current_thread() is not threading.main_thread(): yield; return
+    def end(*_): raise Terminated
+    before = signal.signal(signal.SIGTERM, end)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
 # %% ../nbs/50_cli.ipynb #d0ea521e
 def main(
     argv:list[str]|None=None, # None: the process's own
-)->int: # 0, 2 for a fault the user can mend, 130 when interrupted
+)->int: # 0, 2 for a fault the user can mend, 130 after Ctrl-C, 143 after SIGTERM
     "The `dacl` program."
+    say = lambda text, code: print(f'dacl: {text}', file=sys.stderr) or code
     try:
-        argv = underscored(sys.argv[1:] if argv is None else argv)
-        args = build_parser().parse_args(argv)
-        code = args.run(args)
-        if code == 0 and args.command in RECORDED and not getattr(args, 'dry_run', False):
-            from dacl_dr.repeat import record_command
-            record_command(args, argv)
-        return code
-    except DaclError as e: print(f'dacl: {e}', file=sys.stderr); return 2
-    except KeyboardInterrupt: print('dacl: interrupted; the same command goes on from the last finished step', file=sys.stderr); return 130
-    except OSError as e:
-        if e.errno not in (28, 122, 27, 30, 13): raise # no space, quota, file too large, read-only, not allowed
-        print(f'dacl: {e.filename or "output"}: {e.strerror}; make room or choose another folder', file=sys.stderr); return 2
+        with orderly_end():
+            argv = underscored(sys.argv[1:] if argv is None else argv)
+            args = build_parser().parse_args(argv)
+            code = args.run(args)
+            if code == 0 and args.command in RECORDED and not getattr(args, 'dry_run', False):
+                from dacl_dr.repeat import record_command
+                record_command(args, argv)
+            return code
+    except DaclError as e: return say(e, 2)
+    except KeyboardInterrupt as e: return say('interrupted; the same command goes on from the last finished step', 143 if isinstance(e, Terminated) else 130)
+    except Exception as e:
+        if not is_full(e) and getattr(e, 'errno', None) not in (30, 13): raise # read-only, not allowed
+        return say(f"{getattr(e, 'filename', None) or 'output'}: {getattr(e, 'strerror', None) or 'no room to write it'}; make room or choose another folder", 2)

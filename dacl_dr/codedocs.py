@@ -10,6 +10,7 @@ __all__ = ['LEFT_OUT', 'Pair', 'first_sentence', 'docstring_lines', 'function_pa
 # %% ../nbs/10_codedocs.ipynb #60c192db
 import ast, re, textwrap, warnings
 from collections import Counter
+from contextlib import nullcontext
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import distribution
@@ -20,7 +21,8 @@ import msgspec
 from tqdm import tqdm
 
 from .config import CorpusSettings, DaclError
-from .runs import code_stamp, file_stamp, installed_version, step
+from .runs import code_stamp, file_stamp, installed_version, is_whole, make_folder, stamp, step
+from .store import locked
 from .data import Context, Passage, Question, write_passages, write_questions
 
 # %% ../nbs/10_codedocs.ipynb #b71548e7
@@ -194,4 +196,5 @@ def codedocs(
 )->Path: # the folder
     "The offline corpus as DPR data, harvested once. Raises `DaclError` if a package is missing."
     made_from = {'settings': settings, 'versions': {p: installed_version(p) for p in settings.packages}, 'code': code_stamp('codedocs', 'data')}
-    return step(folder, made_from, partial(write_codedocs, settings=settings), say)
+    folder = Path(folder)
+    with nullcontext() if is_whole(folder, stamp(made_from)) else locked(make_folder(folder.parent)/folder.name, 'another process is harvesting'): return step(folder, made_from, partial(write_codedocs, settings=settings), say)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_unit', 'EmbedSettings', 'tokenizer_rules', 'architecture', 'encoder_key', 'corpus_key', 'Shard', 'Embedding',
            'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'embed_shard', 'share_of_work',
-           'claim', 'read_embedding', 'embed_corpus', 'finish_embedding', 'Vectors']
+           'claim', 'read_embedding', 'embed_corpus', 'finish_embedding', 'clear_up', 'Vectors']
 
 # %% ../nbs/24_embed.ipynb #e16eeb1c
 import contextlib, hashlib, json, os, time
@@ -193,13 +193,14 @@ def embed_corpus(
     "Embed a corpus, going on where a stopped call left off. Raises `DaclError` for vectors of another kind in the folder, or bad ones."
     folder, plan, (rank, n) = make_folder(folder), describe(encoder, passages, settings), share_of_work()
     shards = range(-(-plan.rows // settings.shard_rows))
-    with alone_in(folder) if rank == 0 else contextlib.nullcontext():
+    with alone_in(folder, swept=n == 1) if rank == 0 else contextlib.nullcontext():
         if not claim(folder, plan):
             todo = [i for i in shards if i % n == rank and not read_shard_facts(folder, i)]
             total = sum(min(settings.shard_rows, plan.rows - i * settings.shard_rows) for i in todo)
             with tqdm(total=total, desc='embedding', unit='passage', unit_scale=True, mininterval=.5, leave=False, disable=not show_progress or rank > 0) as bar:
                 for i in todo: embed_shard(folder, i, encoder, passages, settings, bar)
             if rank == 0: finish_embedding(folder, plan, shards)
+        if rank == 0: clear_up(folder, shards)
     while rank and not (folder/'manifest.json').is_file(): time.sleep(.2)
     return Vectors(folder)
 
@@ -211,8 +212,13 @@ def finish_embedding(
     "Wait for the shards of other processes and write the manifest; torchrun ends all if one fails."
     while not all(facts := [read_shard_facts(folder, i) for i in shards]): time.sleep(1)
     write_manifest(folder/'manifest.json', msgspec.structs.replace(plan, shards=tuple(facts), environment=environment()))
-    (folder/'plan.json').unlink(missing_ok=True)
-    for f in [*(shard_paths(folder, i)[1] for i in shards), *folder.glob('.*.partial')]: f.unlink(missing_ok=True) # also what a killed process left behind
+
+def clear_up(
+    folder:Path, # with its manifest
+    shards:range,
+):
+    "Remove what was noted on the way; a process killed after its manifest has not done it."
+    for f in [folder/'plan.json', *(shard_paths(folder, i)[1] for i in shards), *folder.glob('.*.partial')]: f.unlink(missing_ok=True)
 
 # %% ../nbs/24_embed.ipynb #6c6d3046
 class Vectors:

@@ -15,7 +15,7 @@ import msgspec, numpy as np, pandas as pd
 
 from .config import DaclError, SearchSettings, did_you_mean
 from .runs import atomic_file, check_name, environment, file_digest, make_folder, read_sealed, write_json
-from .store import open_passages, open_questions
+from .store import locked, open_passages, open_questions
 from .answers import joined
 from .metrics import grades_of, ideal_of, make_run, ranking_metrics, write_run
 from .baseline import facts, judge_each, missing_positives, query_ids, summarise
@@ -76,11 +76,12 @@ def true_neighbours(
 )->np.ndarray: # (Q, k) corpus rows
     "Exact search, once for these queries."
     name, folder = f'{digest(queries)}-{k}', make_folder(index.folder/'exact')
-    for f in folder.glob(f'{name}-*.npy'): # a file's name ends with its digest
-        if f.is_file() and f.stem.endswith(file_digest(f)): return np.load(f)
-    rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
-    with open(unnamed := folder/f'.{name}.partial', 'wb') as f: np.save(f, rows)
-    with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp: os.replace(unnamed, tmp)
+    with locked(folder/name, 'another process is searching these exactly'):
+        for f in folder.glob(f'{name}-*.npy'): # a file's name ends with its digest
+            if f.is_file() and f.stem.endswith(file_digest(f)): return np.load(f)
+        rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
+        with open(unnamed := folder/f'.{name}.{os.getpid()}.partial', 'wb') as f: np.save(f, rows)
+        with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp: os.replace(unnamed, tmp)
     return rows
 
 # %% ../nbs/36_evaluation.ipynb #c3d2b786

@@ -18,7 +18,7 @@ import msgspec, numpy as np, pandas as pd
 from filelock import FileLock, Timeout
 
 from .config import DaclError, Settings, build_settings
-from .runs import atomic_file, code_stamp, file_stamp, make_folder, read_manifest, stamp, step, write_json
+from .runs import alone_in, atomic_file, code_stamp, file_stamp, make_folder, read_manifest, stamp, step, write_json
 from .codedocs import codedocs
 from .metrics import METRICS, task_metrics
 from .statistics import drawn_means, query_draws, study_table
@@ -352,7 +352,7 @@ def quickstart(
     "Get the data, train and measure the models, write the report. Raises `DaclError` if another process is at work in the run folder."
     output_dir, data_dir = make_folder(output_dir), make_folder(data_dir)
     try:
-        with FileLock(output_dir/'.lock', timeout=0), FileLock((data_dir if dataset == 'codedocs' else output_dir)/'.data.lock', timeout=0):
+        with alone_in(output_dir), FileLock((data_dir if dataset == 'codedocs' else output_dir)/'.data.lock', timeout=0):
             run_recipes(settings, data_set(dataset, data_dir, settings, say), output_dir, say)
             return write_report(output_dir, say)
     except Timeout as e: raise DaclError(f'{Path(e.lock_file).parent}: another dacl process is at work here; wait for it or choose another folder') from None

@@ -135,9 +135,9 @@ def save_index(
     flags:int=0, # of faiss: what to leave out
 )->Path:
     "Write a faiss index atomically. Raises `DaclError` if there is no room."
-    try:
-        with atomic_file(path) as tmp: faiss.write_index(index, str(tmp), flags)
-    except RuntimeError as e: raise DaclError(f'{path}: cannot be written ({str(e).splitlines()[0][-80:]}); make room or choose another folder') from None
+    with atomic_file(path) as tmp:
+        try: faiss.write_index(index, str(tmp), flags)
+        except RuntimeError as e: raise DaclError(f'{path}: cannot be written ({str(e).splitlines()[0][-80:]}); make room or choose another folder') from None
     return Path(path)
 
 class Progress:
@@ -282,6 +282,7 @@ def build_index(
             m = read_manifest_of(folder)
             for what, then, now in (('settings', m.settings, s), ('encoder', m.encoder, about.encoder), ('corpus', m.corpus, about.corpus)):
                 if then != now: raise DaclError(f'{folder}: holds another index: {what} is {then} there and {now} here; choose another --output_path, or delete this one')
+            for f in folder.glob('*.links'): f.unlink() # of a process that was killed after its manifest
             return Index(folder)
         start, key = time.perf_counter(), stamp(s, about.encoder, about.corpus, about.settings, faiss.__version__)
         progress = Progress(folder, key, save_every_s)

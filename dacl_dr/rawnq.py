@@ -9,6 +9,7 @@ __all__ = ['TAG', 'DROPPED', 'Span', 'Candidate', 'Annotation', 'RawQuestion', '
 # %% ../nbs/08_rawnq.ipynb #79c35bf9
 import hashlib, html, re
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,8 @@ import msgspec
 
 from .config import DaclError
 from .data import BadRecords, Context, Passage, Question, lines_of, open_data, write_passages, write_questions
-from .runs import code_stamp, step
+from .runs import code_stamp, is_whole, make_folder, stamp, step
+from .store import content_hash, locked
 
 # %% ../nbs/08_rawnq.ipynb #2c1ff6c8
 class Span(msgspec.Struct):
@@ -172,6 +174,6 @@ def preprocess_nq(
     "Raw Natural Questions as a data set in DPR's formats; made again only if the file, a setting or this code changes. Raises `DaclError` naming file and line."
     if not 0 < dev_share < 1: raise DaclError(f'dev_share {dev_share} must be between 0 and 1')
     source = Path(source)
-    with open_data(source): stat = source.stat()
-    made_from = {'source': [source.name, stat.st_size, stat.st_mtime_ns], 'settings': [dev_share, block_words, skip_bad], 'code': code_stamp('rawnq', 'data')}
-    return step(folder, made_from, partial(write_nq, source=source, dev_share=dev_share, block_words=block_words, skip_bad=skip_bad, show_progress=show_progress), say)
+    with open_data(source): pass
+    folder, made_from = Path(folder), {'source': [source.name, content_hash(source, show_progress)], 'settings': [dev_share, block_words, skip_bad], 'code': code_stamp('rawnq', 'data')}
+    with nullcontext() if is_whole(folder, stamp(made_from)) else locked(make_folder(folder.parent)/folder.name, 'another process is writing this'): return step(folder, made_from, partial(write_nq, source=source, dev_share=dev_share, block_words=block_words, skip_bad=skip_bad, show_progress=show_progress), say)

@@ -7,7 +7,7 @@ __all__ = ['STYLE', 'LOAD_VEGA', 'experiment_notebook', 'execute', 'embed_call',
            'chart_page', 'page', 'live_charts']
 
 # %% ../nbs/34_report.ipynb #2bcf230d
-import html, json, logging, re, tempfile, warnings
+import html, json, logging, re, shutil, tempfile, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,12 +47,11 @@ def execute(
         if name not in known: raise DaclError(f"{Path(notebook).name} has no parameter '{name}'.{did_you_mean(name, known)}")
     with atomic_file(output) as tmp, warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix='dacl-') as sockets: # its own, or kernels that start together take one another's
         warnings.simplefilter('ignore')
-        draft = tmp.with_suffix('.ipynb')
+        draft = Path(sockets)/'draft.ipynb'
         try:
             papermill.execute_notebook(str(notebook), str(draft), parameters, kernel_name='python3', cwd=str(Path(notebook).parent), progress_bar=False if quiet else {'leave': False}, config=Config(KernelManager={'transport': 'ipc', 'ip': f'{sockets}/k'}))
-            draft.replace(tmp)
+            shutil.copyfile(draft, tmp)
         except papermill.PapermillExecutionError as e: raise DaclError(f'{Path(notebook).name} failed in cell {e.cell_index}: {e.ename}: {str(e.evalue).splitlines()[0] if e.evalue else ""}') from None
-        finally: draft.unlink(missing_ok=True)
     return Path(output)
 
 # %% ../nbs/34_report.ipynb #4cf162fb

@@ -254,7 +254,9 @@ class Progress(TrainerCallback):
         self.restart(args, state, control); self.bar.update(self.per_step)
     def on_log(self, args, state, control, logs=None, **kwargs):
         if 'infonce' in logs: self.bar.set_postfix(stage=logs['stage'], infonce=f"{logs['infonce']:.3f}", dis=f"{logs['distance']:.3f}", w=f"{logs['w']:.2f}", lr=f"{logs['learning_rate']:.1e}", refresh=False)
-    def on_train_end(self, args, state, control, **kwargs): self.bar.close()
+    def on_train_end(self, args, state, control, **kwargs): self.close()
+    def close(self):
+        if self.bar is not None: self.bar.close()
 
 class Curriculum(TrainerCallback):
     "At the start of an epoch: its batches and negatives. At its end: evaluate and save."
@@ -443,6 +445,7 @@ def train(
         trainer = RecipeTrainer(encoder, data, settings, folder, work, measure, desc, say)
         last = checkpoints(Path(folder)/'checkpoints')[-1:] if folder else []
         if last: say(f'going on from {last[0]}')
-        trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+        try: trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+        finally: trainer.progress.close() # also when it is interrupted, lest the last word stands behind the bar
     encoder.eval()
     return history_of(trainer.state.log_history)

@@ -1,0 +1,15 @@
+"Imported once by the process that the commands are forked from: what numba compiles is compiled before."
+import contextlib, os, tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dacl_dr.cli import main
+from dacl_dr.recipes import toy_data
+
+with tempfile.TemporaryDirectory() as d, open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    toy = toy_data(Path(d)/'toy')
+    np.save(f'{d}/x.npy', np.random.default_rng(0).normal(size=(200, 8)).astype('f4'))
+    for command in (['bm25-eval', '--corpus_file', toy/'psgs.tsv', '--test_file', toy/'toy-dev.json', '--output_path', f'{d}/bm25', '--dataset_name', 'toy', '--cache_dir', f'{d}/cache'],
+                    ['diagnose', '--vectors', f'{d}/x.npy', '--output_path', f'{d}/out']):
+        assert main(list(map(str, command))) == 0
