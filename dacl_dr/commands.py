@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from .config import RECIPES, DaclError, RecipeSettings, load_settings, parse_yaml, read_yaml
-from .runs import alone_in, make_folder
+from .runs import alone_in, check_name, claimed, make_folder
 
 # %% ../nbs/49_commands.ipynb #1a01dfcf
 SETTING_FLAGS = {
@@ -108,7 +108,7 @@ def report_command(args)->int:
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.validation import errors, readable, validate
-    with alone_in(make_folder(args.output_path)): reports = validate(args.data_dir, args.output_path, args.cache_dir)
+    with claimed(args.output_path): reports = validate(args.data_dir, args.output_path, args.cache_dir)
     print(readable(reports))
     print(f"\nreport: {os.path.join(args.output_path, 'report.txt')} and report.json")
     return 1 if errors(reports) else 0
@@ -136,7 +136,7 @@ def bm25_settings(args):
 def bm25_eval_command(args)->int:
     "Evaluate BM25, print the metrics, name the files."
     from dacl_dr.baseline import bm25_eval, metrics_table
-    with alone_in(make_folder(Path(args.output_path)/args.dataset_name)): path = bm25_eval(args.corpus_file, args.test_file, args.output_path, args.dataset_name, args.engine, bm25_settings(args), args.fields, args.k, args.cache_dir, args.skip_bad)
+    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): path = bm25_eval(args.corpus_file, args.test_file, args.output_path, args.dataset_name, args.engine, bm25_settings(args), args.fields, args.k, args.cache_dir, args.skip_bad)
     print(metrics_table(path))
     print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}")
     return 0
@@ -223,11 +223,11 @@ def build_index_command(args)->int:
 
 def run_evaluation_command(args)->int:
     "Evaluate an index, print the metrics, name the files."
-    from dacl_dr.evaluation import check_name, metrics_lines, run_evaluation
+    from dacl_dr.evaluation import metrics_lines, run_evaluation
     from dacl_dr.retriever import Retriever
-    check_name(args.experiment_name)
+    check_name(args.experiment_name, 'experiment_name')
     retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
-    with alone_in(make_folder(args.output_path), args.experiment_name): path = run_evaluation(retriever, args.test_file, args.output_path, args.k_values, args.hnsw_ef_search, args.experiment_name, args.cache_dir, args.skip_bad)
+    with claimed(args.output_path, args.experiment_name): path = run_evaluation(retriever, args.test_file, args.output_path, args.k_values, args.hnsw_ef_search, args.experiment_name, args.cache_dir, args.skip_bad)
     print(metrics_lines(path))
     print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}\nqueries: {str(path).replace('.metrics.json', '.queries.parquet')}")
     return 0
@@ -236,12 +236,12 @@ def run_ef_sweep_command(args)->int:
     "Sweep efSearch, print curve and costs, name the files."
     import pandas as pd
     from dacl_dr.config import SearchSettings
-    from dacl_dr.evaluation import check_name, run_ef_sweep
+    from dacl_dr.evaluation import run_ef_sweep
     from dacl_dr.retriever import Retriever
-    check_name(args.experiment_name)
+    check_name(args.experiment_name, 'experiment_name')
     s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values, 'targets': args.targets, 'task_share': args.task_share}, {'k': '--k'})
     retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
-    with alone_in(make_folder(args.output_path), args.experiment_name): path = run_ef_sweep(retriever, args.test_file, args.output_path, s, args.experiment_name, args.engine, args.rounds, args.draws, args.cache_dir, args.skip_bad)
+    with claimed(args.output_path, args.experiment_name): path = run_ef_sweep(retriever, args.test_file, args.output_path, s, args.experiment_name, args.engine, args.rounds, args.draws, args.cache_dir, args.skip_bad)
     stem = str(path).removesuffix('.costs.csv')
     curve = pd.read_csv(f'{stem}.sweep.csv')
     print(curve[[c for c in curve if ' p' not in c]].to_string(index=False, float_format='{:,.4g}'.format))
@@ -253,7 +253,7 @@ def run_ef_sweep_command(args)->int:
 def run_representation_eval_command(args)->int:
     "Analyse an encoder's space, print the numbers, name the page."
     from dacl_dr.analysis import MEANING, run_representation_eval
-    with alone_in(make_folder(args.output_path)): path = run_representation_eval(args.encoder_path, args.dev_file, args.output_path, args.num_samples, fields=args.fields, cache_dir=args.cache_dir, skip_bad=args.skip_bad)
+    with claimed(args.output_path): path = run_representation_eval(args.encoder_path, args.dev_file, args.output_path, args.num_samples, fields=args.fields, cache_dir=args.cache_dir, skip_bad=args.skip_bad)
     numbers = json.loads(path.read_text())['numbers']
     for name, v in numbers.items(): print(f"{name:<38}{'–' if v is None else f'{v:,.4f}':>12}   {MEANING.get(name, '')}".rstrip())
     print(f"\nnumbers: {path}\npage: {path.with_suffix('.html')}")
@@ -264,14 +264,14 @@ def diagnose_command(args)->int:
     from dacl_dr.config import SearchSettings
     from dacl_dr.diagnose import diagnose, diagnosis_lines
     s = struct_from(SearchSettings, {'m': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction}, {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction'})
-    with alone_in(make_folder(args.output_path)): path = diagnose(args.output_path, args.encoder, args.corpus, args.queries, args.vectors, args.query_vectors, args.max_passages, args.max_queries, s, args.fields, args.cache_dir)
+    with claimed(args.output_path): path = diagnose(args.output_path, args.encoder, args.corpus, args.queries, args.vectors, args.query_vectors, args.max_passages, args.max_queries, s, args.fields, args.cache_dir)
     print(f"{diagnosis_lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
 def generate_figures_command(args)->int: # 1 if some could not be drawn
     "Draw the figures of all runs, name the files, and say what is missing."
     from dacl_dr.paper import generate_figures
-    with alone_in(make_folder(args.output_dir)): files, missing = generate_figures(args.results_dir, args.output_dir, args.format, args.lang)
+    with claimed(args.output_dir): files, missing = generate_figures(args.results_dir, args.output_dir, args.format, args.lang)
     print('\n'.join([*map(str, files), *(f'not drawn: {line}' for line in missing)]))
     return 1 if missing else 0
 
@@ -304,7 +304,7 @@ def run_ablation_command(args)->int:
     from dacl_dr.config import SearchSettings
     s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values}, {'k': '--k'})
     models = pair_up(named(args.model_dirs, '--model_dirs'), named(args.index_dirs, '--index_dirs'))
-    with alone_in(make_folder(Path(args.output_path)/args.dataset_name)): folder = run_ablation(models, args.test_file, args.output_path, args.dataset_name, s, args.rounds, args.draws, args.corpus_path, args.cache_dir, args.skip_bad)
+    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): folder = run_ablation(models, args.test_file, args.output_path, args.dataset_name, s, args.rounds, args.draws, args.corpus_path, args.cache_dir, args.skip_bad)
     study = pd.read_csv(folder/'study.csv')
     print(study[['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']].to_string(index=False, float_format='{:,.4g}'.format))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['make_folder', 'check_name', 'NoRoom', 'is_full', 'room_for', 'atomic_file', 'atomic_folder', 'left_behind',
-           'is_alive', 'sweep', 'alone_in', 'write_json', 'seal_of', 'write_manifest', 'read_sealed', 'file_digest',
-           'stamp', 'code_stamp', 'file_stamp', 'installed_version', 'environment', 'read_manifest', 'is_whole', 'step',
-           'cpu_seconds']
+           'is_alive', 'sweep', 'alone_in', 'claimed', 'write_json', 'seal_of', 'write_manifest', 'read_sealed',
+           'file_digest', 'stamp', 'code_stamp', 'file_stamp', 'installed_version', 'environment', 'read_manifest',
+           'is_whole', 'step', 'cpu_seconds']
 
 # %% ../nbs/01_runs.ipynb #9a4edd80
 import hashlib, importlib, json, os, platform, re, shutil, tempfile, time
@@ -138,6 +138,24 @@ def alone_in(
     except Timeout as e:
         if Path(e.lock_file) != lock: raise
         raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another folder') from None
+
+# %% ../nbs/01_runs.ipynb #d24ce1bb
+@contextmanager
+def claimed(
+    folder:str|Path, # may not exist yet
+    name:str='', # see `alone_in`
+)->Path: # the folder
+    "Make a folder and be alone in it. It is removed again if the block fails and it was new and is still empty. Raises `DaclError`."
+    folder = Path(folder)
+    new = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        with alone_in(make_folder(folder), name): yield folder
+    except BaseException:
+        if new: (folder/(f'.{name}.lock' if name else '.lock')).unlink(missing_ok=True)
+        for p in new:
+            try: p.rmdir()
+            except OSError: break
+        raise
 
 # %% ../nbs/01_runs.ipynb #463deed4
 def write_json(

@@ -161,7 +161,7 @@ def locked(
     busy:str, # said while waiting
 ):
     "Hold a lock beside the folder, and sweep away what killed processes left of it."
-    lock = FileLock(folder.with_name(f'{folder.name}.lock'))
+    lock = FileLock(folder.with_name(f'.{folder.name}.lock'))
     try: lock.acquire(timeout=0)
     except Timeout: tqdm.write(f'{busy}, waiting', file=sys.stderr); lock.acquire()
     try:

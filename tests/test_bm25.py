@@ -14,7 +14,7 @@ from dacl_dr.bm25 import (Analyzer, Bm25Settings, RankBm25, Runs, TermIds, best,
 from dacl_dr.config import DaclError
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ['data.csc.index.npy', 'indices.csc.index.npy', 'indptr.csc.index.npy', 'params.index.json', 'settings.json', 'vocab.index.json']
+FILES = ['data.csc.index.npy', 'indices.csc.index.npy', 'indptr.csc.index.npy', 'manifest.json', 'params.index.json', 'settings.json', 'vocab.index.json']
 
 
 def random_texts(rng, n, vocabulary=30, longest=40):
@@ -147,7 +147,7 @@ def test_files_of_two_indexes_do_not_fit(tmp_path):
     a, b = (build_bm25([random_texts(np.random.default_rng(s), 40)], tmp_path/str(s)) for s in (1, 2))
     os.replace(a/'indices.csc.index.npy', b/'indices.csc.index.npy')
     with pytest.raises(DaclError) as e: open_bm25(b)
-    one_line(e, 'do not fit together')
+    one_line(e, 'indices.csc.index.npy is not what was written')
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):

@@ -17,6 +17,7 @@ from dacl_dr.index import build_hnsw, exact_search
 from dacl_dr.metrics import ann_recall
 from dacl_dr.recipes import toy_data
 from dacl_dr.retriever import Retriever
+from dacl_dr.runs import write_manifest
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.statistics import query_draws
 from dacl_dr.store import open_passages, open_questions
@@ -142,7 +143,7 @@ def test_other_encoder_other_index_other_questions(home, tmp_path, capsys):
 
 def test_fields_are_those_of_the_training(tmp_path):
     assert trained_fields(tmp_path/'final_model') is None
-    (tmp_path/'recipe.json').write_text('{"settings": {"data": {"fields": "text"}}}')
+    write_manifest(tmp_path/'recipe.json', {'settings': {'data': {'fields': 'text'}}})
     assert trained_fields(tmp_path/'final_model') == 'text'
 
 
@@ -232,7 +233,7 @@ def test_search_gives_texts_and_corpus_ids(home):
 
 def test_exact_neighbours_are_kept_and_damage_to_them_is_repaired(home, tmp_path):
     run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'a', home/'cache', show_progress=False)
-    kept = list((home/'hnsw'/'exact').glob('*-10.npy'))
+    kept = list((home/'hnsw'/'exact').glob('*-10-*.npy'))
     good = kept[0].read_bytes()
     kept[0].write_bytes(good[:100])
     run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'b', home/'cache', show_progress=False)

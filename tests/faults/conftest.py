@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from campaign import COMMANDS, Process, fresh, make_world, results, room
+from trials import COMMANDS, Process, fresh, make_world, results, room
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIED, MET, SURVIVED = Counter(), Counter(), Counter() # met: the fault came while it was at work

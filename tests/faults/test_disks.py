@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from campaign import COMMANDS, Process, content, files, fresh, litter, one_line, room, same_results
+from trials import COMMANDS, Process, content, files, fresh, litter, one_line, room, same_results
 
 HARMED = ('convert', 'train, stage 3', 'build-index', 'run-ef-sweep', 'diagnose', 'quickstart')
 

@@ -4,7 +4,7 @@ import os, signal, time
 import numpy as np
 import pytest
 
-from campaign import COMMANDS, Process, content, files, fresh, one_line, same_results, visible
+from trials import COMMANDS, Process, content, files, fresh, one_line, same_results, visible
 
 SIGNALS = {'SIGKILL': signal.SIGKILL, 'SIGTERM': signal.SIGTERM, 'Ctrl-C': signal.SIGINT}
 TIMES = {'run-study': 1, 'quickstart': 1, 'embed': 3, 'convert': 3} # of each signal; 2 of the others

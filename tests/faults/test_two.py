@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign import COMMANDS, Process, files, fresh, indexing, litter, one_line, results, same_results, training
+from trials import COMMANDS, Process, files, fresh, indexing, litter, one_line, results, same_results, training
 
 COMMON = ('convert', 'train, stage 1', 'embed', 'build-index', 'run-ef-sweep', 'diagnose', 'quickstart')
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from dacl_dr.recipes import toy_data
 HERE = Path(__file__).parent
 os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'campaign', 'warm'])
+CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
 
 
 class Command(NamedTuple):
