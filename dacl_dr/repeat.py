@@ -7,8 +7,10 @@ __all__ = ['OUTPUTS', 'APART', 'PASSED_OVER', 'TIMES', 'output_of', 'input_paths
            'read_record', 'changed_since', 'values_of', 'difference', 'compare_runs']
 
 # %% ../nbs/48_repeat.ipynb #d45fc4a0
-import csv, io, json, os, re
+import json, os, re
 from pathlib import Path
+
+import pandas as pd
 
 from . import __version__
 from .config import DaclError
@@ -94,16 +96,18 @@ def changed_since(
     return lines
 
 # %% ../nbs/48_repeat.ipynb #36a8cd99
-PASSED_OVER = r'\.command\.json$|\.lock$|\.(html|ipynb|md|log|svg|png|pdf)$|tfevents|(^|/)\.' # pages, logs, locks
-TIMES = r'(^|[._ ])(wall_s|cpu_s|build_s|seconds?|times?|environment|latency|qps|ms|queries per second|train_runtime)([._ ]|$)|_per_second$|_seconds?$|_s$'
+PASSED_OVER = r'\.command\.json$|\.lock$|\.(html|ipynb|md|log|svg|png|pdf)$|tfevents|(^|/)(\.|report/|latency[./])' # pages, logs, locks, tables of times
+TIMES = r'(^|[._ ])(seal|wall_s|cpu_s|build_s|seconds?|times?|environment|latency|qps|ms|queries per second|train_runtime)([._ ]|$)|_per_second$|_seconds?$|_s$'
 
 def values_of(
-    path:Path, # .json or .csv
+    path:Path, # .json, .csv or .parquet
 )->dict[str, object]: # name → value, times left out
     "The values in a file of results."
-    text = path.read_text(encoding='utf-8')
-    if path.suffix == '.json': values = flat(json.loads(text))
-    else: values = {f'row {i} {column}': v for i, row in enumerate(csv.DictReader(io.StringIO(text)), 1) if not re.search(TIMES, ' '.join(map(str, row.values()))) for column, v in row.items()}
+    if path.suffix == '.json': values = flat(json.loads(path.read_text(encoding='utf-8')))
+    else:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False) if path.suffix == '.csv' else pd.read_parquet(path).astype(str)
+        rows = [row for row in table.to_dict('records') if not re.search(TIMES, ' '.join(row.values()))]
+        values = {f'row {i} {column}': v for i, row in enumerate(rows, 1) for column, v in row.items()}
     return {k: v for k, v in values.items() if not re.search(TIMES, str(k))}
 
 def difference(
@@ -112,7 +116,7 @@ def difference(
     places:dict[str, str], # where the second wrote → where the first did
 )->str: # '' if they are the same
     "Where two files of results first differ."
-    if then.suffix not in ('.json', '.csv'): return '' if content_hash(then) == content_hash(now) else 'other bytes'
+    if then.suffix not in ('.json', '.csv', '.parquet') or content_hash(then) == content_hash(now): return '' if content_hash(then) == content_hash(now) else 'other bytes'
     moved = lambda v: next((v.replace(a, b) for a, b in places.items() if a in v), v) if isinstance(v, str) else v
     a, b = values_of(then), {k: moved(v) for k, v in values_of(now).items()}
     return next((f'{k}: {a.get(k)} then, {b.get(k)} now' for k in [*a, *(k for k in b if k not in a)] if a.get(k) != b.get(k)), '')

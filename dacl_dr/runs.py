@@ -131,13 +131,14 @@ def alone_in(
 ):
     "Let one run at a time into a folder, swept of what killed ones left. Raises `DaclError` if there is another."
     lock = folder/(f'.{name}.lock' if name else '.lock')
+    held = FileLock(lock, timeout=0)
+    try: held.acquire()
+    except Timeout: raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another folder') from None
+    except OSError as e: raise DaclError(f'{lock}: cannot be locked ({e.strerror}); remove it, or choose another folder') from None
     try:
-        with FileLock(lock, timeout=0):
-            if swept: sweep(folder, name and f'{name}.')
-            yield
-    except Timeout as e:
-        if Path(e.lock_file) != lock: raise
-        raise DaclError(f'{folder}: another dacl process is at work here; wait for it or choose another folder') from None
+        if swept: sweep(folder, name and f'{name}.')
+        yield
+    finally: held.release()
 
 # %% ../nbs/01_runs.ipynb #d24ce1bb
 @contextmanager

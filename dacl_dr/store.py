@@ -164,6 +164,7 @@ def locked(
     lock = FileLock(folder.with_name(f'.{folder.name}.lock'))
     try: lock.acquire(timeout=0)
     except Timeout: tqdm.write(f'{busy}, waiting', file=sys.stderr); lock.acquire()
+    except OSError as e: raise DaclError(f'{lock.lock_file}: cannot be locked ({e.strerror}); remove it, or choose another folder') from None
     try:
         sweep(folder.parent, f'{folder.name}.')
         yield

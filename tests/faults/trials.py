@@ -196,7 +196,7 @@ def one_line(p:Process, code:int):
 
 # ---- results
 
-TIMED = r'seconds|_s$|^wall|^cpu|latency|^times?$|_per_s|/s$|^environment$|^created|^commit$|runtime|flos|^mtime'
+TIMED = r'seconds|_s$|^wall|^cpu|latency|^times?$|_per_s|/s$|^environment$|^created|^commit$|runtime|flos|^mtime|^seal$'
 LITTER = re.compile(r'\.partial$|\.old$|^tmp|\.tmp$|\.ipynb$(?<=\.\d\.ipynb)')
 
 def without_times(value):
