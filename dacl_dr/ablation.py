@@ -9,14 +9,13 @@ __all__ = ['QUALITY', 'named', 'pair_up', 'exact_quality', 'ablation_tables', 'a
 import html
 from pathlib import Path
 
-import msgspec, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 
 from .config import RECIPES, DaclError, SearchSettings, Settings
 from .runs import check_name, environment, make_folder, write_json
 from .metrics import grades_of, ranking_metrics
 from .statistics import drawn_means, query_draws, study_table
 from .cost import Sweep, compare, curve, time_searches
-from .tracer import check_search
 from .figures import COLOURS, series_panel
 from .retriever import Retriever
 from .report import chart_html, write_page

@@ -76,7 +76,7 @@ def pool_of(
     hard:int=5, # hard negatives of a question at most
 ): # passages' texts, gold (Q,), hard negatives (Q, hard) with -1 for none
     "The passages of a question file, each once."
-    place, texts = {}, []
+    place = {}
     def at(c):
         text = FIELDS[fields].format(c['title'], c['text'])
         return place.setdefault(text, len(place))

@@ -8,7 +8,6 @@ __all__ = ['COSTS', 'Sweep', 'close_enough', 'crossing_gap', 'sweep', 'curve', '
 
 # %% ../nbs/28_cost.ipynb #2ac5ac71
 import time
-from functools import partial
 
 import faiss, msgspec, numpy as np, pandas as pd
 from scipy.optimize import isotonic_regression

@@ -11,7 +11,7 @@ __all__ = ['ENGINES', 'trained_fields', 'make_index', 'vectors_of', 'true_neighb
 import json, os
 from pathlib import Path
 
-import msgspec, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 
 from .config import DaclError, SearchSettings, did_you_mean
 from .runs import atomic_file, check_name, environment, file_digest, make_folder, read_sealed, write_json

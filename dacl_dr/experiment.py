@@ -10,7 +10,7 @@ __all__ = ['TABLES', 'WORDS', 'WHO', 'COLUMNS', 'PUBLISHED', 'HEADLINE', 'search
            'tiny_settings']
 
 # %% ../nbs/40_experiment.ipynb #af81be85
-import json, shutil
+import shutil
 from functools import partial
 from pathlib import Path
 

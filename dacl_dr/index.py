@@ -11,7 +11,6 @@ __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSett
 # %% ../nbs/25_index.ipynb #23f4fc07
 import os, time
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -9,7 +9,7 @@ __all__ = ['on_device', 'Hit', 'Retriever']
 import os
 from pathlib import Path
 
-import faiss, msgspec, numpy as np, torch
+import msgspec, numpy as np, torch
 
 from .config import DaclError
 from .store import Passages, open_passages

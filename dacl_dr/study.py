@@ -19,11 +19,11 @@ import msgspec, numpy as np, pandas as pd
 from filelock import FileLock, Timeout
 from scipy import stats
 
-from .config import DaclError, Frozen, Settings, build_settings, did_you_mean, laid_over, put, read_yaml
+from .config import DaclError, Settings, build_settings, did_you_mean, laid_over, put, read_yaml
 from .runs import alone_in, code_stamp, environment, file_stamp, is_whole, make_folder, read_sealed, stamp, step, sweep, write_manifest
 from .report import execute, experiment_notebook, page
 from .models import Task, Variant, variants
-from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, run_variant, search_key, table_file, tiny_settings
+from .experiment import TABLES, Tables, begin_run, cost_finding, data_set, finish_run, quality_finding, read_tables, run_recipes, search_key, table_file, tiny_settings
 
 # %% ../nbs/43_study.ipynb #bdf8981e
 LAYERS = ('datasets', 'encoders', 'studies')

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import faiss, llvmlite.binding as llvm, msgspec, numpy as np
 from numba import njit, types
-from tqdm import tqdm
 
 from .config import DaclError
-from .embed import check_unit
 
 # %% ../nbs/26_tracer.ipynb #bfc3db0f
 KERNELS = {'dacl_l2': '_ZN5faiss10fvec_L2sqrEPKfS1_m', 'dacl_l2_4': '_ZN5faiss18fvec_L2sqr_batch_4EPKfS1_S1_S1_S1_mRfS2_S2_S2_',

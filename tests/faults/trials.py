@@ -213,7 +213,10 @@ def table_values(t:pd.DataFrame):
 def content(path:Path):
     "What of a file must be equal, and fails if it is cut."
     kind = path.suffix
-    if kind == '.json': return without_times(json.loads(path.read_text()))
+    if kind == '.json':
+        value = without_times(json.loads(path.read_text()))
+        if path.name == 'manifest.json' and isinstance(value.get('files'), dict): value['files'] = sorted(value['files']) # their digests cover times; the files themselves are compared
+        return value
     if kind == '.csv': return table_values(pd.read_csv(path))
     if kind == '.parquet': return table_values(pd.read_parquet(path))
     if kind == '.npy': return hashlib.sha256(np.load(path).tobytes()).hexdigest()
