@@ -21,7 +21,7 @@ from .metrics import grades_of, ideal_of, make_run, ranking_metrics, write_run
 from .baseline import facts, judge_each, missing_positives, query_ids, summarise
 from .static import load_encoder
 from .embed import EmbedSettings, Vectors, digest, embed_corpus, share_of_work
-from .index import Index, IndexSettings, InMemory, build_index, exact_search
+from .index import Index, IndexSettings, InMemory, build_index, check_builder, exact_search
 from .tracer import Tracer, check_search, faiss_counts
 from .cost import COSTS, Sweep, compare, curve, sweep, time_searches
 from .retriever import Retriever, on_device
@@ -50,6 +50,7 @@ def make_index(
     show_progress:bool=True,
 )->Index|None: # None in the helping processes of torchrun
     "Embed a corpus and build its index. Raises `DaclError` for bad input."
+    check_builder(index.builder) # before hours of embedding
     encoder = load_encoder(encoder_path)
     if not encoder.normalized: raise DaclError(f'{encoder_path}: its vectors are not of norm 1, which an index here needs; train with model.normalize, or add a Normalize module')
     passages = open_passages(corpus_path, cache_dir, skip_bad, show_progress)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSettings', 'empty_storage', 'hnsw_over',
            'put_storage', 'draw_levels', 'reserve_links', 'add_rows', 'insertion_order', 'save_index', 'Progress',
-           'fill_index', 'build_hnsw', 'cagra_index', 'graph_degrees', 'Manifest', 'load_index', 'write_ids',
-           'build_index', 'read_manifest_of', 'Index']
+           'fill_index', 'build_hnsw', 'check_builder', 'cagra_index', 'graph_degrees', 'Manifest', 'load_index',
+           'write_ids', 'build_index', 'read_manifest_of', 'Index']
 
 # %% ../nbs/25_index.ipynb #23f4fc07
 import os, time
@@ -196,12 +196,18 @@ def build_hnsw(
     return fill_index(InMemory(passages), IndexSettings(m=m, ef_construction=ef_construction, order=order, chunk_rows=len(passages)))
 
 # %% ../nbs/25_index.ipynb #74c24c39
+def check_builder(
+    builder:str, # 'cpu' or 'cagra'
+):
+    "Raises `DaclError` where the graph can't be built so."
+    if builder == 'cagra' and not (hasattr(faiss, 'GpuIndexCagra') and faiss.get_num_gpus()): raise DaclError("builder 'cagra' needs a GPU and a faiss built with cuVS; use builder: cpu")
+
 def cagra_index(
     vectors,
     s:IndexSettings,
 )->faiss.IndexHNSW:
     "Build the graph on a GPU. Raises `DaclError` where faiss can't."
-    if not hasattr(faiss, 'GpuIndexCagra') or not faiss.get_num_gpus(): raise DaclError("builder 'cagra' needs a GPU and a faiss built with cuVS; use builder: cpu")
+    check_builder('cagra')
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree, config.intermediate_graph_degree = 2 * s.m, 4 * s.m
     resources = faiss.StandardGpuResources()
