@@ -40,7 +40,7 @@ drift: $(VENV)/.dev ## check that dacl_dr/ and README.md match the notebooks
 
 test: drift ## check exports, run every notebook, run pytest
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(VENV)/.dev ## kill, fill the disk, run twice, turn the clock back, and see what survives; writes nbs/experiments/results/faults.csv
 	FAULTS_CSV=$(if $(ARGS),,nbs/experiments/results/faults.csv) $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
