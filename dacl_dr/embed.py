@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_unit', 'EmbedSettings', 'tokenizer_rules', 'architecture', 'encoder_key', 'corpus_key', 'Shard', 'Embedding',
            'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'embed_shard', 'share_of_work',
-           'claim', 'read_embedding', 'embed_corpus', 'finish_embedding', 'clear_up', 'Vectors']
+           'read_embedding', 'claim', 'finish_embedding', 'clear_up', 'embed_corpus', 'Vectors']
 
 # %% ../nbs/24_embed.ipynb #e16eeb1c
 import contextlib, hashlib, json, os, time
@@ -159,6 +159,17 @@ def share_of_work()->tuple[int, int]: # rank, processes
     "Which of how many processes this is, as torchrun says."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
+# %% ../nbs/24_embed.ipynb #b76e4bb3
+def read_embedding(
+    folder:str|Path,
+    name:str='manifest.json',
+)->Embedding:
+    "The manifest of a folder of vectors. Raises `DaclError` if it is missing or damaged."
+    path = Path(folder)/name
+    try: return msgspec.convert(read_sealed(path), Embedding)
+    except OSError: raise DaclError(f'{path}: not there, so these vectors are not finished; start the command that makes them again') from None
+    except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete the folder and embed again') from None
+
 def claim(
     folder:Path,
     plan:Embedding,
@@ -173,16 +184,22 @@ def claim(
     if not path.is_file(): write_manifest(begun, plan)
     return path.is_file()
 
-def read_embedding(
-    folder:str|Path,
-    name:str='manifest.json',
-)->Embedding:
-    "The manifest of a folder of vectors. Raises `DaclError` if it is missing or damaged."
-    path = Path(folder)/name
-    try: return msgspec.convert(read_sealed(path), Embedding)
-    except OSError: raise DaclError(f'{path}: not there, so these vectors are not finished; start the command that makes them again') from None
-    except ValueError as e: raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete the folder and embed again') from None
+# %% ../nbs/24_embed.ipynb #000cea6c
+def finish_embedding(
+    folder:Path,
+    plan:Embedding,
+    shards:range,
+):
+    "Wait for the shards of other processes and write the manifest; torchrun ends all if one fails."
+    while not all(facts := [read_shard_facts(folder, i) for i in shards]): time.sleep(1)
+    write_manifest(folder/'manifest.json', msgspec.structs.replace(plan, shards=tuple(facts), environment=environment()))
 
+def clear_up(
+    folder:Path, # with its manifest
+    shards:range,
+):
+    "Remove what was noted on the way; a process killed after its manifest has not done it."
+    for f in [folder/'plan.json', *(shard_paths(folder, i)[1] for i in shards), *folder.glob('.*.partial')]: f.unlink(missing_ok=True)
 def embed_corpus(
     encoder:Encoder, # on the device that shall compute
     passages:Passages,
@@ -203,22 +220,6 @@ def embed_corpus(
         if rank == 0: clear_up(folder, shards)
     while rank and not (folder/'manifest.json').is_file(): time.sleep(.2)
     return Vectors(folder)
-
-def finish_embedding(
-    folder:Path,
-    plan:Embedding,
-    shards:range,
-):
-    "Wait for the shards of other processes and write the manifest; torchrun ends all if one fails."
-    while not all(facts := [read_shard_facts(folder, i) for i in shards]): time.sleep(1)
-    write_manifest(folder/'manifest.json', msgspec.structs.replace(plan, shards=tuple(facts), environment=environment()))
-
-def clear_up(
-    folder:Path, # with its manifest
-    shards:range,
-):
-    "Remove what was noted on the way; a process killed after its manifest has not done it."
-    for f in [folder/'plan.json', *(shard_paths(folder, i)[1] for i in shards), *folder.glob('.*.partial')]: f.unlink(missing_ok=True)
 
 # %% ../nbs/24_embed.ipynb #6c6d3046
 class Vectors:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'chunk_rows', 'TokenLists', 'Encoder', 'weights_hash', 'quiet_transformers', 'open_checkpoint', 'set_pooling',
-           'set_normalize', 'two_towers', 'TransformerEncoder', 'tiny_bert']
+           'set_normalize', 'two_towers', 'fitted', 'check_vocabulary', 'tried', 'TransformerEncoder', 'tiny_bert']
 
 # %% ../nbs/13_encoder.ipynb #04f8f141
 import contextlib, hashlib
@@ -160,6 +160,39 @@ def two_towers(
     return SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts=prompts, device='cpu')
 
 # %% ../nbs/13_encoder.ipynb #2d9934b1
+def fitted(
+    name:str|Path, # a folder, or a name on the hub
+    settings:ModelSettings,
+): # SentenceTransformer
+    "A checkpoint with the towers, pooling, normalisation and prefixes of the settings. Raises `DaclError`."
+    model = open_checkpoint(name)
+    if settings.towers == 'separate' and not hasattr(model[0], 'sub_modules'): model = two_towers(name, settings.pooling) # a checkpoint of two towers keeps them
+    else: set_pooling(model, settings.pooling)
+    set_normalize(model, settings.normalize)
+    for side, prefix in (('query', settings.query_prefix), ('document', settings.passage_prefix)):
+        if prefix is not None: model.prompts[side] = prefix
+    return model
+
+def check_vocabulary(
+    tower, # the module that turns text into token vectors
+    name:str|Path='model', # in errors
+):
+    "Raises `DaclError` if the tokenizer makes ids that the model has no vectors for, or cannot pad."
+    most = tower.model.get_input_embeddings().num_embeddings
+    if len(tower.tokenizer) > most: raise DaclError(f'{name}: the tokenizer has {len(tower.tokenizer):,} tokens, the model vectors for {most:,}: they are not of one model; take both from the same checkpoint')
+    if tower.tokenizer.pad_token is None: raise DaclError(f'{name}: the tokenizer has no padding token; set tokenizer.pad_token and save it again')
+
+def tried(
+    encoder:Encoder,
+    name:str|Path, # in errors
+)->Encoder: # the same
+    "Raises `DaclError` unless a text of each side becomes a vector: a damaged configuration shows only in use."
+    try:
+        for side in SIDES: encoder.encode(['a'], side)
+    except Exception as e: raise DaclError(f"model '{name}' is loaded but gives no vectors ({(str(e) or type(e).__name__).splitlines()[0][:100]}); take it from where it was made") from None
+    return encoder
+
+# %% ../nbs/13_encoder.ipynb #db7fbce0
 class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
     def __init__(self,
@@ -170,7 +203,7 @@ class TransformerEncoder(Encoder):
         from sentence_transformers.base.modules import Normalize
         self.model, self.dim = model, model.get_embedding_dimension()
         self.normalized = isinstance(model[-1], Normalize)
-        for side in SIDES: self.check(side, name)
+        for side in SIDES: check_vocabulary(self.tower(side), name)
 
     @classmethod
     def open(cls,
@@ -178,23 +211,10 @@ class TransformerEncoder(Encoder):
         settings:ModelSettings|None=None, # None: as the checkpoint has it
     )->'TransformerEncoder':
         "Load a checkpoint. Raises `DaclError` for one that cannot be loaded or does not fit the settings."
-        if not settings: return cls(open_checkpoint(name), name).tried(name)
-        model = open_checkpoint(name)
-        if settings.towers == 'separate' and not hasattr(model[0], 'sub_modules'): model = two_towers(name, settings.pooling) # a checkpoint of two towers keeps them
-        else: set_pooling(model, settings.pooling)
-        set_normalize(model, settings.normalize)
-        for side, prefix in (('query', settings.query_prefix), ('document', settings.passage_prefix)):
-            if prefix is not None: model.prompts[side] = prefix
-        self = cls(model, name)
+        if not settings: return tried(cls(open_checkpoint(name), name), name)
+        self = cls(fitted(name, settings), name)
         for side, length in (('query', settings.query_length), ('passage', settings.passage_length)): self.set_length(side, length)
-        return self.tried(name)
-
-    def tried(self, name)->'TransformerEncoder':
-        "Raises `DaclError` unless a text of each side becomes a vector: a damaged configuration shows only in use."
-        try:
-            for side in SIDES: self.encode(['a'], side)
-        except Exception as e: raise DaclError(f"model '{name}' is loaded but gives no vectors ({(str(e) or type(e).__name__).splitlines()[0][:100]}); take it from where it was made") from None
-        return self
+        return tried(self, name)
 
     @property
     def shared(self)->bool: return self.tower('query') is self.tower('passage')
@@ -212,13 +232,6 @@ class TransformerEncoder(Encoder):
         if length > (most := getattr(t.model.config, 'max_position_embeddings', length)): raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; lower it')
         setattr(t, field, length)
         t.max_seq_length = max(t.query_length or 0, t.document_length or 0)
-
-    def check(self, side:str, name:str|Path='model'):
-        "Raises `DaclError` if the tokenizer makes ids that the model has no vectors for, or cannot pad."
-        t = self.tower(side)
-        most = t.model.get_input_embeddings().num_embeddings
-        if len(t.tokenizer) > most: raise DaclError(f'{name}: the tokenizer has {len(t.tokenizer):,} tokens, the model vectors for {most:,}: they are not of one model; take both from the same checkpoint')
-        if t.tokenizer.pad_token is None: raise DaclError(f'{name}: the tokenizer has no padding token; set tokenizer.pad_token and save it again')
 
     def prepare(self, texts, side:str)->TokenLists:
         return TokenLists(self.tower(side).tokenizer, texts, self.length(side), self.prefix(side))

@@ -205,7 +205,7 @@ MUTANTS = {
         Mutant('a negative score of the positive raises the limit', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = m.near_positive * positive'),
         Mutant("BM25's negatives take the place of mined ones", "return self.mined if stage.negatives == 'model'", "return self.bm25 if stage.negatives == 'model'"),
         Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
-        Mutant('the seed of the batches is ignored', 'Batches(len(data.positives), t.batch_size, settings.seed,', 'Batches(len(data.positives), t.batch_size, 0,'),
+        Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
         Mutant('accumulated gradients are summed', 'self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)', 'self.accelerator.backward(losses.total)'),
         Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
     ]),
