@@ -17,7 +17,8 @@ from dacl_dr.static import StaticEncoder, bag_texts
 from dacl_dr.index import exact_search
 from dacl_dr.metrics import gold_rank, task_metrics
 from dacl_dr.models import Task, Variant, variant_settings
-from dacl_dr.training import TrainingData, train
+from dacl_dr.batches import TrainingData
+from dacl_dr.training import train
 
 # name, changed encoder settings, changed training settings, power of the idf in each tower (1/2 is the default)
 VARIANTS = [('default', {}, {}, .5),

@@ -19,7 +19,8 @@ from dacl_dr.negatives import choose_negatives, fill_random, hard_share, top_k
 from dacl_dr.recipes import dev_metrics, open_sources, read_data, train_recipe
 from dacl_dr.runs import atomic_file
 from dacl_dr.static import load_encoder
-from dacl_dr.training import Negatives, training_data
+from dacl_dr.batches import training_data
+from dacl_dr.training import Negatives
 
 GEOMETRY = ('recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment', 'uniformity queries', 'uniformity passages')
 

@@ -17,7 +17,8 @@ from dacl_dr import training
 from dacl_dr.config import DataSettings, MachineSettings, ModelSettings, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.recipes import open_sources, read_data
 from dacl_dr.static import load_encoder
-from dacl_dr.training import Negatives, train, training_data
+from dacl_dr.batches import training_data
+from dacl_dr.training import Negatives, train
 
 WARM = 2 # steps that are not counted
 

@@ -25,7 +25,7 @@ class Mutant(NamedTuple):
 
 # module → its checks, cheapest first, and its mutants. A check is a notebook's name or the arguments of pytest.
 MUTANTS = {
-    'losses': (('test_losses.py', '15_losses'), [
+    'losses': (('test_losses.py', '16_losses'), [
         Mutant('similarities are multiplied by the temperature', 'full(q) @ full(d).T / temperature', 'full(q) @ full(d).T * temperature'),
         Mutant('half precision stays half', 'return x.to(torch.promote_types(x.dtype, torch.float32))', 'return x'),
         Mutant('autocast stays on', 'torch.autocast(x.device.type, enabled=False)', "torch.autocast(x.device.type, enabled=torch.is_autocast_enabled('cpu'))"),
@@ -44,7 +44,7 @@ MUTANTS = {
         Mutant('w is ignored', 'Losses(nce + w * dis,', 'Losses(nce + dis,'),
         Mutant('the last passages are taken for the positives', 'distance_loss(q, d[:len(q)])', 'distance_loss(q, d[-len(q):])'),
     ]),
-    'negatives': (('16_negatives', 'test_training.py -k mined'), [
+    'negatives': (('17_negatives', 'test_training.py -k mined'), [
         Mutant('known positives are taken for negatives', 'reason = REASONS[0] if int(numbers[row]) in positives else', 'reason ='),
         Mutant('rows are compared with text numbers', 'int(numbers[row]) in positives', 'row in positives'),
         Mutant('passages too close to the positive are kept', 'REASONS[1] if score > limit[i] else', ''),
@@ -60,7 +60,7 @@ MUTANTS = {
         Mutant('the first source of negatives takes all places', 'first[:, :n // 2], second', 'first, second'),
         Mutant('triplets in the wrong order count as hard', '((m >= 0) & (m < margin))', '(m < margin)'),
     ]),
-    'curriculum': (('17_curriculum', 'test_losses.py -k weight'), [
+    'curriculum': (('18_curriculum', 'test_losses.py -k weight'), [
         Mutant('the weight never reaches its end', 'step / max(steps - 1, 1)', 'step / steps'),
         Mutant('the weight is a step ahead', '(end - start) * step /', '(end - start) * (step + 1) /'),
         Mutant('stages ignore w', 'tuple(w * x for x in s.weight)', 'tuple(x for x in s.weight)'),
@@ -74,7 +74,7 @@ MUTANTS = {
         Mutant('a last whole batch is lost', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n - batch_size, batch_size)'),
         Mutant('a shorter last batch is given', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n, batch_size)'),
     ]),
-    'gradcache': (('19_gradcache', 'test_gradcache.py -k cache', 'test_gradcache.py -k two_processes'), [
+    'gradcache': (('21_gradcache', 'test_gradcache.py -k cache', 'test_gradcache.py -k two_processes'), [
         Mutant('dropout is drawn anew in the second pass', 'with state: model([c])', 'with contextlib.nullcontext(): model([c])'),
         Mutant('the state of the CPU is not set', 'torch.set_rng_state(self.cpu)', 'pass'),
         Mutant('the random state is left where the replay ended', 'return self.outer.__exit__(*exc)', 'return None'),
@@ -83,7 +83,7 @@ MUTANTS = {
         Mutant('every process takes the gradients of the first', 'grad.chunk(processes())[torch.distributed.get_rank()]', 'grad.chunk(processes())[0]'),
         Mutant('gradients are summed over processes', 'g.div_(processes())', 'pass'),
     ]),
-    'metrics': (('05_metrics', 'test_metrics.py'), [
+    'metrics': (('06_metrics', 'test_metrics.py'), [
         Mutant('ranks begin at 0', 'hit.argmax(1) + 1, 0)', 'hit.argmax(1), 0)'),
         Mutant('rank k does not count for recall@k', '((ranks > 0) & (ranks <= k)).astype', '((ranks > 0) & (ranks < k)).astype'),
         Mutant('a passage that was not retrieved counts as found', '((ranks > 0) & (ranks <= k)).astype', '(ranks <= k).astype'),
@@ -100,7 +100,7 @@ MUTANTS = {
         Mutant('answer accuracy is a share of passages', 'hits[:, :k].any(1)', 'hits[:, :k].mean(1)'),
         Mutant('ANN recall counts neighbours beyond k', 'exact[:, None, :k]', 'exact[:, None]'),
     ]),
-    'answers': (('test_answers.py', '04_answers'), [
+    'answers': (('test_answers.py', '05_answers'), [
         Mutant('accents are not taken apart', "normalize('NFD', text)", "normalize('NFC', text)"),
         Mutant('upper and lower case differ', '[t.lower() for t in', '[t for t in'),
         Mutant('answers match inside of words', r"'\0' + '\0'.join(ts) + '\0' if ts", r"'\0'.join(ts) if ts"),
@@ -110,19 +110,21 @@ MUTANTS = {
         Mutant('titles are searched for answers', "passages.column('text', rows[q, found])", "passages.column('title', rows[q, found])"),
         Mutant('only the first positive counts', 'for c in question.positive_ctxs if c.passage_id]', 'for c in question.positive_ctxs[:1] if c.passage_id]'),
     ]),
-    'data': (('02_data', 'test_data.py'), [
+    'reading': (('02_reading', 'test_data.py'), [
         Mutant('one bad record fewer is allowed', 'if self.count <= self.allowed: return', 'if self.count < self.allowed: return'),
         Mutant('bad records are not counted', 'self.count, message = self.count + 1,', 'self.count, message = self.count,'),
         Mutant('lines of a broken row are lost', 'self.again += self.taken[:0:-1]', 'pass'),
+        Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
+        Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
+    ]),
+    'data': (('03_data', 'test_data.py'), [
         Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
         Mutant('repeated ids pass', 'if row[0] in seen: raise', 'if False: raise'),
         Mutant('passage id 0 is no id', 'id = raw.passage_id if raw.passage_id is not None else', 'id = raw.passage_id or'),
         Mutant('judgements of 0 count as relevant', 'for p, s in grades.items() if s > 0}', 'for p, s in grades.items() if s >= 0}'),
         Mutant('gold passages go by line, whatever the question', 'if n < len(gold) and gold[n][0] == row[0] else', 'if n < len(gold) else'),
-        Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
-        Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
     ]),
-    'store': (('03_store', "test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
+    'store': (('04_store', "test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
         Mutant('ids with the same hash are the same', '[a == ids[i] for a, i in zip(', '[True for a, i in zip('),
         Mutant('of a repeated id the last row is kept', 'sorted((int(r), int(f), a) for f, r,', 'sorted((int(f), int(r), a) for f, r,'),
         Mutant('rows passed over before are accepted silently', 'if done.skipped > skip_bad: raise', 'if False: raise'),
@@ -130,7 +132,7 @@ MUTANTS = {
         Mutant('columns come in the order of the file', '.tolist(), self.batch(b).column(name)', '.tolist()[::-1], self.batch(b).column(name)'),
         Mutant('long records do not end a batch', 'if len(batch) == most or total >= chars:', 'if len(batch) == most:'),
     ]),
-    'statistics': (('test_analysis.py -k "holm or study"', '27_statistics'), [
+    'statistics': (('test_analysis.py -k "holm or study"', '29_statistics'), [
         Mutant('draws of queries are ignored', '0. if means is None else means.var(ddof=1)', '0.'),
         Mutant('a one-sided p-value', 'float(2 * stats.t.sf(', 'float(stats.t.sf('),
         Mutant('models are not paired', 'b = b if a.shape[-1] == b.shape[-1] else b.mean', 'b = b.mean'),
@@ -140,34 +142,34 @@ MUTANTS = {
         Mutant('every draw is divided by the same number', 'w.sum(1, keepdims=True)', 'len(here)'),
         Mutant('an interval that ends at 0 is a difference', 'if change.low <= 0 <= change.high', 'if change.low < 0 < change.high'),
     ]),
-    'representation': (("test_analysis.py -k 'brute_force or duplicates'", '22_representation'), [
+    'representation': (("test_analysis.py -k 'brute_force or duplicates'", '24_representation'), [
         Mutant('a Gaussian of twice the width', 'potential *= 4; potential -= 4', 'potential *= 2; potential -= 2'),
         Mutant('each point is a pair with itself', '(own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2', 'own.sum(dtype=np.float64) / 2'),
         Mutant('a random passage may be the positive', 'other += other >= np.asarray(gold)[:, None]', 'other += 0'),
         Mutant('Euclidean instead of Mahalanobis', '@ span.axes.T)**2 / span.variances).sum(1)', '@ span.axes.T)**2).sum(1)'),
         Mutant('the deviation instead of the variance', 'float(cos.var())', 'float(cos.std())'),
     ]),
-    'difficulty': (("test_analysis.py -k 'formulas or rotation or rank_correlation or judgements'", '29_difficulty'), [
+    'difficulty': (("test_analysis.py -k 'formulas or rotation or rank_correlation or judgements'", '31_difficulty'), [
         Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
         Mutant('a hub is its own neighbour', 'k + 1)[:, 1:], len(passages))', 'k), len(passages))'),
         Mutant('k is ignored by the in-degree', 'degree[near[:, :k]].mean(1)', 'degree[near].mean(1)'),
         Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
         Mutant('the weakest measure first', 'else -v.abs()', 'else v.abs()'),
     ]),
-    'semantics': (("test_analysis.py -k 'pairs or semantics'", '30_semantics'), [
+    'semantics': (("test_analysis.py -k 'pairs or semantics'", '32_semantics'), [
         Mutant('the margin to the easiest negative', '-np.inf, negative).max(1)', 'np.inf, negative).min(1)'),
         Mutant('ties count for nothing', '+ .5 * tie', '+ 0 * tie'),
         Mutant('a question is compared with itself', 'apart = gold != gold[other]', 'apart = np.ones(len(q), bool)'),
         Mutant('the order of neighbours is turned round', 'np.argsort(-later, axis=1', 'np.argsort(later, axis=1'),
     ]),
-    'static': (('14_static', 'test_training.py -k same_seed'), [
+    'static': (('15_static', 'test_training.py -k same_seed'), [
         Mutant('importance is ignored', 'self.dropout(weights * importance)', 'self.dropout(weights)'),
         Mutant('no dropout', 'self.dropout(weights * importance)', 'weights * importance'),
         Mutant('the seed of an encoder is ignored', '.manual_seed(seed))', '.manual_seed(0))'),
         Mutant('passages are embedded by the tower of queries', "{'query': self.query, 'passage': self.passage}", "{'query': self.query, 'passage': self.query}"),
         Mutant('towers are exchanged on loading', 'for f in STATIC)', 'for f in reversed(STATIC))'),
     ]),
-    'bm25': (("test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", '11_bm25'), [
+    'bm25': (("test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", '12_bm25'), [
         Mutant('ties go to the larger row', "np.argsort(-scores[rows], kind='stable')[:k]", "np.argsort(scores[rows], kind='stable')[::-1][:k]"),
         Mutant('ties for the last place are lost', 'scores >= low if low > 0', 'scores > low if low > 0'),
         Mutant("Okapi's idf, which can be negative", 'idf = np.log(1 + (n - df + .5)', 'idf = np.log((n - df + .5)'),
@@ -176,14 +178,14 @@ MUTANTS = {
         Mutant('every block of a file has the digest of the first', 'f.seek(at)', 'f.seek(0)'),
         Mutant('a name may lead out of its folder', r"[\s/\\\0]|^\.*$", r'[\s\0]|^$'),
     ]),
-    'index': (("test_index.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", '25_index'), [
+    'index': (("test_index.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", '27_index'), [
         Mutant('the seed of the insertion order is ignored', 'else np.random.default_rng(seed).permutation(n)', 'else np.random.default_rng(0).permutation(n)'),
         Mutant('efConstruction is ignored', 'index.hnsw.efConstruction, index.is_trained = s.ef_construction, True', 'index.is_trained = True'),
         Mutant('shards are not checked when an index is built', 'vectors.take(order[i:i + s.chunk_rows], check=True)', 'vectors.take(order[i:i + s.chunk_rows])'),
         Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
         Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
     ]),
-    'embed': (('24_embed', "test_embed.py -k 'order or damage or kind or half or finite or tokens'"), [
+    'embed': (('26_embed', "test_embed.py -k 'order or damage or kind or half or finite or tokens'"), [
         Mutant('an encoder that does not normalise is refused', '(np.abs(norms - 1) > 1e-3) & encoder.normalized)', '(np.abs(norms - 1) > 1e-3))'),
         Mutant('passages are embedded as queries', "take(rows), 'passage', tokens", "take(rows), 'query', tokens"),
         Mutant('vectors of another encoder are accepted', "for what in ('encoder', 'corpus',", "for what in ('corpus',"),
@@ -191,21 +193,23 @@ MUTANTS = {
         Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reads,', 'reads,'),
         Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
     ]),
-    'tracer': (('26_tracer', "test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
+    'tracer': (('28_tracer', "test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
         Mutant('steps begin at 0', 'steps[i, j] = t + 1; break', 'steps[i, j] = t; break'),
         Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
         Mutant('marks of one search stay for the next', 'table[1] += 2 * n', 'pass'),
         Mutant("faiss's counters are not reset", 'stats.reset()', 'pass'),
     ]),
-    'training': (('21_training', "test_training.py -k 'same_seed or mined or softmax or accumulation or together'"), [
+    'batches': (('20_batches', "test_training.py -k 'same_seed or softmax or accumulation'"), [
         Mutant('passages with an answer are not masked', "if 'answer' in self.mask and self.data.answers", "if False and self.data.answers"),
         Mutant('the positive trained on may be masked', 'mask[places, first + places] = False', 'pass'),
+        Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
+        Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
+    ]),
+    'training': (('23_training', "test_training.py -k 'same_seed or mined or softmax or accumulation or together'"), [
         Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
         Mutant('the limit of what is too close is ignored', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = np.full(len(positive), np.inf)'),
         Mutant('a negative score of the positive raises the limit', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = m.near_positive * positive'),
         Mutant("BM25's negatives take the place of mined ones", "return self.mined if stage.negatives == 'model'", "return self.bm25 if stage.negatives == 'model'"),
-        Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
-        Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
         Mutant('accumulated gradients are summed', 'self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)', 'self.accelerator.backward(losses.total)'),
         Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
     ]),

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from dacl_dr.config import DaclError
-from dacl_dr.data import (BadRecords, Context, JsonArray, Passage, Question, beir_rows, json_records, passage_rows, read_passages, read_qrels, read_questions,
+from dacl_dr.reading import BadRecords, JsonArray, json_records
+from dacl_dr.data import (Context, Passage, Question, beir_rows, passage_rows, read_passages, read_qrels, read_questions, 
                           stream_beir_questions, stream_questions, stream_tsv_questions, write_passages, write_questions)
 
 text = st.text(st.characters(exclude_categories=['Cs']), max_size=40)

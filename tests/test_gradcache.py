@@ -13,7 +13,8 @@ from dacl_dr.gradcache import cached_backward
 from dacl_dr.recipes import toy_data
 from dacl_dr.data import read_questions
 from dacl_dr.trainset import training_set
-from dacl_dr.training import Collator, batch_losses, training_data
+from dacl_dr.batches import Collator, training_data
+from dacl_dr.training import batch_losses
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = np.arange(24)

@@ -15,7 +15,8 @@ from dacl_dr.encoder import tiny_bert
 from dacl_dr.negatives import hard_share
 from dacl_dr.recipes import open_sources, read_data, toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
-from dacl_dr.training import Negatives, mine, train, training_data
+from dacl_dr.batches import training_data
+from dacl_dr.training import Negatives, mine, train
 
 SHARED = Path(__file__).resolve().parents[2]/'shared'/'data'
 SHORT = ['--batch_size', '20', '--learning_rate', '0.001', '--hard_negatives', '2']

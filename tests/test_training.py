@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models
 from dacl_dr.config import DaclError, EncoderSettings, MachineSettings, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.experiment import Task, tiny_settings
 from dacl_dr.static import StaticEncoder, TokenBags
-from dacl_dr.training import Collator, Negatives, TrainingData, batch_losses, mine, train
+from dacl_dr.batches import Collator, TrainingData
+from dacl_dr.training import Negatives, batch_losses, mine, train
 
 VOCAB = 600
 STAGES = (Stage('warm-up', 1, (0, 0)), Stage('distance', 2, (0, 1), 'bm25'), Stage('joint', 2, (1, 1), 'model'))
