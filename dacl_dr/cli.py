@@ -263,7 +263,7 @@ def study_parsers(command):
 # %% ../nbs/50_cli.ipynb #b7275375
 def repeat_command(args)->int: # 1 if something differs
     "Say what has changed since a command ran, run it again elsewhere, and compare what it wrote."
-    from dacl_dr.repeat import changed_since, compare_runs, read_record
+    from dacl_dr.repeat import OUTPUTS, changed_since, compare_runs, read_record
     from dacl_dr.runs import atomic_file
     record = read_record(args.run_dir)
     changed = changed_since(record)
@@ -273,7 +273,7 @@ def repeat_command(args)->int: # 1 if something differs
     old = record['path'].parent
     new = Path(args.output_dir or old.absolute().with_name(old.absolute().name + '-repeat'))
     if new.resolve() == old.resolve(): raise DaclError(f'--output_dir: {new} is the folder of the first run; choose another')
-    flag = next(n for n in ('output_dir', 'output_path', 'output_base') if hasattr(build_parser().parse_args(record['argv']), n))
+    flag = next(n for n in OUTPUTS if hasattr(build_parser().parse_args(record['argv']), n))
     more = [f'--{flag}', str(new)]
     if record['settings'] is not None:
         with atomic_file(new/'.settings.yaml') as tmp: tmp.write_text(record['settings'], encoding='utf-8')

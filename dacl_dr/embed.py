@@ -9,7 +9,6 @@ __all__ = ['check_unit', 'EmbedSettings', 'tokenizer_rules', 'architecture', 'en
 
 # %% ../nbs/26_embed.ipynb #e16eeb1c
 import contextlib, hashlib, json, os, time
-from functools import partial
 from pathlib import Path
 from typing import Literal
 

@@ -10,7 +10,7 @@ __all__ = ['QUANTIZERS', 'TRAINING_ROWS', 'InMemory', 'exact_search', 'IndexSett
 
 # %% ../nbs/27_index.ipynb #23f4fc07
 import os, time
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -15,8 +15,8 @@ import pandas as pd
 from . import __version__
 from .config import DaclError
 from .recipes import flat
-from .runs import environment, stamp, write_json
-from .store import content_hash
+from .runs import environment, file_digest, stamp, write_json
+from .store import HASHED
 
 # %% ../nbs/48_repeat.ipynb #ab1594a2
 OUTPUTS = ('output_dir', 'output_path', 'output_base')
@@ -42,9 +42,8 @@ def input_stamp(
 )->str: # 16 hexadecimal digits
     "A checksum of an input."
     path = Path(path)
-    if path.is_file(): return content_hash(path)[:16]
-    if (path/'manifest.json').is_file(): return content_hash(path/'manifest.json')[:16]
-    return stamp([(str(f.relative_to(path)), content_hash(f)) for f in sorted(path.rglob('*')) if f.is_file() and not f.name.startswith('.')])
+    files = [path] if path.is_file() else [f] if (f := path/'manifest.json').is_file() else sorted(f for f in path.rglob('*') if f.is_file() and not f.name.startswith('.'))
+    return stamp([(str(f.relative_to(path)), f.stat().st_size, file_digest(f, HASHED)) for f in files])
 
 def threads()->dict[str, object]: # numbers on a CPU may depend on them
     "Threads that the libraries use."
@@ -116,7 +115,8 @@ def difference(
     places:dict[str, str], # where the second wrote → where the first did
 )->str: # '' if they are the same
     "Where two files of results first differ."
-    if then.suffix not in ('.json', '.csv', '.parquet') or content_hash(then) == content_hash(now): return '' if content_hash(then) == content_hash(now) else 'other bytes'
+    if file_digest(then) == file_digest(now): return ''
+    if then.suffix not in ('.json', '.csv', '.parquet'): return 'other bytes'
     moved = lambda v: next((v.replace(a, b) for a, b in places.items() if a in v), v) if isinstance(v, str) else v
     a, b = values_of(then), {k: moved(v) for k, v in values_of(now).items()}
     return next((f'{k}: {a.get(k)} then, {b.get(k)} now' for k in [*a, *(k for k in b if k not in a)] if a.get(k) != b.get(k)), '')

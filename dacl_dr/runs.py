@@ -145,12 +145,12 @@ def alone_in(
 def claimed(
     folder:str|Path, # may not exist yet
     name:str='', # see `alone_in`
-)->Path: # the folder
+):
     "Make a folder and be alone in it. It is removed again if the block fails and it was new and is still empty. Raises `DaclError`."
     folder = Path(folder)
     new = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
-        with alone_in(make_folder(folder), name): yield folder
+        with alone_in(make_folder(folder), name): yield
     except BaseException:
         if new: (folder/(f'.{name}.lock' if name else '.lock')).unlink(missing_ok=True)
         for p in new:

@@ -8,7 +8,7 @@ __all__ = ['margins', 'auc', 'same_passage_pairs', 'overlap', 'paraphrases', 'ke
 # %% ../nbs/32_semantics.ipynb #78dfeb0d
 import numpy as np
 
-from .representation import covariance, effective_dimension, pair_similarities
+from .representation import covariance, effective_dimension
 from .index import exact_search
 
 # %% ../nbs/32_semantics.ipynb #8254b233

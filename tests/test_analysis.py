@@ -16,7 +16,7 @@ from dacl_dr.recipes import toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.analysis import analyse
 from dacl_dr.difficulty import difficulty, explain, in_degree, local_dimension, neighbour_spread, rank_correlation, relative_contrast
-from dacl_dr.index import build_hnsw, exact_search
+from dacl_dr.index import build_hnsw
 from dacl_dr.representation import alignment, effective_dimension, geometry, hubness, k_occurrence, mahalanobis, pair_similarities, query_gap, similarity_table, span_of, uniformity
 from dacl_dr.semantics import auc, collapse, kept_neighbours, margins, overlap, paraphrases
 from dacl_dr.statistics import holm, randomisation_test, study_table, query_draws, drawn_means

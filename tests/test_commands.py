@@ -3,7 +3,6 @@
 Each test is one command; it checks what the command wrote, not only that it wrote.
 """
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest

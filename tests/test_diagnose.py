@@ -10,11 +10,10 @@ from scipy import stats
 from dacl_dr.config import DaclError, EncoderSettings, SearchSettings
 from dacl_dr.cost import Sweep
 from dacl_dr.data import read_passages, read_questions
-from dacl_dr.difficulty import explain
 from dacl_dr.recipes import toy_data
 from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.diagnose import TARGETS, THRESHOLDS, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of, passage_facts, search_times, suggestions, times_line
-from dacl_dr.sample import Lines, open_queries, open_vectors, positives_in, read_vectors, sample_rows, text_sample, texts_at, unit_rows, vector_sample
+from dacl_dr.sample import Lines, open_queries, open_vectors, positives_in, read_vectors, sample_rows, text_sample, unit_rows, vector_sample
 from dacl_dr.store import open_passages, open_questions
 
 SEEDS, SMALL = st.integers(0, 10_000), SearchSettings(m=8, ef_construction=40)

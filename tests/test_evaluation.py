@@ -1,6 +1,5 @@
 "Commands from text to costs: what they write is checked against other programs, what does not fit is refused in a line."
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

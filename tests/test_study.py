@@ -1,14 +1,12 @@
 "Studies: what is done is skipped, what fails is told, what is killed goes on; here, and under Ray."
 import json, os, re, signal, subprocess, sys, time
-from pathlib import Path
 
-import msgspec
 import pandas as pd
 import pytest
 
 from dacl_dr.cli import main
-from dacl_dr.config import DaclError, build_settings
-from dacl_dr.experiment import read_tables, tiny_settings
+from dacl_dr.config import DaclError
+from dacl_dr.experiment import read_tables
 from dacl_dr.models import Task
 from dacl_dr.study import execute_run, jobs_of, run_study, study_plan
 

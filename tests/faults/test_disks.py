@@ -1,6 +1,5 @@
 "A full disk and a folder that can't be written are one line, and nothing half-written stays; with room again the command ends as if nothing had happened."
 import subprocess, sys
-from pathlib import Path
 
 import numpy as np
 import pytest

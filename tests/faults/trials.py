@@ -6,7 +6,6 @@ from typing import Callable, NamedTuple
 
 import msgspec
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from safetensors.numpy import load_file
 
@@ -15,6 +14,7 @@ from dacl_dr.config import ModelSettings
 from dacl_dr.encoder import TransformerEncoder, tiny_bert
 from dacl_dr.experiment import tiny_settings
 from dacl_dr.recipes import toy_data
+from dacl_dr.repeat import values_of
 
 HERE = Path(__file__).parent
 os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
@@ -196,30 +196,13 @@ def one_line(p:Process, code:int):
 
 # ---- results
 
-TIMED = r'seconds|_s$|^wall|^cpu|latency|^times?$|_per_s|/s$|^environment$|^created|^commit$|runtime|flos|^mtime|^seal$'
 LITTER = re.compile(r'\.partial$|\.old$|^tmp|\.tmp$|\.ipynb$(?<=\.\d\.ipynb)')
-
-def without_times(value):
-    if isinstance(value, dict): return {k: without_times(v) for k, v in value.items() if not re.search(TIMED, k)}
-    if isinstance(value, list): return [without_times(v) for v in value]
-    return value
-
-def table_values(t:pd.DataFrame):
-    t = t[[c for c in t if not re.search(TIMED, c)]]
-    for c in ('metric', 'question', 'cost', 'part', 'kind'):
-        if c in t: t = t[~t[c].astype(str).str.contains('latency|seconds|_s$|/s$| ms')]
-    return t.round(10).to_csv(index=False)
 
 def content(path:Path):
     "What of a file must be equal, and fails if it is cut."
     kind = path.suffix
-    if kind == '.json':
-        value = without_times(json.loads(path.read_text()))
-        if path.name == 'manifest.json' and path.parent.name == 'report': value = {'files': value['files']} # made from tables of times too
-        if path.name == 'manifest.json' and isinstance(value.get('files'), dict): value['files'] = sorted(value['files']) # their digests cover times; the files themselves are compared
-        return value
-    if kind == '.csv': return table_values(pd.read_csv(path))
-    if kind == '.parquet': return table_values(pd.read_parquet(path))
+    if kind in ('.json', '.csv', '.parquet'): # digests in a manifest cover times; the files themselves are compared
+        return {k: v for k, v in values_of(path).items() if path.name != 'manifest.json' or not k.startswith('files.') and (path.parent.name != 'report' or not re.match('key|made_from', k))}
     if kind == '.npy': return hashlib.sha256(np.load(path).tobytes()).hexdigest()
     if kind == '.safetensors': return {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in load_file(path).items()}
     if kind == '.arrow': return hashlib.sha256(pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_string().encode() + path.read_bytes()).hexdigest()

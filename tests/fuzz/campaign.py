@@ -65,7 +65,7 @@ def work_on(name, first, last, seed, log):
 def run_reader(name, tried, seed, folder):
     "All cases of a reader, whatever crashes on the way: (outcomes, failures, seconds)."
     log, errors, start = folder/f'{name}.jsonl', folder/f'{name}.err', time.perf_counter()
-    counts, failures, n, broken = Counter(), [], 0, 0
+    counts, failures, n = Counter(), [], 0
     environment = os.environ | {'OMP_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(HERE.parents[1])}
     while n < tried:
         log.write_text('')
@@ -82,7 +82,6 @@ def run_reader(name, tried, seed, folder):
 
 def again(name, n, seed=0):
     "One case once more, its traceback not caught."
-    import readers
     work = Path(tempfile.mkdtemp(prefix='fuzz-'))/'w'
     reader, good, sound = prepared(name, work)
     print(*case(reader, n, seed, good, sound, work), sep='\n')

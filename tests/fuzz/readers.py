@@ -317,7 +317,6 @@ def _(home):
     return [true_neighbours(Index(home/'index'), unit(5, 1), 3, False)]
 
 def make_shards(home):
-    import msgspec
     from dacl_dr.embed import EmbedSettings, Embedding, Shard, digest
     from dacl_dr.runs import write_manifest
     (home/'vectors').mkdir()
@@ -469,10 +468,10 @@ def tables_judge(home, found, sound):
 
 def tables_read(home):
     from dacl_dr.experiment import findings, read_tables, summary
-    from dacl_dr.paper import FIGURES, collect, figure_chart
+    from dacl_dr.paper import collect
     t = read_tables(home/'run')
     summary(t.study), findings(t)
-    tables = collect(home)
+    collect(home)
     return [{n: len(x) for n, x in t.tables.items()}, t.dataset]
 
 @reader('result tables, published', 'run/*', make=make_published, judge=tables_judge, tried=250)
@@ -481,7 +480,6 @@ def _(home): return tables_read(home)
 def _(home): return tables_read(home)
 
 def make_sweep(home):
-    import pandas as pd
     from dacl_dr.cost import Sweep
     from dacl_dr.measures import KEPT, save_sweep
     (home/'search').mkdir()
