@@ -15,7 +15,8 @@ from pathlib import Path
 import bm25s
 import numpy as np
 
-from dacl_dr.bm25 import bm25_index, build_bm25, open_bm25
+from dacl_dr.search.bm25 import bm25_index
+from dacl_dr.search.bm25_disk import build_bm25, open_bm25
 
 WIKIPEDIA = 21_015_324
 WORDS, DISTINCT = 100, 50_000_000 # a passage, the language

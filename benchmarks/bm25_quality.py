@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dacl_dr.baseline import bm25_eval
-from dacl_dr.bm25 import Analyzer, Bm25Settings
-from dacl_dr.dataset import data_set
+from dacl_dr.evaluation.bm25 import bm25_eval
+from dacl_dr.search.bm25 import Analyzer, Bm25Settings
+from dacl_dr.data.folders import data_set
 
 WORDS = {'all': Analyzer(), 'without stop words': Analyzer(stopwords='en'), 'stemmed, without stop words': Analyzer(stopwords='en', stemmer='english')}
 

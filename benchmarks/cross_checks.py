@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dacl_dr.config import SearchSettings
-from dacl_dr.cost import compare, sweep
-from dacl_dr.engines import Usearch, patience_search
-from dacl_dr.experiment import read_tables
-from dacl_dr.index import InMemory, exact_search, load_index
-from dacl_dr.models import Task
-from dacl_dr.static import load_encoder
-from dacl_dr.tracer import Tracer
+from dacl_dr.core.settings import SearchSettings
+from dacl_dr.hnsw.curves import sweep
+from dacl_dr.hnsw.cost import compare
+from dacl_dr.hnsw.engines import Usearch, patience_search
+from dacl_dr.studies.tables import read_tables
+from dacl_dr.search.exact import InMemory, exact_search
+from dacl_dr.search.graph import load_index
+from dacl_dr.studies.task import Task
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.hnsw.tracer import Tracer
 
 
 def main():

@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 import torch
 
-from dacl_dr.config import Settings
-from dacl_dr.data import positive_rows
-from dacl_dr.static import StaticEncoder, bag_texts
-from dacl_dr.index import exact_search
-from dacl_dr.metrics import gold_rank, task_metrics
-from dacl_dr.models import Task, Variant, variant_settings
-from dacl_dr.batches import TrainingData
-from dacl_dr.training import train
+from dacl_dr.core.settings import Settings
+from dacl_dr.data.formats import positive_rows
+from dacl_dr.encoders.static import StaticEncoder, bag_texts
+from dacl_dr.search.exact import exact_search
+from dacl_dr.metrics.ranking import gold_rank, task_metrics
+from dacl_dr.studies.task import Task
+from dacl_dr.studies.models import Variant, variant_settings
+from dacl_dr.curriculum.loader import TrainingData
+from dacl_dr.training.trainer import train
 
 # name, changed encoder settings, changed training settings, power of the idf in each tower (1/2 is the default)
 VARIANTS = [('default', {}, {}, .5),

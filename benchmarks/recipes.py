@@ -14,13 +14,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dacl_dr.config import MiningSettings, RecipeSettings, load_settings
-from dacl_dr.negatives import choose_negatives, fill_random, hard_share, top_k
-from dacl_dr.recipes import dev_metrics, open_sources, read_data, train_recipe
-from dacl_dr.runs import atomic_file
-from dacl_dr.static import load_encoder
-from dacl_dr.batches import training_data
-from dacl_dr.training import Negatives
+from dacl_dr.core.settings import MiningSettings, RecipeSettings
+from dacl_dr.core.yaml import load_settings
+from dacl_dr.search.exact import top_k
+from dacl_dr.curriculum.negatives import choose_negatives, fill_random, hard_share
+from dacl_dr.training.sources import open_sources, read_data
+from dacl_dr.training.recipe import dev_metrics, train_recipe
+from dacl_dr.core.files import atomic_file
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.curriculum.loader import training_data
+from dacl_dr.curriculum.mining import Negatives
 
 GEOMETRY = ('recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment', 'uniformity queries', 'uniformity passages')
 

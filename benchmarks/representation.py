@@ -19,7 +19,7 @@ def vectors(n, dim):
 
 
 def ours(x):
-    from dacl_dr.representation import uniformity
+    from dacl_dr.representation.alignment_uniformity import uniformity
     return uniformity(x)
 
 
@@ -29,7 +29,7 @@ def authors(x): # https://github.com/ssnl/align_uniform
 
 
 def record(x):
-    from dacl_dr.representation import geometry
+    from dacl_dr.representation.summary import geometry
     return geometry(x, x[::-1].copy(), np.arange(len(x)))['uniformity queries']
 
 

@@ -31,8 +31,8 @@ def synthetic(rows, dim, seed, centres=10_000, rank=64):
 
 def make_vectors(folder, rows, dim):
     "The folder that `embed_corpus` would have made."
-    from dacl_dr.embed import EmbedSettings, Embedding, Shard, digest, shard_paths
-    from dacl_dr.runs import make_folder, write_json
+    from dacl_dr.search.vectors import EmbedSettings, Embedding, Shard, digest, shard_paths
+    from dacl_dr.core.files import make_folder, write_json
     s, shards = EmbedSettings(), []
     make_folder(folder)
     for i in range(-(-rows // s.shard_rows)):
@@ -43,18 +43,20 @@ def make_vectors(folder, rows, dim):
 
 
 def build(folder, args):
-    from dacl_dr.embed import Vectors
-    from dacl_dr.index import IndexSettings, build_index
+    from dacl_dr.search.vectors import Vectors
+    from dacl_dr.search.graph import IndexSettings
+    from dacl_dr.search.indexing import build_index
     index = build_index(Vectors(folder/'vectors'), Ids(), folder/'index', IndexSettings(storage=args.storage))
     m = index.about
     return {'build_s': m.build_s, 'index_bytes': m.bytes['index.faiss'], 'levels': m.degrees, 'threads': m.threads}
 
 
 def sweep(folder, args):
-    from dacl_dr.embed import Vectors
-    from dacl_dr.index import Index, exact_search
-    from dacl_dr.metrics import ann_recall
-    from dacl_dr.tracer import Tracer, faiss_counts
+    from dacl_dr.search.vectors import Vectors
+    from dacl_dr.search.exact import exact_search
+    from dacl_dr.search.indexing import Index
+    from dacl_dr.metrics.ranking import ann_recall
+    from dacl_dr.hnsw.tracer import Tracer, faiss_counts
     index, queries = Index(folder/'index'), synthetic(1000, args.dim, 0)
     start = time.perf_counter()
     exact = exact_search(queries, Vectors(folder/'vectors'), 10)

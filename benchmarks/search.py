@@ -31,8 +31,8 @@ def timed(f):
 
 def search_part(a, threads):
     import faiss
-    from dacl_dr.index import build_hnsw
-    from dacl_dr.tracer import Tracer
+    from dacl_dr.search.graph import build_hnsw
+    from dacl_dr.hnsw.tracer import Tracer
     x, q = synthetic(a.rows, a.dim, 1), synthetic(2000, a.dim, 0)
     faiss.omp_set_num_threads(os.cpu_count())
     index = build_hnsw(x, 32, 200)
@@ -50,7 +50,8 @@ def search_part(a, threads):
 
 def build_one(a, whose):
     import faiss
-    from dacl_dr.index import IndexSettings, InMemory, fill_index
+    from dacl_dr.search.exact import InMemory
+    from dacl_dr.search.graph import IndexSettings, fill_index
     x = synthetic(a.build_rows, a.dim, 1)
     start = time.perf_counter()
     if whose == 'ours': index = fill_index(InMemory(x), IndexSettings(chunk_rows=len(x)))
@@ -75,11 +76,11 @@ def padded(lengths, chunks): return sum(len(c) * lengths[c].max() for c in chunk
 
 def embedding_part(a):
     import torch
-    from dacl_dr.data import write_passages
-    from dacl_dr.embed import EmbedSettings, embed_corpus
-    from dacl_dr.encoder import chunk_rows
-    from dacl_dr.static import load_encoder
-    from dacl_dr.store import open_passages
+    from dacl_dr.data.formats import write_passages
+    from dacl_dr.search.vectors import EmbedSettings, embed_corpus
+    from dacl_dr.encoders.encoder import chunk_rows
+    from dacl_dr.encoders.static import load_encoder
+    from dacl_dr.data.store import open_passages
     encoder = load_encoder(a.model_name)
     encoder.set_length('passage', a.max_length)
     model = encoder.model

@@ -13,12 +13,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from dacl_dr import training
-from dacl_dr.config import DataSettings, MachineSettings, ModelSettings, RecipeSettings, RunSettings, Stage, TrainSettings
-from dacl_dr.recipes import open_sources, read_data
-from dacl_dr.static import load_encoder
-from dacl_dr.batches import training_data
-from dacl_dr.training import Negatives, train
+from dacl_dr.training import trainer as training
+from dacl_dr.core.settings import DataSettings, MachineSettings, ModelSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.training.sources import open_sources, read_data
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.curriculum.loader import training_data
+from dacl_dr.curriculum.mining import Negatives
+from dacl_dr.training.trainer import train
 
 WARM = 2 # steps that are not counted
 

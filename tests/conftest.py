@@ -111,7 +111,7 @@ def demo_package(tmp_path_factory):
 @pytest.fixture(scope='session')
 def tiny_run(tmp_path_factory):
     "A finished quickstart on about 300 pairs: (data folder, run folder, report, what was said)."
-    from dacl_dr.experiment import quickstart, tiny_settings
+    from dacl_dr.studies.run import quickstart, tiny_settings
     home = tmp_path_factory.mktemp('tiny')
     said = []
     report = quickstart(tiny_settings(), home/'data', home/'run', said.append)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dacl_dr.cli import build_parser, underscored
-from dacl_dr.config import DaclError
+from dacl_dr.cli.main import build_parser, underscored
+from dacl_dr.core.errors import DaclError
 
 GENERATED = {'nbdev.yml'} # nbdev writes it from settings.ini
 THEMES = set('default cerulean cosmo cyborg darkly flatly journal litera lumen lux materia minty morph pulse quartz sandstone simplex sketchy slate solar spacelab superhero united vapor yeti zephyr'.split())
@@ -272,7 +272,7 @@ def processing_faults(root):
         page = next((p for p in site_pages(root) if where and p.suffix == '.ipynb' and text_of(cells_of(p)[0]['source']).startswith(f'# {where[-1][0]}\n')), root/'nbs')
         return [f"{page.relative_to(root)}: cell {where[-1][1] if where else '?'}: nbdev cannot process it, {': '.join(why[0]).strip(': ')}: what show_doc prints must be defined by exported cells before it"]
     pages = [p for p in sorted((root/'_proc').rglob('*.ipynb')) if (root/'nbs'/p.relative_to(root/'_proc')).is_file()]
-    dead = [f'{p.relative_to(root)}: a chart is not live: settings.ini must name dacl_dr.report:live_charts among procs' for p in pages if '"application/vnd.vegalite' in p.read_text(encoding='utf-8')]
+    dead = [f'{p.relative_to(root)}: a chart is not live: settings.ini must name dacl_dr.report.notebook:live_charts among procs' for p in pages if '"application/vnd.vegalite' in p.read_text(encoding='utf-8')]
     return dead + [f for p in pages for f in name_faults(root, p)]
 
 def name_faults(root, page):

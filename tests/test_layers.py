@@ -1,36 +1,100 @@
 "The structure: data flows one way, no development package at run time."
-import ast, json, re, subprocess, sys
+import ast, collections, importlib, json, re, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 
-import pytest
+import pytest, yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
-PAGES = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-ORDER = {re.sub(r'^\d\d_', '', n.stem): i for i, n in enumerate(NOTEBOOKS)}
+PACKAGE, NBS = ROOT/'dacl_dr', ROOT/'nbs'
+PAGES = sorted(p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+
+# The allowed order of the packages: each imports from those on lower floors only.
+FLOORS = (
+    ('core', 'losses'),
+    ('data', 'metrics', 'report', 'encoders'),
+    ('search',),
+    ('representation', 'curriculum'),
+    ('hnsw', 'training'),
+    ('evaluation',),
+    ('studies',),
+    ('cli',),
+)
+FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
+MODULES = sorted(
+    '.'.join(p.relative_to(PACKAGE).with_suffix('').parts)
+    for p in PACKAGE.rglob('*.py') if p.parent != PACKAGE and p.stem != '__init__'
+)
 
 
-def imports(path):
-    "Modules of this package that a generated module imports."
+def imports(module):
+    "Modules of this package that a generated module imports, anywhere in it."
+    path = PACKAGE/(module.replace('.', '/') + '.py')
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module: yield node.module
+        if not isinstance(node, ast.ImportFrom) or not node.level: continue
+        yield '.'.join([*module.split('.')[:-node.level], *(node.module or '').split('.')])
 
 
-@pytest.mark.parametrize('module', ORDER)
-def test_imports_only_from_lower_numbers(module):
-    for other in imports(ROOT/'dacl_dr'/f'{module}.py'): assert ORDER[other] < ORDER[module], f'{module} imports {other}'
+def reading_order():
+    "The modules as the sidebar has them."
+    contents = yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']
+    reference = next(s for s in contents if s.get('section') == 'Reference')
+    pages = [p for s in reference['contents'] for p in s['contents']]
+    return [p.removesuffix('.ipynb').replace('/', '.') for p in pages if isinstance(p, str)]
 
 
-def test_every_module_has_its_notebook():
-    modules = {p.stem for p in (ROOT/'dacl_dr').glob('*.py')} - {'__init__', '_modidx'}
-    assert modules == set(ORDER)
+@pytest.mark.parametrize('module', MODULES)
+def test_a_package_imports_only_from_lower_floors(module):
+    package = module.split('.')[0]
+    for other in imports(module):
+        below = other.split('.')[0]
+        if other == '': continue # the version
+        assert below == package or FLOOR[below] < FLOOR[package], f'{module} imports {other}'
+
+
+def test_each_module_stands_after_all_that_it_imports():
+    "The sidebar has every module, and read from its top nothing is used before it was explained; so there is no circle."
+    order = reading_order()
+    assert sorted(order) == MODULES
+    place = {m: i for i, m in enumerate(order)}
+    early = [(m, o) for m in order for o in imports(m) if o in place and place[o] > place[m]]
+    assert early == []
+
+
+def test_notebooks_and_modules_are_one_tree():
+    named = {}
+    for path in PAGES:
+        exported = re.findall(r'"#\| default_exp ([\w.]+)', path.read_text())
+        if exported: named[path.relative_to(NBS).with_suffix('').as_posix()] = exported[0].replace('.', '/')
+    assert {a: b for a, b in named.items() if a != b.replace('/__init__', '/index')} == {}
+    modules = {p.relative_to(PACKAGE).with_suffix('').as_posix() for p in PACKAGE.rglob('*.py')} - {'__init__', '_modidx'}
+    assert modules == set(named.values())
+
+
+def public_names(module):
+    tree = ast.parse((PACKAGE/(module.replace('.', '/') + '.py')).read_text())
+    return next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__'), [])
+
+
+def test_a_public_name_exists_once():
+    where = collections.defaultdict(list)
+    for m in MODULES:
+        for name in public_names(m): where[name].append(m)
+    assert {n: ms for n, ms in where.items() if len(ms) > 1} == {}
+
+
+@pytest.mark.parametrize('package', FLOOR)
+def test_a_front_offers_what_its_modules_have(package):
+    front = importlib.import_module(f'dacl_dr.{package}')
+    modules = {m.split('.')[1] for m in MODULES if m.startswith(f'{package}.')}
+    assert front.__all__ and not modules & set(front.__all__), 'a function that is named as its module is hidden by it'
+    for name in front.__all__: assert getattr(getattr(front, name), '__module__', f'dacl_dr.{package}.').startswith(f'dacl_dr.{package}.')
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))
 def test_notebook_is_fit_to_read(path):
     cells = json.loads(path.read_text())['cells']
-    assert 'https://cdn' not in path.read_text(), 'a chart that fetches its library: import dacl_dr.figures for its look'
+    assert 'https://cdn' not in path.read_text(), 'a chart that fetches its library: import dacl_dr.report.charts for its look'
     assert 'widgets' not in json.loads(path.read_text())['metadata'], 'the state of progress bars'
     first = ''.join(cells[0]['source'])
     assert re.match(r'# .+\n\n> .+', first)
@@ -43,7 +107,7 @@ def test_runs_without_development_packages():
     "Every module imports while nbdev, fastcore, execnb, ghapi and pytest are out of reach."
     code = ('import sys, importlib\n'
             'for m in ("nbdev", "fastcore", "execnb", "ghapi", "pytest"): sys.modules[m] = None\n'
-            f'for m in {sorted(ORDER)}: importlib.import_module("dacl_dr." + m)\n')
+            f'for m in {MODULES}: importlib.import_module("dacl_dr." + m)\n')
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
@@ -56,7 +120,7 @@ def test_development_packages_are_no_requirement():
 
 
 def test_help_needs_no_heavy_library():
-    code = 'import sys, dacl_dr.cli\nheavy = {"torch", "transformers", "faiss", "pandas", "numpy", "altair"} & set(sys.modules)\nassert not heavy, heavy'
+    code = 'import sys, dacl_dr.cli.main\nheavy = {"torch", "transformers", "faiss", "pandas", "numpy", "altair"} & set(sys.modules)\nassert not heavy, heavy'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from dacl_dr.cli import main
-from dacl_dr.config import DaclError
-from dacl_dr.encoder import tiny_bert
-from dacl_dr.recipes import toy_data
-from dacl_dr.static import load_encoder
+from dacl_dr.cli.main import main
+from dacl_dr.core.errors import DaclError
+from dacl_dr.encoders.transformer import tiny_bert
+from dacl_dr.data.toy import toy_data
+from dacl_dr.encoders.static import load_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [*sorted((ROOT/'dacl_dr').glob('*.py')), *sorted((ROOT/'tests').rglob('*.py')), *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
+SOURCES = [*sorted((ROOT/'dacl_dr').rglob('*.py')), *sorted((ROOT/'tests').rglob('*.py')), *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
            *(p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts)]
 UNSAFE = r'eval|exec|yaml\.(unsafe_|full_)?load(_all)?|(c?pickle|dill|cloudpickle|joblib|marshal|shelve)\.\w+|torch\.(load|save)|os\.(system|popen)|\w+\.extractall|tempfile\.mktemp|pd\.read_pickle|\w+\.to_pickle'
-ALLOWED = {ROOT/'nbs'/'15_static.ipynb': ['trust_remote_code=True']} # its own class, from a folder it has just written
+ALLOWED = {ROOT/'nbs'/'encoders'/'static.ipynb': ['trust_remote_code=True']} # its own class, from a folder it has just written
 FLAGS = {'allow_pickle': True, 'shell': True, 'trust_remote_code': True, 'verify': False, 'weights_only': False}
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load_file
 
-from dacl_dr.data import Passage, read_passages, write_passages
-from dacl_dr.config import ModelSettings
-from dacl_dr.encoder import TransformerEncoder, tiny_bert
-from dacl_dr.experiment import tiny_settings
-from dacl_dr.recipes import toy_data
-from dacl_dr.repeat import values_of
+from dacl_dr.data.formats import Passage, read_passages, write_passages
+from dacl_dr.core.settings import ModelSettings
+from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
+from dacl_dr.studies.run import tiny_settings
+from dacl_dr.data.toy import toy_data
+from dacl_dr.cli.repeat import values_of
 
 HERE = Path(__file__).parent
 os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.recipes', 'dacl_dr.evaluation', 'dacl_dr.diagnose', 'dacl_dr.study', 'dacl_dr.cli', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
+CONTEXT.set_forkserver_preload(['dacl_dr.training.recipe', 'dacl_dr.evaluation.ef_sweep', 'dacl_dr.evaluation.diagnosis', 'dacl_dr.studies.study', 'dacl_dr.cli.main', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
 
 
 class Command(NamedTuple):
@@ -55,7 +55,7 @@ run: {save_every: 2, eval_questions: 20, eval_passages: 50, report_to: []}
 
 def make_world(root:Path)->World:
     "Toy data, a BERT of random weights, two corpora, an index, settings of seconds."
-    from dacl_dr.cli import main
+    from dacl_dr.cli.main import main
     toy = toy_data(root/'data'/'toy')
     words = [l for f in toy.iterdir() for l in f.read_text().replace('"', ' ').splitlines()]
     tiny_bert(root/'bert', words, hidden_dropout_prob=.1)
@@ -81,17 +81,17 @@ def quickstarting(world, home): return ['quickstart', '--config', world/'quick.y
 def studying(world, home): return ['run-study', world/'study.yaml', '--data_dir', home/'data', '--output_dir', home/'run', '--jobs', 2]
 
 
-STAGE = 'dacl_dr.training:negatives_message' # called when a stage begins
+STAGE = 'dacl_dr.curriculum.mining:negatives_message' # called when a stage begins
 COMMANDS = {c.name: c for c in (
-    Command('convert', converting, 'dacl_dr.store:converted'),
+    Command('convert', converting, 'dacl_dr.data.conversion:converted'),
     *(Command(f'train, stage {i}', training, STAGE, i, STAGE) for i in (1, 2, 3)),
-    Command('mine', training, 'dacl_dr.training:Negatives.refresh', 1, 'dacl_dr.training:Negatives.refresh'),
-    Command('embed', embedding, 'dacl_dr.evaluation:embed_corpus', until='dacl_dr.evaluation:build_index'),
-    Command('build-index', embedding, 'dacl_dr.evaluation:build_index', slow={'save_every_s': 0}),
-    Command('run-ef-sweep', sweeping, 'dacl_dr.evaluation:run_ef_sweep'),
-    Command('diagnose', diagnosing, 'dacl_dr.diagnose:diagnose'),
-    Command('run-study', studying, 'dacl_dr.study:run_study'),
-    Command('quickstart', quickstarting, 'dacl_dr.experiment:quickstart'))}
+    Command('mine', training, 'dacl_dr.curriculum.mining:Negatives.refresh', 1, 'dacl_dr.curriculum.mining:Negatives.refresh'),
+    Command('embed', embedding, 'dacl_dr.search.indexing:embed_corpus', until='dacl_dr.search.indexing:build_index'),
+    Command('build-index', embedding, 'dacl_dr.search.indexing:build_index', slow={'save_every_s': 0}),
+    Command('run-ef-sweep', sweeping, 'dacl_dr.evaluation.ef_sweep:run_ef_sweep'),
+    Command('diagnose', diagnosing, 'dacl_dr.evaluation.diagnosis:diagnose'),
+    Command('run-study', studying, 'dacl_dr.studies.study:run_study'),
+    Command('quickstart', quickstarting, 'dacl_dr.studies.run:quickstart'))}
 
 
 def fresh(home:Path, command:Command, world:World)->Path:
@@ -131,7 +131,7 @@ def program(argv, command, logs:Path, limit, clock):
         time.time = lambda: 2 * clock - real() # runs backwards
     if limit: import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     watched(command, logs/'marks')
-    from dacl_dr.cli import main
+    from dacl_dr.cli.main import main
     sys.exit(main(argv))
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dacl_dr.cli import main
-from dacl_dr.recipes import toy_data
+from dacl_dr.cli.main import main
+from dacl_dr.data.toy import toy_data
 
 with tempfile.TemporaryDirectory() as d, open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
     toy = toy_data(Path(d)/'toy')

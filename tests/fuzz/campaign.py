@@ -11,7 +11,7 @@ def files_of(reader, home): return sorted({f for pattern in reader.files for f i
 
 def outcome(reader, home, f, sound, what):
     "'correct', 'refused', or 'failed: why'."
-    from dacl_dr.config import DaclError
+    from dacl_dr.core.errors import DaclError
     try: found = reader.read(home)
     except DaclError as e:
         text = str(e)

@@ -101,22 +101,22 @@ def yaml_judge(home, found, sound):
 
 # --- text data
 def opened(home, path, questions):
-    from dacl_dr.store import open_passages, open_questions
+    from dacl_dr.data.store import open_passages, open_questions
     return (open_questions if questions else open_passages)(home/path, home/'cache', show_progress=False)
 
 def passages(n=8):
-    from dacl_dr.data import Passage
+    from dacl_dr.data.formats import Passage
     return [Passage(f'p{i}', f'a text "{i}" with ünicode\nand two lines' if i % 3 == 0 else f'plain text {i}, and more', f'title {i}' if i % 2 else '') for i in range(n)]
 
 def make_tsv(home, name='psgs.tsv'):
-    from dacl_dr.data import write_passages
+    from dacl_dr.data.formats import write_passages
     write_passages(home/'psgs.tsv', passages())
     if name.endswith('gz'): (home/name).write_bytes(gzip.compress((home/'psgs.tsv').read_bytes())); (home/'psgs.tsv').unlink()
     else: # one row as DPR has it: unquoted
         with open(home/name, 'a') as f: f.write('p9\tunquoted text\tTitle\n')
 
 def make_json(home, gz=False):
-    from dacl_dr.data import Context, Question, write_questions
+    from dacl_dr.data.formats import Context, Question, write_questions
     ps = passages()
     c = lambda i: Context(ps[i].title, ps[i].text, ps[i].id, .5 * i)
     f = write_questions(home/'x-train.json', [Question(f'question {i}?', (c(i),), ('answer "x"',) * (i % 2), (), (c(i + 1), c(i + 2))) for i in range(6)])
@@ -141,7 +141,7 @@ def _(home): return rows_of(opened(home, 'psgs.tsv', False))
 def _(home): return rows_of(opened(home, 'psgs.tsv.gz', False))
 @reader('passage TSV, small', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=300)
 def _(home):
-    from dacl_dr.data import read_passages
+    from dacl_dr.data.formats import read_passages
     return rows_of(read_passages(home/'psgs.tsv'))
 @reader('biencoder JSON', 'x-train.json', make=make_json, judge=json_judge, tried=900)
 def _(home): return asked(opened(home, 'x-train.json', True))
@@ -165,8 +165,8 @@ def rawnq_judge(home, found, sound):
 
 @reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
 def _(home):
-    from dacl_dr.rawnq import preprocess_nq
-    from dacl_dr.runs import read_manifest
+    from dacl_dr.data.natural_questions import preprocess_nq
+    from dacl_dr.core.steps import read_manifest
     folder = preprocess_nq(home/'nq.jsonl', home/'out', .5, show_progress=False, say=lambda m: None)
     return read_manifest(folder)['facts'] | {'there': len(simple_rows((folder/'psgs.tsv').read_text())) - 1}
 
@@ -176,14 +176,14 @@ def lines_judge(home, found, sound):
     return '' if found == wanted else f'{len(found)} lines read, {len(wanted)} are there, or they differ'
 @reader('plain texts', 'texts.txt', make=make_lines, judge=lines_judge, tried=200)
 def _(home):
-    from dacl_dr.sample import Lines
+    from dacl_dr.evaluation.sample import Lines
     return list((ls := Lines(home/'texts.txt')).take(np.arange(len(ls))))
 
-def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum.py', home/'code.py')
+def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum'/'stages.py', home/'code.py')
 @reader('Python source', 'code.py', make=make_source, judge=lambda home, found, sound: '' if len(found) <= 2 * len(sound) + 5 else 'too many pairs', tried=200)
 def _(home):
-    from dacl_dr.codedocs import read_pairs
-    from dacl_dr.config import CorpusSettings
+    from dacl_dr.data.codedocs import read_pairs
+    from dacl_dr.core.settings import CorpusSettings
     return read_pairs(home/'code.py', 'code.py', CorpusSettings())
 
 # --- settings
@@ -207,7 +207,8 @@ def make_recipe(home): (home/'recipe.yaml').write_text(FULL)
 @reader('settings of a training', 'recipe.yaml', make=make_recipe, judge=yaml_judge, tried=900)
 def _(home):
     import msgspec
-    from dacl_dr.config import RecipeSettings, load_settings
+    from dacl_dr.core.settings import RecipeSettings
+    from dacl_dr.core.yaml import load_settings
     return msgspec.to_builtins(load_settings(home/'recipe.yaml', cls=RecipeSettings)), [home/'recipe.yaml']
 
 def make_layers(home):
@@ -218,7 +219,7 @@ def layers_judge(home, found, sound):
 @reader('layers of a study', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, judge=layers_judge, tried=600)
 def _(home):
     import msgspec
-    from dacl_dr.study import study_plan
+    from dacl_dr.studies.plan import study_plan
     return msgspec.to_builtins(study_plan(str(home/'studies.yaml'), str(home/'datasets.yaml'), str(home/'encoders.yaml'), home).settings), [home/f'{k}.yaml' for k in ('datasets', 'encoders', 'studies')]
 
 # --- vectors, stores, indexes
@@ -238,7 +239,7 @@ def vectors_judge(home, found, sound):
     return ''
 @reader('vectors (.npy)', 'v.npy', 'q.npy', make=make_vectors, judge=vectors_judge, tried=500)
 def _(home):
-    from dacl_dr.sample import vector_sample
+    from dacl_dr.evaluation.sample import vector_sample
     s = vector_sample(home/'v.npy', home/'q.npy')
     return s.passages, s.q
 
@@ -250,7 +251,7 @@ def make_store(home):
 @reader('converted corpus', 'cache/psgs-*/*', 'cache/x-*/*', make=make_store, tried=500)
 def _(home):
     import os
-    from dacl_dr.runs import stamp
+    from dacl_dr.core.stamps import stamp
     for source in ('psgs.tsv', 'x-train.json'): # a cache is named after where its source stands
         there = next((f for f in (home/'cache').glob(f"{source.split('.')[0]}-*") if not f.name.endswith('.lock')), None)
         wanted = home/'cache'/f"{source.split('.')[0]}-{stamp([str((home/source).resolve())])}"
@@ -265,60 +266,60 @@ class Corpus:
 class About: encoder, corpus = 'e', 'c'
 
 def small_index():
-    from dacl_dr.index import IndexSettings
+    from dacl_dr.search.graph import IndexSettings
     return IndexSettings(m=4, ef_construction=20, chunk_rows=10, order=3)
 
 def toy(x):
-    from dacl_dr.embed import EmbedSettings
-    from dacl_dr.index import InMemory
+    from dacl_dr.search.vectors import EmbedSettings
+    from dacl_dr.search.exact import InMemory
     toy = InMemory(x)
     toy.folder, toy.about = Path('vectors'), About()
     toy.about.settings = EmbedSettings()
     return toy
 
 def make_index(home):
-    from dacl_dr.index import build_index
+    from dacl_dr.search.indexing import build_index
     build_index(toy(unit()), Corpus(), home/'index', small_index(), show_progress=False)
 
 @reader('index', 'index/index.faiss', 'index/ids.arrow', 'index/manifest.json', make=make_index, tried=500)
 def _(home):
-    from dacl_dr.index import Index
+    from dacl_dr.search.indexing import Index
     i = Index(home/'index')
     i.faiss.hnsw.efSearch = 20
     return [i.rows[i.faiss.search(unit(5, 1), 3)[1]], i.about.encoder, i.about.corpus, i.about.fields, i.about.embeddings]
 
 def make_links(home):
-    import dacl_dr.index as index
+    from dacl_dr.search import graph, indexing
     class Stop(Exception): pass
-    one = index.add_rows
+    one = graph.add_rows
     def two(i, x, levels):
         if i.ntotal >= 30: raise Stop
         one(i, x, levels)
-    index.add_rows = two
-    try: index.build_index(toy(unit()), Corpus(), home/'index', small_index(), save_every_s=0, show_progress=False)
+    graph.add_rows = two
+    try: indexing.build_index(toy(unit()), Corpus(), home/'index', small_index(), save_every_s=0, show_progress=False)
     except Stop: pass
-    finally: index.add_rows = one
+    finally: graph.add_rows = one
 
 @reader('links of an unfinished index', 'index/*.links', make=make_links, tried=300)
 def _(home):
-    from dacl_dr.index import build_index
+    from dacl_dr.search.indexing import build_index
     return [build_index(toy(unit()), Corpus(), home/'index', small_index(), show_progress=False).about.digest]
 
 def make_exact(home):
-    from dacl_dr.evaluation import true_neighbours
-    from dacl_dr.index import Index
+    from dacl_dr.evaluation.evaluate import true_neighbours
+    from dacl_dr.search.indexing import Index
     make_index(home)
     true_neighbours(Index(home/'index'), unit(5, 1), 3, False)
 
 @reader('exact neighbours of an index', 'index/exact/*', make=make_exact, tried=200)
 def _(home):
-    from dacl_dr.evaluation import true_neighbours
-    from dacl_dr.index import Index
+    from dacl_dr.evaluation.evaluate import true_neighbours
+    from dacl_dr.search.indexing import Index
     return [true_neighbours(Index(home/'index'), unit(5, 1), 3, False)]
 
 def make_shards(home):
-    from dacl_dr.embed import EmbedSettings, Embedding, Shard, digest
-    from dacl_dr.runs import write_manifest
+    from dacl_dr.search.vectors import EmbedSettings, Embedding, Shard, digest
+    from dacl_dr.core.files import write_manifest
     (home/'vectors').mkdir()
     shards = []
     for i in range(2):
@@ -328,18 +329,18 @@ def make_shards(home):
 
 @reader('embedding shards', 'vectors/*.npy', 'vectors/manifest.json', make=make_shards, tried=500)
 def _(home):
-    from dacl_dr.embed import Vectors
-    from dacl_dr.index import exact_search
+    from dacl_dr.search.vectors import Vectors
+    from dacl_dr.search.exact import exact_search
     v = Vectors(home/'vectors')
     return [len(v), v.about.encoder, v.about.corpus, exact_search(unit(4, 9), v, 3), v.take(np.arange(len(v)), check=True)]
 
 def make_bm25(home):
-    from dacl_dr.bm25 import build_bm25
+    from dacl_dr.search.bm25_disk import build_bm25
     build_bm25([[p.text for p in passages()]], home/'bm25')
 
 @reader('BM25 index', 'bm25/*', make=make_bm25, tried=400)
 def _(home):
-    from dacl_dr.bm25 import open_bm25
+    from dacl_dr.search.bm25_disk import open_bm25
     m = open_bm25(home/'bm25')
     return list(m.search(['plain text 4', 'two lines'], 4, show_progress=False))
 
@@ -347,15 +348,15 @@ def _(home):
 def words(): return [p.text for p in passages()] + ['question']
 
 def make_encoder(home):
-    from dacl_dr.encoder import TransformerEncoder, tiny_bert
+    from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
     tiny_bert(home/'bert', words())
     TransformerEncoder.open(home/'bert').save(home/'model')
     shutil.rmtree(home/'bert')
 
 def encodes(folder):
     "The key, and what is read and given under it."
-    from dacl_dr.embed import encoder_key
-    from dacl_dr.static import load_encoder
+    from dacl_dr.search.vectors import encoder_key
+    from dacl_dr.encoders.static import load_encoder
     e = load_encoder(folder)
     return [encoder_key(e), e.dim, e.encode(['plain text', 'more lines'], 'query'), e.encode(['plain text'], 'passage')]
 
@@ -368,8 +369,8 @@ def encoder_judge(home, found, sound):
 def _(home): return encodes(home/'model')
 
 def static():
-    from dacl_dr.config import EncoderSettings
-    from dacl_dr.static import StaticEncoder, bag_texts, train_tokenizer
+    from dacl_dr.core.settings import EncoderSettings
+    from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
     tok = train_tokenizer(words(), 200)
     return StaticEncoder.create(tok, bag_texts(tok, words()), EncoderSettings(vocab_size=200, dim=8), 0)
 
@@ -379,7 +380,7 @@ def _(home): return encodes(home/'model')
 
 def make_checkpoints(home):
     import torch
-    from dacl_dr.checkpoints import save_checkpoint
+    from dacl_dr.training.checkpoints import save_checkpoint
     e = static()
     opt = torch.optim.AdamW(e.parameters(), lr=.01)
     sum(p.sum() for p in e.parameters()).backward(); opt.step()
@@ -393,8 +394,8 @@ def checkpoint_judge(home, found, sound):
 
 @reader('checkpoints', 'checkpoints/step-000002/**/*', make=make_checkpoints, judge=checkpoint_judge, tried=300)
 def _(home):
-    from dacl_dr.checkpoints import checkpoints, read_checkpoint
-    from dacl_dr.static import load_encoder
+    from dacl_dr.training.checkpoints import checkpoints, read_checkpoint
+    from dacl_dr.encoders.static import load_encoder
     out = []
     for f in checkpoints(home/'checkpoints'):
         facts, optimizer, arrays = read_checkpoint(f)
@@ -402,40 +403,40 @@ def _(home):
     return out
 
 def make_claim(home):
-    from dacl_dr.config import RecipeSettings
-    from dacl_dr.recipes import claim_folder
+    from dacl_dr.core.settings import RecipeSettings
+    from dacl_dr.training.recipe import claim_folder
     claim_folder(home/'run', RecipeSettings(), {'train': 'abc'})
     (home/'run'/'checkpoints').mkdir()
 
 @reader('recipe of a run', 'run/recipe.json', make=make_claim, tried=200)
 def _(home):
-    from dacl_dr.config import RecipeSettings
-    from dacl_dr.evaluation import trained_fields
-    from dacl_dr.recipes import claim_folder
+    from dacl_dr.core.settings import RecipeSettings
+    from dacl_dr.search.indexing import trained_fields
+    from dacl_dr.training.recipe import claim_folder
     claim_folder(home/'run', RecipeSettings(), {'train': 'abc'})
     return [trained_fields(home/'run'/'final_model') in ('title+text', None)]
 
 # --- runs and studies
 def make_step(home):
-    from dacl_dr.runs import step
+    from dacl_dr.core.steps import step
     step(home/'step', {'a': 1}, lambda f: (f/'x.txt').write_text('x') and {'n': 3}, lambda m: None)
 
 @reader('manifest of a step', 'step/manifest.json', make=make_step, tried=300)
 def _(home):
-    from dacl_dr.runs import read_manifest, step
+    from dacl_dr.core.steps import read_manifest, step
     step(home/'step', {'a': 1}, lambda f: (f/'x.txt').write_text('x') and {'n': 3}, lambda m: None)
     return [read_manifest(home/'step')['key']]
 
 def make_study(home):
-    from dacl_dr.runs import write_manifest
-    from dacl_dr.study import study_plan
+    from dacl_dr.core.files import write_manifest
+    from dacl_dr.studies.plan import study_plan
     write_manifest(home/'study'/'study.json', {'plan': study_plan('weights'), 'corpus': str(home/'data')})
 
 def study_judge(home, found, sound): return '' if isinstance(found[0], str) and found[2] else 'no plan'
 @reader('plan of a study', 'study/study.json', make=make_study, judge=study_judge, tried=200)
 def _(home):
     import msgspec
-    from dacl_dr.study import read_study
+    from dacl_dr.studies.workers import read_study
     plan, corpus = read_study(home/'study')
     return [plan.name, str(corpus), msgspec.to_builtins(plan.settings)]
 
@@ -449,7 +450,7 @@ def hash_of(row): return sum(row.encode()) % 400
 
 def make_tables(home):
     import pandas as pd
-    from dacl_dr.experiment import TABLES, read_tables, table_file
+    from dacl_dr.studies.tables import TABLES, read_tables, table_file
     make_published(home)
     t = read_tables(home/'run')
     run = json.loads((home/'run'/'run.json').read_text()); del run['published']
@@ -467,8 +468,9 @@ def tables_judge(home, found, sound):
     return ''
 
 def tables_read(home):
-    from dacl_dr.experiment import findings, read_tables, summary
-    from dacl_dr.paper import collect
+    from dacl_dr.studies.tables import read_tables
+    from dacl_dr.studies.findings import findings, summary
+    from dacl_dr.studies.paper import collect
     t = read_tables(home/'run')
     summary(t.study), findings(t)
     collect(home)
@@ -480,21 +482,21 @@ def _(home): return tables_read(home)
 def _(home): return tables_read(home)
 
 def make_sweep(home):
-    from dacl_dr.cost import Sweep
-    from dacl_dr.measures import KEPT, save_sweep
+    from dacl_dr.hnsw.curves import Sweep
+    from dacl_dr.studies.measures import KEPT, save_sweep
     (home/'search').mkdir()
     save_sweep(Sweep(np.array([10, 20]), {n: np.arange(8.).reshape(2, 4) for n in KEPT}, {'recall@10': np.arange(4.)}), home/'search'/'queries.parquet')
 @reader('sweep of a run', 'search/queries.parquet', make=make_sweep, tried=100, judge=lambda home, found, sound: '' if found[1] == 8 else 'no sweep')
 def _(home):
-    from dacl_dr.measures import read_sweep
+    from dacl_dr.studies.measures import read_sweep
     s = read_sweep(home/'search'/'queries.parquet')
     return [s.ef.tolist(), s.values['visited'].size]
 
 # --- the program
 def program(argv):
     "(exit code, what stdout said); what stderr said with code 2 is raised as the program's one line."
-    from dacl_dr.cli import main
-    from dacl_dr.config import DaclError
+    from dacl_dr.cli.main import main
+    from dacl_dr.core.errors import DaclError
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): code = main([str(a) for a in argv])
     (out.getvalue() + err.getvalue()).encode()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from campaign import outcome, prepared, run_reader
 from readers import READERS
 
-from dacl_dr.runs import seal_of
+from dacl_dr.core.files import seal_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT/'nbs'/'experiments'/'results'/'fuzz.csv'

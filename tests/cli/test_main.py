@@ -1,0 +1,107 @@
+"The program as its users meet it: help, and one line with exit code 2 for what they can mend."
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from dacl_dr.cli.main import build_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def dacl(*args, cwd=ROOT, **env):
+    return subprocess.run([sys.executable, '-c', 'import sys; from dacl_dr.cli.main import main; sys.exit(main())', *map(str, args)],
+                          cwd=cwd, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': str(ROOT)} | env)
+
+
+COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
+
+
+@pytest.mark.parametrize('command', [(), *((c,) for c in COMMANDS)])
+def test_help(command):
+    r = dacl(*command, '--help')
+    assert r.returncode == 0 and 'usage: dacl' in r.stdout and not r.stderr
+    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'train-baseline', 'train-distance-aware', 'train-ablation', 'build-index', 'run-evaluation', 'run-ef-sweep', 'run-representation-eval', 'diagnose', 'generate-figures', 'run-study', 'run-ablation', 'repeat']
+
+
+def one_line(result, *parts):
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('dacl: '), result.stderr
+    for p in parts: assert p in lines[0], lines[0]
+
+
+@pytest.mark.parametrize('args, parts', [
+    (['--w', '-1'], ['--w', 'training.w', '>= 0.0']),
+    (['--distance-weight', '-1'], ['training.w', '>= 0.0']),
+    (['--temperature', '0'], ['--temperature', '> 0']),
+    (['--batch_size', '1'], ['--batch_size', '>= 2']),
+    (['--seeds', '0'], ['--seeds']),
+    (['--seed', '-1'], ['--seed', '>= 0']),
+    (['--recipes', 'A', 'E'], ["unknown recipe 'E'"]),
+    (['--recipes', 'A', 'A'], ['each once']),
+    (['--temperature', 'inf'], ['--temperature', '<= 1']),
+    (['--seed', '99999999999999999999'], ['seed']),
+    (['--stage1_epochs', '0', '--stage2_epochs', '0', '--stage3_epochs', '0'], ['no stage has an epoch']),
+    (['--stage2_epochs', '-1'], ['>= 0']),
+    (['--stage4_epochs', '1'], ['--stage4_epochs', 'Did you mean']),
+    (['--temprature', '.1'], ["Did you mean '--temperature'?"]),
+    (['--config', 'absent.yaml'], ['absent.yaml', 'cannot be read']),
+])
+def test_bad_flags(args, parts, tmp_path):
+    one_line(dacl('quickstart', '--output_dir', tmp_path/'run', '--data_dir', tmp_path/'data', *args), *parts)
+    assert list(tmp_path.iterdir()) == [] # refused before anything was made
+
+
+@pytest.mark.parametrize('text, parts', [
+    ('training:\n  temprature: 0.1\n', ['line 2', "unknown setting 'training.temprature'", "Did you mean 'temperature'?"]),
+    ('trianing: {}\n', ['line 1', "Did you mean 'training'?"]),
+    ('training:\n  stages:\n  - {name: warm-up, epoks: 1}\n', ["unknown setting 'training.stages.epoks'", "Did you mean 'epochs'?"]),
+    ('training:\n  stages:\n  - {name: late, epochs: 1, negatives: bm26}\n', ['line 2', 'training.stages', "'bm26'"]),
+    ('training:\n  hard_negatives: 0\n', ["stage 'distance' takes bm25 negatives, but hard_negatives is 0"]),
+    ('training:\n  w: high\n', ['line 2', 'training.w', 'expected float, got str']),
+    ('training:\n  w: 1\n  w: 2\n', ['line 3', 'given twice']),
+    ('training: [1\n', ['not valid YAML']),
+    ('- a\n', ["expected 'key: value'"]),
+    ('search:\n  ef_values: [4, 16]\n', ['below k=10']),
+    ('search:\n  targets: []\n', ['at least one']),
+    ('corpus:\n  packages: [tqdm, tqdm]\n', ['each once']),
+    ('corpus:\n  dev_share: 0.5\n  test_share: 0.5\n', ['nothing to train on']),
+    ('training: &x {w: *x}\n', ['YAML']),
+    ('training:\n  w: 2001-99-99\n', ['YAML']),
+    ('!!python/object/apply:os.system ["true"]\n', ['not valid YAML']),
+])
+def test_bad_yaml(text, parts, tmp_path):
+    (f := tmp_path/'mine.yaml').write_text(text)
+    one_line(dacl('quickstart', '--config', f, '--output_dir', tmp_path/'run'), 'mine.yaml', *parts)
+    assert [p.name for p in tmp_path.iterdir()] == ['mine.yaml']
+
+
+def test_missing_package(tmp_path):
+    (f := tmp_path/'mine.yaml').write_text('corpus:\n  packages: [tqdm, no-such-package]\n')
+    one_line(dacl('quickstart', '--config', f, '--output_dir', tmp_path/'run', '--data_dir', tmp_path/'data'), "'no-such-package' is not installed", 'pip install')
+
+
+def test_run_folder_that_cannot_be_written(tmp_path):
+    (tmp_path/'file').write_text('')
+    one_line(dacl('quickstart', '--output_dir', tmp_path/'file'/'run'), 'cannot write here')
+    locked = tmp_path/'locked'
+    locked.mkdir(mode=0o500)
+    if os.access(locked, os.W_OK): locked = Path('/proc') # root may write to a read-only folder, but not here
+    one_line(dacl('quickstart', '--output_dir', locked/'run'), 'cannot write here', 'choose another folder')
+
+
+def test_a_folder_of_the_users_is_never_replaced(tmp_path):
+    (tmp_path/'data'/'codedocs').mkdir(parents=True)
+    (tmp_path/'data'/'codedocs'/'thesis.txt').write_text('years of work')
+    one_line(dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path/'data'), 'codedocs', 'is not a finished step')
+    assert (tmp_path/'data'/'codedocs'/'thesis.txt').read_text() == 'years of work'
+
+
+def test_report_of_no_run(tmp_path):
+    one_line(dacl('report', '--output_dir', tmp_path/'nothing'), 'not a finished run')
+
+
+def test_harvest_says_what_it_made(tmp_path):
+    r = dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path)
+    assert r.returncode == 0 and 'pairs of' in r.stdout and (tmp_path/'codedocs'/'psgs.tsv').exists()
