@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dacl_dr.core.settings import Reading
 from dacl_dr.evaluation.bm25 import bm25_eval
 from dacl_dr.search.bm25 import Analyzer, Bm25Settings
 from dacl_dr.data.folders import data_set
@@ -26,7 +27,7 @@ def main():
             data = data_set(name, args.data_dir)
             for words, analyzer in WORDS.items():
                 for engine in engines:
-                    m = json.loads(bm25_eval(data.corpus, data.splits['test'], d, name, engine, Bm25Settings(analyzer=analyzer), cache_dir=d).read_text())
+                    m = json.loads(bm25_eval(data.corpus, data.splits['test'], d, name, engine, Bm25Settings(analyzer=analyzer), reading=Reading(d)).read_text())
                     for metric, value in m['metrics'].items():
                         family, k = metric.split('@')
                         if family in ('recall', 'answer accuracy'): rows.append({'data': name, 'words': words, 'engine': engine, 'metric': family, 'k': int(k), 'value': round(value, 4), 'half_width': round(m['half_width'][metric], 4)})

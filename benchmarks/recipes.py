@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dacl_dr.core.settings import MiningSettings, RecipeSettings
+from dacl_dr.core.settings import MiningSettings, Reading, RecipeSettings
 from dacl_dr.core.yaml import load_settings
 from dacl_dr.search.exact import top_k
 from dacl_dr.curriculum.negatives import choose_negatives, fill_random, hard_share
@@ -55,16 +55,16 @@ def main():
     add = lambda what, recipe, where, facts: rows.extend({'data': name, 'device': device, 'what': what, 'recipe': recipe, 'where': where, 'metric': k, 'value': v} for k, v in facts.items() if isinstance(v, (int, float)))
     for recipe in a.recipes:
         settings, folder = msgspec.structs.replace(base, recipe=recipe), Path(a.output)/name/recipe
-        model = train_recipe(settings, a.data_dir, folder, a.cache_dir)
+        model = train_recipe(settings, a.data_dir, folder, reading=Reading(a.cache_dir))
         history = json.loads((folder/'history.json').read_text())
         if not rows:
-            _, dev = read_data(settings, open_sources(settings, a.data_dir, a.cache_dir), folder, a.cache_dir)
+            _, dev = read_data(settings, open_sources(settings, a.data_dir, reading=Reading(a.cache_dir)), folder, reading=Reading(a.cache_dir))
             add('dev', 'before', 'before training', dev_metrics(load_encoder(a.model_name, settings.model), dev))
         add('dev', recipe, 'after training', {k: history['evaluations'][-1][k] for k in GEOMETRY})
         add('run', recipe, 'training', {'steps': len(history['steps']), 'minings': len(history['minings'])})
         for m in history['minings']: add('mining', recipe, f"step {m['step']}", {k: v for k, v in m.items() if k not in ('step', 'epoch')})
     whole = msgspec.structs.replace(base, recipe='D', data=msgspec.structs.replace(base.data, max_questions=None), mining=MiningSettings())
-    trainset, _ = read_data(whole, open_sources(whole, a.data_dir, a.cache_dir), Path(a.output)/name, a.cache_dir)
+    trainset, _ = read_data(whole, open_sources(whole, a.data_dir, reading=Reading(a.cache_dir)), Path(a.output)/name, reading=Reading(a.cache_dir))
     for who, encoder in (('before', load_encoder(a.model_name, base.model)), ('D', load_encoder(Path(a.output)/name/'D'/'final_model'))):
         for source, facts in hardness(encoder, trainset, whole): add('hardness', who, source, facts)
     with atomic_file(Path(a.output)/f'{name}.csv') as tmp: pd.DataFrame(rows).to_csv(tmp, index=False)

@@ -31,7 +31,7 @@ def synthetic(rows, dim, seed, centres=10_000, rank=64):
 
 def make_vectors(folder, rows, dim):
     "The folder that `embed_corpus` would have made."
-    from dacl_dr.search.vectors import EmbedSettings, Embedding, Shard, digest, shard_paths
+    from dacl_dr.search.vectors import Embedding, Shard, digest, shard_paths
     from dacl_dr.core.files import make_folder, write_json
     s, shards = EmbedSettings(), []
     make_folder(folder)
@@ -44,7 +44,6 @@ def make_vectors(folder, rows, dim):
 
 def build(folder, args):
     from dacl_dr.search.vectors import Vectors
-    from dacl_dr.search.graph import IndexSettings
     from dacl_dr.search.indexing import build_index
     index = build_index(Vectors(folder/'vectors'), Ids(), folder/'index', IndexSettings(storage=args.storage))
     m = index.about
@@ -100,3 +99,4 @@ def main():
 
 
 if __name__ == '__main__': main()
+from dacl_dr.core.settings import EmbedSettings, IndexSettings

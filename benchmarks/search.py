@@ -51,7 +51,7 @@ def search_part(a, threads):
 def build_one(a, whose):
     import faiss
     from dacl_dr.search.exact import InMemory
-    from dacl_dr.search.graph import IndexSettings, fill_index
+    from dacl_dr.search.graph import fill_index
     x = synthetic(a.build_rows, a.dim, 1)
     start = time.perf_counter()
     if whose == 'ours': index = fill_index(InMemory(x), IndexSettings(chunk_rows=len(x)))
@@ -77,7 +77,7 @@ def padded(lengths, chunks): return sum(len(c) * lengths[c].max() for c in chunk
 def embedding_part(a):
     import torch
     from dacl_dr.data.formats import write_passages
-    from dacl_dr.search.vectors import EmbedSettings, embed_corpus
+    from dacl_dr.search.vectors import embed_corpus
     from dacl_dr.encoders.encoder import chunk_rows
     from dacl_dr.encoders.static import load_encoder
     from dacl_dr.data.store import open_passages
@@ -85,10 +85,10 @@ def embedding_part(a):
     encoder.set_length('passage', a.max_length)
     model = encoder.model
     with tempfile.TemporaryDirectory() as d:
-        whole = open_passages(a.corpus_file, d)
+        whole = open_passages(a.corpus_file, reading=Reading(d))
         rows = np.unique(np.linspace(0, len(whole) - 1, a.passages).astype(int))
         write_passages(Path(d)/'psgs.tsv', [whole[int(r)] for r in rows])
-        passages = open_passages(Path(d)/'psgs.tsv', d)
+        passages = open_passages(Path(d)/'psgs.tsv', reading=Reading(d))
         texts = [f'{p.title} {p.text}' for p in passages]
         lengths = np.array([len(t) for t in encoder.tower('passage').tokenizer(texts, truncation=True, max_length=a.max_length)['input_ids']])
         number, pairs = iter(range(1000)), []
@@ -133,3 +133,5 @@ def main():
 
 
 if __name__ == '__main__': main()
+
+from dacl_dr.core.settings import EmbedSettings, IndexSettings, Reading

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dacl_dr.training import trainer as training
-from dacl_dr.core.settings import DataSettings, MachineSettings, ModelSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.core.settings import DataSettings, MachineSettings, ModelSettings, Reading, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.training.sources import open_sources, read_data
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.curriculum.loader import training_data
@@ -33,7 +33,7 @@ def settings_of(a):
 
 
 def data_of(a, settings):
-    return read_data(settings, open_sources(settings, a.data_dir, a.cache_dir, False), Path(a.folder), a.cache_dir, False)[0]
+    return read_data(settings, open_sources(settings, a.data_dir, reading=Reading(a.cache_dir, show_progress=False)), Path(a.folder), reading=Reading(a.cache_dir, show_progress=False))[0]
 
 
 class Clock(training.TrainerCallback):

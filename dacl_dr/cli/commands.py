@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.errors import DaclError
-from ..core.settings import RECIPES, RecipeSettings
+from ..core.settings import RECIPES, EmbedSettings, IndexSettings, Reading, RecipeSettings
 from ..core.yaml import load_settings, parse_yaml, read_yaml
 from ..core.files import alone_in, check_name, claimed, make_folder
 
@@ -113,7 +113,7 @@ def report_command(args)->int:
 def preprocess_dpr_command(args)->int: # 1 if there are errors
     "Check a data tree, print the report, name the files."
     from dacl_dr.data.validation import errors, readable, validate
-    with claimed(args.output_path): reports = validate(args.data_dir, args.output_path, args.cache_dir)
+    with claimed(args.output_path): reports = validate(args.data_dir, args.output_path, reading=Reading(args.cache_dir))
     print(readable(reports))
     print(f"\nreport: {os.path.join(args.output_path, 'report.txt')} and report.json")
     return 1 if errors(reports) else 0
@@ -141,7 +141,7 @@ def bm25_settings(args):
 def bm25_eval_command(args)->int:
     "Evaluate BM25, print the metrics, name the files."
     from dacl_dr.evaluation.bm25 import bm25_eval, metrics_table
-    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): path = bm25_eval(args.corpus_file, args.test_file, args.output_path, args.dataset_name, args.engine, bm25_settings(args), args.fields, args.k, args.cache_dir, args.skip_bad)
+    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): path = bm25_eval(args.corpus_file, args.test_file, args.output_path, args.dataset_name, args.engine, bm25_settings(args), args.fields, args.k, reading=Reading(args.cache_dir, args.skip_bad))
     print(metrics_table(path))
     print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}")
     return 0
@@ -150,7 +150,7 @@ def bm25_negatives_command(args)->int:
     "Write a training file with BM25 hard negatives, print its counts."
     from dacl_dr.curriculum.bm25 import bm25_negatives
     from dacl_dr.data.conversion import locked
-    with locked(make_folder(Path(args.output_path).parent)/Path(args.output_path).name, 'another process is writing this file'): counts = bm25_negatives(args.corpus_file, args.train_file, args.output_path, args.hard_negatives, args.depth, args.engine, bm25_settings(args), args.fields, args.cache_dir, args.skip_bad)
+    with locked(make_folder(Path(args.output_path).parent)/Path(args.output_path).name, 'another process is writing this file'): counts = bm25_negatives(args.corpus_file, args.train_file, args.output_path, args.hard_negatives, args.depth, args.engine, bm25_settings(args), args.fields, reading=Reading(args.cache_dir, args.skip_bad))
     print(', '.join(f'{n:,} {name}' for name, n in counts.items()), f'→ {args.output_path}')
     return 0
 
@@ -184,7 +184,7 @@ def train_command(args, recipes:str)->int:
     settings = recipe_settings(args, recipes)
     from dacl_dr.training.card import table
     from dacl_dr.training.recipe import train_recipe, trained_metrics
-    model = train_recipe(settings, args.data_dir, args.output_dir, args.cache_dir)
+    model = train_recipe(settings, args.data_dir, args.output_dir, reading=Reading(args.cache_dir))
     if int(os.environ.get('RANK', 0)): return 0 # one process of several tells
     metrics = trained_metrics(model.parent)
     if metrics: print(table([{'dev sample': k} | v for k, v in metrics.items()], ['dev sample', 'epoch', 'recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment']))
@@ -197,7 +197,7 @@ def train_ablation_command(args)->int:
     if wrong := [w for w in args.weights if not 0 <= w <= 1e6]: raise DaclError(f'--weights: {wrong[0]} is no weight; give numbers from 0')
     from dacl_dr.training.card import table
     from dacl_dr.training.recipe import train_ablation
-    rows = train_ablation(args.weights, settings, args.data_dir, args.output_base, args.cache_dir)
+    rows = train_ablation(args.weights, settings, args.data_dir, args.output_base, reading=Reading(args.cache_dir))
     if int(os.environ.get('RANK', 0)): return 0
     print(table(rows, [k for k in rows[0] if k not in ('step', 'uniformity queries', 'uniformity passages')]))
     return 0
@@ -215,12 +215,10 @@ def struct_from(cls, values:dict, flags:dict[str, str]):
 def build_index_command(args)->int:
     "Embed a corpus and build its index, print what came out."
     from dacl_dr.search.indexing import make_index, trained_fields
-    from dacl_dr.search.vectors import EmbedSettings
-    from dacl_dr.search.graph import IndexSettings
     index = struct_from(IndexSettings, {'index_type': args.index_type, 'm': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction, 'storage': args.storage, 'chunk_rows': args.chunk_rows, 'order': args.insertion_order, 'builder': args.builder},
                         {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction', 'order': '--insertion_order'})
     embed = struct_from(EmbedSettings, {'fields': args.fields or trained_fields(args.encoder_path), 'dtype': args.vector_dtype, 'precision': args.precision, 'shard_rows': args.shard_rows, 'chunk_tokens': args.chunk_tokens}, {'dtype': '--vector_dtype'})
-    built = make_index(args.encoder_path, args.corpus_path, args.output_path, index, embed, args.embeddings_path, args.cache_dir, args.skip_bad)
+    built = make_index(args.encoder_path, args.corpus_path, args.output_path, index, embed, args.embeddings_path, reading=Reading(args.cache_dir, args.skip_bad))
     if built is None: return 0 # one process of several tells
     m = built.about
     print(f"{m.rows:,} passages of {m.dim} dimensions, {m.settings.index_type} in {m.settings.storage}, {m.bytes['index.faiss'] / 1e6:,.1f} MB, built in {m.build_s:,.1f} s on {m.threads} threads")
@@ -233,8 +231,8 @@ def run_evaluation_command(args)->int:
     from dacl_dr.evaluation.evaluate import metrics_lines, run_evaluation
     from dacl_dr.search.retriever import Retriever
     check_name(args.experiment_name, 'experiment_name')
-    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
-    with claimed(args.output_path, args.experiment_name): path = run_evaluation(retriever, args.test_file, args.output_path, args.k_values, args.hnsw_ef_search, args.experiment_name, args.cache_dir, args.skip_bad)
+    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, reading=Reading(args.cache_dir))
+    with claimed(args.output_path, args.experiment_name): path = run_evaluation(retriever, args.test_file, args.output_path, args.k_values, args.hnsw_ef_search, args.experiment_name, reading=Reading(args.cache_dir, args.skip_bad))
     print(metrics_lines(path))
     print(f"\nmetrics: {path}\nrun:     {str(path).replace('.metrics.json', '.run.trec')}\nqueries: {str(path).replace('.metrics.json', '.queries.parquet')}")
     return 0
@@ -247,8 +245,8 @@ def run_ef_sweep_command(args)->int:
     from dacl_dr.search.retriever import Retriever
     check_name(args.experiment_name, 'experiment_name')
     s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values, 'targets': args.targets, 'task_share': args.task_share}, {'k': '--k'})
-    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, args.cache_dir)
-    with claimed(args.output_path, args.experiment_name): path = run_ef_sweep(retriever, args.test_file, args.output_path, s, args.experiment_name, args.engine, args.rounds, args.draws, args.cache_dir, args.skip_bad)
+    retriever = Retriever.open(args.encoder_path, args.index_path, args.corpus_path, reading=Reading(args.cache_dir))
+    with claimed(args.output_path, args.experiment_name): path = run_ef_sweep(retriever, args.test_file, args.output_path, s, args.experiment_name, args.engine, args.rounds, args.draws, reading=Reading(args.cache_dir, args.skip_bad))
     stem = str(path).removesuffix('.costs.csv')
     curve = pd.read_csv(f'{stem}.sweep.csv')
     print(curve[[c for c in curve if ' p' not in c]].to_string(index=False, float_format='{:,.4g}'.format))
@@ -260,7 +258,7 @@ def run_ef_sweep_command(args)->int:
 def run_representation_eval_command(args)->int:
     "Analyse an encoder's space, print the numbers, name the page."
     from dacl_dr.evaluation.representation import MEANING, run_representation_eval
-    with claimed(args.output_path): path = run_representation_eval(args.encoder_path, args.dev_file, args.output_path, args.num_samples, fields=args.fields, cache_dir=args.cache_dir, skip_bad=args.skip_bad)
+    with claimed(args.output_path): path = run_representation_eval(args.encoder_path, args.dev_file, args.output_path, args.num_samples, fields=args.fields, reading=Reading(args.cache_dir, args.skip_bad))
     numbers = json.loads(path.read_text())['numbers']
     for name, v in numbers.items(): print(f"{name:<38}{'–' if v is None else f'{v:,.4f}':>12}   {MEANING.get(name, '')}".rstrip())
     print(f"\nnumbers: {path}\npage: {path.with_suffix('.html')}")
@@ -271,7 +269,7 @@ def diagnose_command(args)->int:
     from dacl_dr.core.settings import SearchSettings
     from dacl_dr.evaluation.diagnosis import diagnose, diagnosis_lines
     s = struct_from(SearchSettings, {'m': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction}, {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction'})
-    with claimed(args.output_path): path = diagnose(args.output_path, args.encoder, args.corpus, args.queries, args.vectors, args.query_vectors, args.max_passages, args.max_queries, s, args.fields, args.cache_dir)
+    with claimed(args.output_path): path = diagnose(args.output_path, args.encoder, args.corpus, args.queries, args.vectors, args.query_vectors, args.max_passages, args.max_queries, s, args.fields, reading=Reading(args.cache_dir))
     print(f"{diagnosis_lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
@@ -313,7 +311,7 @@ def run_ablation_command(args)->int:
     from dacl_dr.core.settings import SearchSettings
     s = struct_from(SearchSettings, {'k': args.k, 'ef_values': args.ef_values}, {'k': '--k'})
     models = pair_up(named(args.model_dirs, '--model_dirs'), named(args.index_dirs, '--index_dirs'))
-    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): folder = run_ablation(models, args.test_file, args.output_path, args.dataset_name, s, args.rounds, args.draws, args.corpus_path, args.cache_dir, args.skip_bad)
+    with claimed(Path(args.output_path)/check_name(args.dataset_name, 'dataset_name')): folder = run_ablation(models, args.test_file, args.output_path, args.dataset_name, s, args.rounds, args.draws, args.corpus_path, reading=Reading(args.cache_dir, args.skip_bad))
     study = pd.read_csv(folder/'study.csv')
     print(study[['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']].to_string(index=False, float_format='{:,.4g}'.format))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')

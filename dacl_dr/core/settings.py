@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGES', 'CURRICULUM', 'EF_VALUES', 'RECIPES',
-           'Frozen', 'CorpusSettings', 'EncoderSettings', 'Stage', 'TrainSettings', 'MiningSettings', 'SearchSettings',
-           'ModelSettings', 'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training',
-           'Settings', 'RecipeSettings', 'flat']
+           'Frozen', 'Reading', 'CorpusSettings', 'EncoderSettings', 'Stage', 'TrainSettings', 'MiningSettings',
+           'SearchSettings', 'IndexSettings', 'EmbedSettings', 'ModelSettings', 'DataSettings', 'MachineSettings',
+           'RunSettings', 'ScaleSettings', 'quick_training', 'Settings', 'RecipeSettings', 'flat']
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -31,6 +32,16 @@ PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython'
 # %% ../../nbs/core/settings.ipynb #1b595239
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "An immutable settings group that rejects unknown keys."
+    def but(self, **changes):
+        "A copy with other values."
+        return msgspec.structs.replace(self, **changes)
+
+# %% ../../nbs/core/settings.ipynb #7671b2b8
+class Reading(Frozen):
+    "How passages and questions are read."
+    cache_dir: str|Path|None = None # where converted data and indexes are kept; None: DACL_CACHE in the environment, or ~/.cache/dacl-dr
+    skip_bad: NonNegative = 0 # malformed records to pass over, per file
+    show_progress: bool = True # progress bars
 
 # %% ../../nbs/core/settings.ipynb #370e47b0
 class CorpusSettings(Frozen):
@@ -109,6 +120,26 @@ class SearchSettings(Frozen):
     def __post_init__(self):
         if not self.ef_values or not self.targets: raise ValueError('ef_values and targets must each hold at least one value')
         if min(self.ef_values) < self.k: raise ValueError(f"efSearch {min(self.ef_values)} is below k={self.k}, where faiss returns a poor top-k: use values of at least {self.k}")
+
+# %% ../../nbs/core/settings.ipynb #36142c6e
+class IndexSettings(Frozen):
+    "How an index is built."
+    index_type: Literal['flat', 'hnsw'] = 'hnsw'
+    m: Annotated[int, msgspec.Meta(ge=2, le=512)] = 32 # links per node
+    ef_construction: Positive = 200
+    storage: Literal['float32', 'float16', 'sq8'] = 'float32' # of the vectors in the index; sq8 is one byte a dimension
+    chunk_rows: Positive = 50_000 # added at a time; another number gives another graph
+    order: NonNegative|None = None # seed of the insertion order; None: the corpus's
+    builder: Literal['cpu', 'cagra'] = 'cpu' # cagra: the graph is made on a GPU
+
+# %% ../../nbs/core/settings.ipynb #0987b029
+class EmbedSettings(Frozen):
+    "What vectors depend on besides encoder and corpus."
+    fields: Literal['title+text', 'text'] = 'title+text' # what is encoded of a passage
+    dtype: Literal['float32', 'float16'] = 'float32' # how vectors are stored
+    precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32' # what the encoder computes in
+    shard_rows: Positive = 16_384 # what a stop can lose
+    chunk_tokens: Positive|None = None # in one forward pass, padding included; None: 2,048 on a CPU, 65,536 on a GPU
 
 # %% ../../nbs/core/settings.ipynb #f2fb0bd7
 RECIPES = ('A', 'B', 'C', 'D')

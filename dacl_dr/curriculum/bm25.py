@@ -14,6 +14,7 @@ import msgspec, numpy as np
 from tqdm import tqdm
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..data.formats import Context, write_questions
 from ..data.store import Passages, Questions, open_passages, open_questions
 from ..data.answers import joined, positives_of
@@ -78,19 +79,17 @@ def bm25_negatives(
     engine:str='auto', # 'rank_bm25', 'bm25s', or 'auto' by the size of the corpus
     settings:Bm25Settings=ENGLISH, # k1, b and how words are made
     fields:str='title+text', # or 'text': what of a passage is read
-    cache_dir:str|Path|None=None, # of converted files and indexes; None: see `cache_home`
-    skip_bad:int=0, # bad records to pass over, per file
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->dict[str, int]: # counts
     "Write a training file with BM25 hard negatives. Raises `DaclError` for bad input."
     check_choices(engine, fields)
     if not 1 <= n <= depth: raise DaclError(f'hard_negatives {n} must be at least 1 and at most depth {depth}')
     if Path(output_path).is_dir() or Path(output_path).suffix != '.json': raise DaclError(f'{output_path}: give the name of the .json file to write')
-    passages, questions = (f(p, cache_dir, skip_bad, show_progress) for f, p in ((open_passages, corpus_file), (open_questions, train_file)))
+    passages, questions = (f(p, reading) for f, p in ((open_passages, corpus_file), (open_questions, train_file)))
     missing_positives(passages, questions, train_file)
-    index, counts = searchable(passages, engine, settings, fields, cache_dir), {'questions': 0, 'negatives': 0, 'short of negatives': 0}
+    index, counts = searchable(passages, engine, settings, fields, reading=reading), {'questions': 0, 'negatives': 0, 'short of negatives': 0}
     def counted():
-        for q in with_negatives(questions, passages, index, n, depth, show_progress):
+        for q in with_negatives(questions, passages, index, n, depth, reading.show_progress):
             for name, more in zip(counts, (1, len(q.hard_negative_ctxs), len(q.hard_negative_ctxs) < n)): counts[name] += more
             yield q
     write_questions(output_path, map(partial(with_texts, passages=passages), counted()))

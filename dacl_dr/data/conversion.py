@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from dacl_dr.core.files import (
     NoRoom, atomic_folder, file_digest, make_folder, read_sealed, clear_left_behind, write_manifest,
 )
@@ -191,16 +192,14 @@ def convert(
 def converted(
     files:list[Path], # sources, the main one first
     make, # function of (folder, bad, digest) that writes data.arrow and returns the number of rows
-    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
-    skip_bad:int=0, # bad records to pass over
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # a folder with data.arrow and manifest.json
     "Convert a source once. Raises `DaclError` for a bad source, a full disk, or a source that changes meanwhile."
-    before, cache = [state_of(f) for f in files], cache_home(cache_dir)
+    before, cache = [state_of(f) for f in files], cache_home(reading.cache_dir)
     folder = cache/f"{files[0].name.split('.')[0]}-{stamp([str(f.resolve()) for f in files])}"
-    if not (done := conversion_of(folder, files, show_progress)):
+    if not (done := conversion_of(folder, files, reading.show_progress)):
         check_room(files, make_folder(cache))
         with locked(folder, f'another process is converting {files[0]}'):
-            done = conversion_of(folder, files, show_progress) or convert(folder, files, before, make, BadRecords(files[0], skip_bad))
-    if done.skipped > skip_bad: raise DaclError(f'{done.bad[0]}; {done.skipped} bad records were passed over before, accept them again with --skip_bad {done.skipped}')
+            done = conversion_of(folder, files, reading.show_progress) or convert(folder, files, before, make, BadRecords(files[0], reading.skip_bad))
+    if done.skipped > reading.skip_bad: raise DaclError(f'{done.bad[0]}; {done.skipped} bad records were passed over before, accept them again with --skip_bad {done.skipped}')
     return folder

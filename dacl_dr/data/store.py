@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec, numpy as np, pyarrow as pa
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from .records import BadRecords
 from .formats import Passage, Question
 from .conversion import converted, passage_files, question_files
@@ -108,14 +109,12 @@ def filter_rows(
 # %% ../../nbs/data/store.ipynb #09052e95
 def open_passages(
     path:str|Path, # passage TSV, corpus.jsonl or a BEIR folder, .gz too
-    cache_dir:str|Path|None=None, # None: see `cache_home`
-    skip_bad:int=0, # bad rows to pass over
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Passages:
     "Open a corpus, converting it the first time. Raises `DaclError` naming file, line and remedy."
     reader, files = passage_files(path)
-    make = partial(convert_passages, rows=partial(reader, files[0], show_progress=show_progress))
-    passages = Passages(converted(files, make, cache_dir, skip_bad, show_progress))
+    make = partial(convert_passages, rows=partial(reader, files[0], show_progress=reading.show_progress))
+    passages = Passages(converted(files, make, reading=reading))
     if not len(passages): raise DaclError(f'{files[0]}: holds no passages, only a header; was it written completely?')
     return passages
 
@@ -146,13 +145,11 @@ def convert_questions(
 
 def open_questions(
     path:str|Path, # biencoder JSON, question TSV, or qrels/SPLIT.tsv of a BEIR folder, .gz too
-    cache_dir:str|Path|None=None, # None: see `cache_home`
-    skip_bad:int=0, # bad records to pass over
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Questions:
     "Open a question set, converting it the first time. Raises `DaclError` naming file, record and remedy."
     reader, files = question_files(path)
-    make = partial(convert_questions, questions=partial(reader, files[0], show_progress=show_progress))
-    questions = Questions(converted(files, make, cache_dir, skip_bad, show_progress))
+    make = partial(convert_questions, questions=partial(reader, files[0], show_progress=reading.show_progress))
+    questions = Questions(converted(files, make, reading=reading))
     if not len(questions): raise DaclError(f'{files[0]}: holds no questions; was it written completely?')
     return questions

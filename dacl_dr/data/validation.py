@@ -14,6 +14,7 @@ import msgspec, numpy as np, pyarrow.compute as pc
 from tqdm import tqdm
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..core.files import atomic_file, write_json
 from .store import id_hash, open_passages, open_questions
 from .answers import joined
@@ -63,17 +64,16 @@ EVERY = 1 << 62 # bad records are counted here, not refused
 
 def check_corpus(
     path:Path, # a passage file
-    cache_dir=None, # of converted files; None: see `cache_home`
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # (`Passages` or None, counts, list of `Finding`)
     "Count passages and find what is wrong with them."
     found = Findings(path)
-    try: passages = open_passages(path, cache_dir, EVERY, show_progress)
+    try: passages = open_passages(path, reading=reading.but(skip_bad=EVERY))
     except DaclError as e: found.add('unreadable', str(e)); return None, {}, found.list()
     for message in passages.conversion.bad[:5]: found.add('bad record', message, count=0)
     found.add('bad record', count=passages.conversion.skipped)
     chars = 0
-    for b in tqdm(range(len(passages.starts) - 1), desc=f'checking {path.name}', mininterval=.5, leave=False, disable=not show_progress):
+    for b in tqdm(range(len(passages.starts) - 1), desc=f'checking {path.name}', mininterval=.5, leave=False, disable=not reading.show_progress):
         text = passages.batch(b).column('text')
         chars += pc.sum(pc.utf8_length(text)).as_py() or 0
         for i in np.flatnonzero(pc.equal(pc.utf8_trim_whitespace(text), '').to_numpy(zero_copy_only=False)): found.add('empty passage', f"passage '{passages.batch(b).column('id')[int(i)].as_py()}'")
@@ -128,17 +128,16 @@ def check_split(
     path:Path, # a question file
     passages, # `Passages` or None
     seen:set[int], # hashes of the questions of earlier splits; this one's are added
-    cache_dir=None, # of converted files; None: see `cache_home`
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # (counts, list of `Finding`)
     "Count the questions of one split and find what is wrong with them."
     found, counts, here = Findings(path), Counter(), set()
-    try: questions = open_questions(path, cache_dir, EVERY, show_progress)
+    try: questions = open_questions(path, reading=reading.but(skip_bad=EVERY))
     except DaclError as e: found.add('unreadable', str(e)); return {}, found.list()
     for message in questions.conversion.bad[:5]: found.add('bad record', message, count=0)
     found.add('bad record', count=questions.conversion.skipped)
     none = []
-    for n, q in enumerate(tqdm(questions, total=len(questions), desc=f'checking {path.name}', mininterval=.5, leave=False, disable=not show_progress), 1):
+    for n, q in enumerate(tqdm(questions, total=len(questions), desc=f'checking {path.name}', mininterval=.5, leave=False, disable=not reading.show_progress), 1):
         place, key = f"question {n} '{q.question[:60]}'", id_hash(' '.join(q.question.lower().split()))
         counts.update(check_question(q, place, passages, found))
         if not q.positive_ctxs: none.append(place)
@@ -160,15 +159,14 @@ class SetReport(msgspec.Struct, frozen=True):
 def check_data_set(
     data:DataSet, # to check
     corpora:dict, # results of `check_corpus` by path, shared by the data sets of a tree
-    cache_dir=None, # of converted files; None: see `cache_home`
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->SetReport:
     "Check one data set."
-    if data.corpus and data.corpus not in corpora: corpora[data.corpus] = check_corpus(data.corpus, cache_dir, show_progress)
+    if data.corpus and data.corpus not in corpora: corpora[data.corpus] = check_corpus(data.corpus, reading=reading)
     passages, counts, findings = corpora[data.corpus] if data.corpus else (None, {}, [Finding('no corpus', 'warning', data.name, 1, ())])
     findings, splits, seen = list(findings), {}, set()
     for split, path in data.splits.items():
-        splits[split], more = check_split(path, passages, seen, cache_dir, show_progress)
+        splits[split], more = check_split(path, passages, seen, reading=reading)
         findings += [f for f in more if split != 'test' or f.check != 'no hard negatives']
     order = list(CHECKS)
     return SetReport(data.name, counts, splits, tuple(sorted(findings, key=lambda f: order.index(f.check))))
@@ -211,12 +209,11 @@ def readable(
 def validate(
     data_dir:str|Path='data_set', # the data sets: see `find_data_sets`
     output_path:str|Path='results/preprocess_dpr', # gets report.txt and report.json
-    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->list[SetReport]:
     "Check every data set of a tree and write both reports. Raises `DaclError` if there is none."
     corpora = {}
-    reports = [check_data_set(d, corpora, cache_dir, show_progress) for d in find_data_sets(data_dir).values()]
+    reports = [check_data_set(d, corpora, reading=reading) for d in find_data_sets(data_dir).values()]
     with atomic_file(Path(output_path)/'report.txt') as tmp: tmp.write_text(readable(reports) + '\n', encoding='utf-8')
     write_json(Path(output_path)/'report.json', {'errors': errors(reports), 'data_sets': reports})
     return reports

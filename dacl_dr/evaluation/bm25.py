@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec, numpy as np
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..core.files import check_name, make_folder, write_json
 from ..data.store import Passages, Questions, open_passages, open_questions
 from ..data.positives import missing_positives
@@ -44,22 +45,20 @@ def bm25_eval(
     settings:Bm25Settings=ENGLISH, # k1, b and how words are made
     fields:str='title+text', # or 'text': what of a passage is read
     k:int=100, # passages retrieved per question
-    cache_dir:str|Path|None=None, # of converted files and indexes; None: see `cache_home`
-    skip_bad:int=0, # bad records to pass over, per file
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # the metrics file
     "Evaluate BM25 on a question set. Raises `DaclError` for bad input."
     check_choices(engine, fields)
     check_name(dataset_name, 'dataset_name')
-    passages, questions = (f(p, cache_dir, skip_bad, show_progress) for f, p in ((open_passages, corpus_file), (open_questions, test_file)))
+    passages, questions = (f(p, reading) for f, p in ((open_passages, corpus_file), (open_questions, test_file)))
     if not any(questions.column('answers')) and not any(questions.column('positive_ctxs')): raise DaclError(f'{test_file}: has neither answers nor positives, so nothing can be evaluated; add {Path(test_file).stem}-gold.json or answers')
     missing = missing_positives(passages, questions, test_file)
     name = make_folder(Path(output_path)/dataset_name)/re.sub(r'\.(json|csv|tsv)(\.gz)?$', '', Path(test_file).name)
-    index = searchable(passages, engine, settings, fields, cache_dir)
+    index = searchable(passages, engine, settings, fields, reading=reading)
     start = time.perf_counter()
-    run = bm25_run(index, passages, questions, k, show_progress)
+    run = bm25_run(index, passages, questions, k, reading.show_progress)
     seconds = time.perf_counter() - start
-    judged = summarise(judge_each(run, passages, questions, tuple(x for x in KS if x <= k), Path(test_file).parent.name == 'qrels', show_progress))
+    judged = summarise(judge_each(run, passages, questions, tuple(x for x in KS if x <= k), Path(test_file).parent.name == 'qrels', reading.show_progress))
     write_run(f'{name}.run.trec', run, f'bm25-{dataset_name}')
     return write_json(f'{name}.metrics.json', {'dataset_name': dataset_name, 'corpus': facts(corpus_file, passages), 'test': facts(test_file, questions),
         'engine': bm25_engine(engine, len(passages)), 'settings': settings, 'fields': fields, 'k': k, 'search_s': round(seconds, 2), 'positives_not_in_corpus': missing, **judged})

@@ -14,7 +14,7 @@ from pathlib import Path
 import faiss, msgspec, altair as alt, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
-from ..core.settings import SearchSettings
+from ..core.settings import Reading, SearchSettings
 from ..core.files import make_folder, write_json
 from ..core.steps import environment
 from ..core.rows import spaced
@@ -265,8 +265,7 @@ def diagnose(
     max_queries:int=1000,
     s:SearchSettings=SearchSettings(),
     fields:str|None=None, # of a passage; None: what the encoder was trained on, or title+text
-    cache_dir:str|Path|None=None,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # diagnosis.json
     "Diagnose an encoder or vectors and write numbers, tables and a page. Raises `DaclError` for bad input."
     texts = {'encoder': encoder, 'corpus': corpus, 'queries': queries}
@@ -274,8 +273,8 @@ def diagnose(
     if vectors is None and query_vectors is not None: raise DaclError('diagnose: query_vectors are given without vectors; give those of the passages too')
     if vectors is not None and (given := [n for n, v in texts.items() if v is not None]): raise DaclError(f"diagnose: vectors and {', '.join(given)} are given; give either vectors, or encoder, corpus and queries")
     if min(max_passages, max_queries) < 1: raise DaclError(f'diagnose: max_passages {max_passages} and max_queries {max_queries} must be at least 1')
-    sample = text_sample(encoder, corpus, queries, max_passages, max_queries, fields, cache_dir, show_progress) if vectors is None else vector_sample(vectors, query_vectors, max_passages, max_queries)
-    a = diagnose_vectors(sample.passages, sample.q, sample.gold, s, 'efSearch' if show_progress else None)
+    sample = text_sample(encoder, corpus, queries, max_passages, max_queries, fields, reading=reading) if vectors is None else vector_sample(vectors, query_vectors, max_passages, max_queries)
+    a = diagnose_vectors(sample.passages, sample.q, sample.gold, s, 'efSearch' if reading.show_progress else None)
     about = sample.about | {'passages': len(sample.passages), 'queries': len(sample.q), 'dim': sample.q.shape[1], 'm': s.m, 'ef_construction': s.ef_construction, 'k': s.k}
     explains, costs, notes = explain(a.measures, a.costs), costs_at(a.sweep, s), notes_of(about)
     said = suggestions(a.facts, explains, a.sweep, about['dim'], len(sample.passages))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError, did_you_mean
-from ..core.settings import SearchSettings
+from ..core.settings import Reading, SearchSettings
 from ..core.files import check_name, make_folder, write_json
 from ..core.steps import environment
 from ..report.charts import cost_curve
@@ -77,16 +77,14 @@ def run_ef_sweep(
     engine:str='faiss', # or 'patience', 'usearch'
     rounds:int=3, # of timing, of faiss only; 0 takes no times
     draws:int=1000, # of the bootstrap
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # the costs
     "Sweep efSearch and write curve, per-query values, costs at matched quality with intervals, and a page with the curves. Raises `DaclError` for bad input."
     check_name(experiment_name, 'experiment_name')
-    questions, missing = open_test(test_file, retriever.passages, cache_dir, skip_bad, show_progress)
-    found, vectors, task = sweep_index(retriever, questions, s, Path(test_file).parent.name == 'qrels', engine, show_progress)
+    questions, missing = open_test(test_file, retriever.passages, reading=reading)
+    found, vectors, task = sweep_index(retriever, questions, s, Path(test_file).parent.name == 'qrels', engine, reading.show_progress)
     rounds = rounds if engine == 'faiss' else 0
-    if rounds: time_searches({'model': (retriever.index.faiss, vectors, found)}, s.k, rounds, desc='timing' if show_progress else None)
+    if rounds: time_searches({'model': (retriever.index.faiss, vectors, found)}, s.k, rounds, desc='timing' if reading.show_progress else None)
     name, ids = make_folder(output_path)/experiment_name, query_ids(questions)
     cost = 'visited' if not np.isnan(found.values['visited']).all() else 'evaluations'
     costs = pd.concat([costs_of(found, s, task, c, draws) for c in (cost, *(['latency ms'] if rounds else []))])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..core.files import atomic_file, check_name, file_digest, make_folder, write_json
 from ..core.steps import environment
 from ..data.conversion import locked
@@ -77,22 +78,20 @@ def run_evaluation(
     ks=(1, 5, 10, 20, 50, 100),
     ef:int=100, # efSearch, at least the largest k
     experiment_name:str='evaluation',
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # the metrics file
     "Evaluate an index on a question set: end-task quality, and on HNSW what the search cost. Raises `DaclError` for bad input."
     check_name(experiment_name, 'experiment_name')
     index, ks = retriever.index, sorted(set(ks))
     check_search(max(ks), ef if index.is_hnsw else None, len(index)); check_search(min(ks), None, len(index))
-    questions, missing = open_test(test_file, retriever.passages, cache_dir, skip_bad, show_progress)
-    vectors, name, ids = retriever.encode(questions.column('question'), 'encoding questions' if show_progress else None), make_folder(output_path)/experiment_name, query_ids(questions)
+    questions, missing = open_test(test_file, retriever.passages, reading=reading)
+    vectors, name, ids = retriever.encode(questions.column('question'), 'encoding questions' if reading.show_progress else None), make_folder(output_path)/experiment_name, query_ids(questions)
     rows, scores = retriever.rows(vectors, max(ks), ef)
     found = [r[r >= 0] for r in rows]
     run = make_run(ids, [retriever.passages.column('id', r) for r in found], [s[:len(r)] for s, r in zip(scores, found)], decimals=6)
-    values = judge_each(run, retriever.passages, questions, tuple(ks), Path(test_file).parent.name == 'qrels', show_progress)
+    values = judge_each(run, retriever.passages, questions, tuple(ks), Path(test_file).parent.name == 'qrels', reading.show_progress)
     if index.is_hnsw:
-        t, truth = tracing(index, max(ks))(vectors)(ef), true_neighbours(index, vectors, max(ks), show_progress)
+        t, truth = tracing(index, max(ks))(vectors)(ef), true_neighbours(index, vectors, max(ks), reading.show_progress)
         near = np.array([len(np.intersect1d(a, b)) for a, b in zip(t.ids, truth)]) / max(ks)
         values |= {n: dict(zip(ids, v.tolist())) for n, v in {f'ANN recall@{max(ks)}': near, **{c: getattr(t, c) for c in COSTS}}.items() if not np.isnan(v).all()}
     write_run(f'{name}.run.trec', run, experiment_name, decimals=6)

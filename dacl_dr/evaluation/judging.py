@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..core.files import atomic_file
 from ..data.store import Passages, Questions, open_questions
 from ..data.answers import answer_hits, joined
@@ -85,12 +86,10 @@ def facts(
 def open_test(
     test_file:str|Path,
     passages,
-    cache_dir=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # (`Questions`, how many of their positives are not in the corpus)
     "Open questions that can be evaluated on a corpus. Raises `DaclError` if they can't."
-    questions = open_questions(test_file, cache_dir, skip_bad, show_progress)
+    questions = open_questions(test_file, reading=reading)
     if not any(questions.column('answers')) and not any(questions.column('positive_ctxs')): raise DaclError(f'{test_file}: has neither answers nor positives, so nothing can be evaluated; add {Path(test_file).stem}-gold.json or answers')
     return questions, missing_positives(passages, questions, test_file)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import altair as alt, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
-from ..core.settings import SearchSettings
+from ..core.settings import Reading, SearchSettings
 from ..core.files import make_folder, write_json
 from ..core.steps import environment
 from ..core.rows import spaced
@@ -97,17 +97,15 @@ def run_representation_eval(
     num_samples:int=10_000, # questions, evenly spaced over the file
     s:SearchSettings=SearchSettings(),
     fields:str|None=None, # of a passage; None: what the encoder was trained on, or title+text
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # representation.json
     "Analyse an encoder on a question file and write numbers, tables and a page. Raises `DaclError` for bad input."
-    questions = open_questions(dev_file, cache_dir, skip_bad, show_progress)
+    questions = open_questions(dev_file, reading=reading)
     known = np.flatnonzero([len(p) > 0 for p in questions.column('positive_ctxs')])
     if not len(known): raise DaclError(f'{dev_file}: no question has a positive passage, so there are no pairs to look at; give a biencoder JSON with positive_ctxs')
     rows, encoder = known[spaced(len(known), num_samples)], on_device(load_encoder(encoder_path))
     texts, gold, hard = pool_of(questions, rows, fields or trained_fields(encoder_path) or 'title+text')
-    bar = lambda text: text if show_progress else None
+    bar = lambda text: text if reading.show_progress else None
     q = check_unit(encoder.encode(questions.column('question', rows), 'query', desc=bar('encoding questions')), 'queries', 1)
     passages = check_unit(encoder.encode(texts, 'passage', desc=bar('encoding passages')), 'passages', 1)
     a = analyse(q, passages, gold, hard if (hard >= 0).any() else None, s, bar('efSearch'))

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec, numpy as np
 
 from ..core.errors import DaclError, did_you_mean
+from ..core.settings import Reading
 from ..core.rows import sample_rows, spaced
 from ..data.records import lines_of, open_data
 from ..data.store import Passages, Questions, open_passages, open_questions
@@ -83,16 +84,14 @@ class Lines:
 
 def open_corpus(
     path:str|Path, # .txt, passage TSV, corpus.jsonl or a BEIR folder, .gz too
-    cache_dir:str|Path|None=None,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # `Passages` or `Lines`
     "Open passages. Raises `DaclError` naming file, line and remedy."
-    return Lines(path) if re.search(r'\.txt(\.gz)?$', Path(path).name) else open_passages(path, cache_dir, 0, show_progress)
+    return Lines(path) if re.search(r'\.txt(\.gz)?$', Path(path).name) else open_passages(path, reading=reading.but(skip_bad=0))
 
 def open_queries(
     path:str|Path, # .txt, queries.jsonl, biencoder JSON, question TSV, qrels/SPLIT.tsv of a BEIR folder, or such a folder, of which test.tsv or the only split is taken
-    cache_dir:str|Path|None=None,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # `Questions`, `Passages` or `Lines`
     "Open queries. Raises `DaclError` naming file, record and remedy."
     path = Path(path)
@@ -101,7 +100,7 @@ def open_queries(
         splits = [f for f in splits if f.name.split('.')[0] == 'test'] or splits
         if len(splits) != 1: raise DaclError(f"{path}: {'has no qrels/SPLIT.tsv' if not splits else 'has several splits, ' + ', '.join(f.name for f in splits)}; name the file of queries itself")
         path = splits[0]
-    return open_corpus(path, cache_dir, show_progress) if re.search(r'\.(txt|jsonl)(\.gz)?$', path.name) else open_questions(path, cache_dir, 0, show_progress)
+    return open_corpus(path, reading=reading) if re.search(r'\.(txt|jsonl)(\.gz)?$', path.name) else open_questions(path, reading=reading.but(skip_bad=0))
 
 def texts_at(
     table, # `Questions`, `Passages` or `Lines`
@@ -152,13 +151,12 @@ def text_sample(
     max_passages:int=100_000,
     max_queries:int=1000,
     fields:str|None=None, # of a passage; None: what the encoder was trained on, or title+text
-    cache_dir:str|Path|None=None,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Sample:
     "Texts from files, embedded; of a query's positives the first counts. Raises `DaclError` for a bad file or encoder."
     fields = fields or trained_fields(encoder) or 'title+text'
     if fields not in FIELDS: raise DaclError(f"fields: '{fields}' is not known.{did_you_mean(fields, FIELDS)}")
-    passages, asked = open_corpus(corpus, cache_dir, show_progress), open_queries(queries, cache_dir, show_progress)
+    passages, asked = open_corpus(corpus, reading=reading), open_queries(queries, reading=reading)
     found, known = None, np.array([], int)
     if isinstance(passages, Passages) and isinstance(asked, Questions):
         missing_positives(passages, asked, queries)
@@ -166,7 +164,7 @@ def text_sample(
         known = np.flatnonzero([len(p) > 0 for p in found])
     q_rows = known[spaced(len(known), max_queries)] if len(known) else spaced(len(asked), max_queries)
     rows = sample_rows(len(passages), max_passages, np.concatenate([found[i] for i in q_rows]) if len(known) else None)
-    model, bar = on_device(load_encoder(encoder)), lambda text: text if show_progress else None
+    model, bar = on_device(load_encoder(encoder)), lambda text: text if reading.show_progress else None
     q_texts, texts = texts_at(asked, q_rows), texts_at(passages, rows, fields)
     raw = model.encode(q_texts, 'query', desc=bar('encoding queries')), model.encode(texts, 'passage', desc=bar('encoding passages'))
     if not model.normalized: raw = unit_rows(raw[0], str(queries), q_rows)[0], unit_rows(raw[1], str(corpus), rows)[0]

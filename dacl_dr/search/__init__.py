@@ -8,13 +8,13 @@ __all__ = []
 # %% ../../nbs/search/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/search/index.ipynb #a9392b83
+# %% ../../nbs/search/index.ipynb #69947e2e
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.search', submod_attrs={
     'bm25': ['Analyzer', 'Bm25Settings', 'bm25_index', 'bm25_search'],
     'bm25_disk': ['open_bm25', 'searchable'],
-    'vectors': ['EmbedSettings', 'Vectors', 'check_unit', 'embed_corpus'],
+    'vectors': ['Vectors', 'check_unit', 'embed_corpus'],
     'exact': ['exact_search', 'top_k'],
-    'graph': ['IndexSettings', 'build_hnsw'],
+    'graph': ['build_hnsw'],
     'indexing': ['Index', 'build_index', 'load_index', 'make_index'],
     'retriever': ['Retriever'],
 })

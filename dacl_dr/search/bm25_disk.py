@@ -24,6 +24,7 @@ from numba import njit
 from tqdm import tqdm
 
 from ..core.errors import DaclError, did_you_mean
+from ..core.settings import Reading
 from dacl_dr.core.files import (
     atomic_folder, file_digest, make_folder, read_sealed, write_json, write_manifest,
 )
@@ -276,12 +277,12 @@ def searchable(
     engine:str='auto', # 'rank_bm25' or 'bm25s'
     settings:Bm25Settings=ENGLISH, # k1, b and how words are made
     fields:str='title+text', # or 'text': what of a passage is read
-    cache_dir:str|Path|None=None, # where bm25s's index is kept
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Bm25:
     "A corpus ready for BM25. bm25s's index is built once for a corpus and its settings. Raises `DaclError` for an unknown engine or field, or a full disk."
     check_choices(engine, fields)
     engine, source = bm25_engine(engine, len(passages)), passages.conversion
     key = stamp([s.sha256 for s in source.sources], source.skipped, settings, fields, bm25s.__version__)
-    folder = make_folder(cache_home(cache_dir))/f'bm25-{key}'
+    folder = make_folder(cache_home(reading.cache_dir))/f'bm25-{key}'
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)

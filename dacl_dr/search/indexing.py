@@ -13,6 +13,7 @@ from pathlib import Path
 import faiss, msgspec, numpy as np, pyarrow as pa
 
 from ..core.errors import DaclError
+from ..core.settings import EmbedSettings, IndexSettings, Reading
 from dacl_dr.core.files import (
     alone_in, atomic_file, file_digest, make_folder, read_sealed, write_manifest,
 )
@@ -21,9 +22,9 @@ from ..core.steps import environment
 from ..data.store import open_passages
 from ..encoders.encoder import on_device
 from ..encoders.static import load_encoder
-from .vectors import EmbedSettings, embed_corpus, share_of_work
+from .vectors import embed_corpus, share_of_work
 from dacl_dr.search.graph import (
-    IndexSettings, BuildProgress, cagra_index, check_builder, fill_index, graph_degrees, insertion_order,
+    BuildProgress, cagra_index, check_builder, fill_index, graph_degrees, insertion_order,
     load_index, save_index,
 )
 
@@ -143,15 +144,13 @@ def make_index(
     index:IndexSettings=IndexSettings(),
     embed:EmbedSettings=EmbedSettings(),
     embeddings_path:str|Path|None=None, # share vectors between indexes
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Index|None: # None in the helping processes of torchrun
     "Embed a corpus and build its index. Raises `DaclError` for bad input."
     check_builder(index.builder) # before hours of embedding
     encoder = load_encoder(encoder_path)
     if not encoder.normalized: raise DaclError(f'{encoder_path}: its vectors are not of norm 1, which an index here needs; train with model.normalize, or add a Normalize module')
-    passages = open_passages(corpus_path, cache_dir, skip_bad, show_progress)
-    vectors = embed_corpus(on_device(encoder), passages, embeddings_path or Path(output_path)/'embeddings', embed, show_progress)
+    passages = open_passages(corpus_path, reading=reading)
+    vectors = embed_corpus(on_device(encoder), passages, embeddings_path or Path(output_path)/'embeddings', embed, reading.show_progress)
     if share_of_work()[0]: return None
-    return build_index(vectors, passages, output_path, index, corpus_path, show_progress=show_progress)
+    return build_index(vectors, passages, output_path, index, corpus_path, show_progress=reading.show_progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec, numpy as np
 
 from ..core.errors import DaclError
+from ..core.settings import Reading
 from ..data.store import Passages, open_passages
 from ..encoders.encoder import Encoder, on_device
 from ..encoders.static import load_encoder
@@ -38,14 +39,13 @@ class Retriever:
         encoder_path:str|Path, # a folder that training wrote, or any checkpoint
         index_path:str|Path, # made by `build_index`
         corpus_path:str|Path|None=None, # None: where the corpus stood when the index was built
-        cache_dir:str|Path|None=None,
-        show_progress:bool=True,
+        reading:Reading=Reading(), # cache, bad records to pass over, progress bars
     )->'Retriever':
         "Open all three. Raises `DaclError` for what is missing, damaged or does not fit."
         index = Index(index_path)
         corpus_path = corpus_path or index.about.corpus_file
         if not corpus_path or not Path(corpus_path).exists(): raise DaclError(f"{index_path}: its corpus {corpus_path or ''} is not there any more; say where it is with --corpus_path")
-        return cls(on_device(load_encoder(encoder_path)), index, open_passages(corpus_path, cache_dir, index.about.skip_bad, show_progress))
+        return cls(on_device(load_encoder(encoder_path)), index, open_passages(corpus_path, reading=reading.but(skip_bad=index.about.skip_bad)))
 
     def encode(self,
         queries, # strings

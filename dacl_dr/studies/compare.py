@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError
-from ..core.settings import RECIPES, SearchSettings, Settings
+from ..core.settings import RECIPES, Reading, SearchSettings, Settings
 from ..core.files import check_name, make_folder, write_json
 from ..core.steps import environment
 from ..metrics.ranking import grades_of, ranking_metrics
@@ -115,25 +115,23 @@ def run_ablation(
     rounds:int=3, # of timing; 0 takes no times
     draws:int=1000, # of the bootstrap
     corpus_path:str|Path|None=None, # None: where it stood when the indexes were built
-    cache_dir:str|Path|None=None,
-    skip_bad:int=0,
-    show_progress:bool=True,
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Path: # the folder
     "Sweep all models over the same questions and compare them. Raises `DaclError` for bad input, or indexes of different corpora."
     check_name(dataset_name, 'dataset_name')
-    retrievers = {n: Retriever.open(e, i, corpus_path, cache_dir, show_progress) for n, (e, i) in models.items()}
+    retrievers = {n: Retriever.open(e, i, corpus_path, reading=reading) for n, (e, i) in models.items()}
     first = next(iter(retrievers.values()))
     for n, r in retrievers.items():
         if r.index.about.corpus != first.index.about.corpus: raise DaclError(f'{models[n][1]}: is an index of another corpus than {next(iter(models.values()))[1]}; compare models on one corpus')
         if not r.index.is_hnsw: raise DaclError(f'{models[n][1]}: is an exact index, which has no efSearch; build one with --index_type hnsw')
-    questions, missing = open_test(test_file, first.passages, cache_dir, skip_bad, show_progress)
+    questions, missing = open_test(test_file, first.passages, reading=reading)
     graded, found, quality, vectors = Path(test_file).parent.name == 'qrels', {}, {}, {}
     judge, depth = TaskJudge(questions, first.passages, graded, s.k), min(100, len(first.index))
     for n, r in retrievers.items():
-        found[n], vectors[n], task = sweep_index(r, questions, s, graded, show_progress=show_progress)
-        quality[n] = exact_quality(true_neighbours(r.index, vectors[n], depth, show_progress), judge)
+        found[n], vectors[n], task = sweep_index(r, questions, s, graded, show_progress=reading.show_progress)
+        quality[n] = exact_quality(true_neighbours(r.index, vectors[n], depth, reading.show_progress), judge)
     timed = {n: (r.index.faiss, vectors[n], Sweep(np.array([ef for ef in LATENCY_EFS if ef >= s.k]), {}, {})) for n, r in retrievers.items()}
-    if rounds: time_searches(timed, s.k, rounds, sample=100, desc='timing' if show_progress else None)
+    if rounds: time_searches(timed, s.k, rounds, sample=100, desc='timing' if reading.show_progress else None)
     tables = ablation_tables(found, quality, timed if rounds else {}, s, task, draws, dataset_name)
     out = make_folder(Path(output_path)/dataset_name)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ..core.errors import DaclError
-from ..core.settings import RecipeSettings, flat
+from ..core.settings import Reading, RecipeSettings, flat
 from dacl_dr.core.files import (
     alone_in, atomic_folder, make_folder, read_sealed, write_json, write_manifest,
 )
@@ -104,25 +104,24 @@ def train_recipe(
     settings:RecipeSettings, # of the recipe
     data_dir:str|Path='data_set', # folder of the data sets
     output_dir:str|Path='checkpoints/run', # the run folder
-    cache_dir:str|Path|None=None, # of converted data
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
     say=tqdm.write, # told what is done, a line each time
-    show_progress:bool=True, # progress bars
 )->Path: # the trained encoder's folder
     "Train an encoder, or go on with its training. Raises `DaclError` for bad settings, data or folders."
     check_machine(settings)
     folder, say = make_folder(output_dir), say if main_process() else lambda text: None
     with alone_in(folder) if main_process() else FileLock(folder/f'.lock-{os.environ.get("RANK", 0)}'):
-        sources = open_sources(settings, data_dir, cache_dir, show_progress)
+        sources = open_sources(settings, data_dir, reading=reading)
         if main_process(): claim_folder(folder, settings, sources.sha256)
         if (folder/'final_model').is_dir():
             say(f'{folder/"final_model"}: already trained')
             return folder/'final_model'
-        trainset, dev = read_data(settings, sources, folder, cache_dir, show_progress)
+        trainset, dev = read_data(settings, sources, folder, reading=reading)
         torch.manual_seed(settings.seed) # fresh weights, where a checkpoint lacks some
         encoder = load_encoder(settings.model.name, settings.model)
         dtype = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}[settings.machine.precision]
         measure = partial(dev_metrics, dev=dev, dtype=dtype) if dev else None
-        history = train(encoder, training_data(encoder, trainset, stamp(sources.sha256, settings.data, settings.model)), settings, folder, measure, f'training {settings.recipe}' if show_progress else None, say)
+        history = train(encoder, training_data(encoder, trainset, stamp(sources.sha256, settings.data, settings.model)), settings, folder, measure, f'training {settings.recipe}' if reading.show_progress else None, say)
         if main_process(): write_results(folder, encoder, settings, {'dataset': sources.files.name, **trainset.facts}, history)
         if processes() > 1: torch.distributed.barrier() # the others wait for it
     return folder/'final_model'
@@ -141,9 +140,8 @@ def train_ablation(
     settings:RecipeSettings, # recipe and w are replaced
     data_dir:str|Path='data_set', # folder of the data sets
     output_base:str|Path='checkpoints', # gets ablation_w0.6 and so on
-    cache_dir:str|Path|None=None, # of converted files; None: see `cache_home`
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
     say=tqdm.write, # told what is done, a line each time
-    show_progress:bool=True, # progress bars
 )->list[dict]: # a row a weight: w, dev metrics after the last epoch
     "Train the three-stage recipe with several weights. Raises `DaclError`."
     rows = []
@@ -151,6 +149,6 @@ def train_ablation(
         change = {'recipe': 'D' if w else 'C', 'training': msgspec.structs.replace(settings.training, w=float(w) if w else settings.training.w)}
         folder = Path(output_base)/f'ablation_w{float(w)}'
         say(f'w = {float(w)} → {folder}')
-        train_recipe(msgspec.structs.replace(settings, **change), data_dir, folder, cache_dir, say, show_progress)
+        train_recipe(msgspec.structs.replace(settings, **change), data_dir, folder, say=say, reading=reading)
         rows.append({'w': float(w)} | trained_metrics(folder).get('last', {}))
     return rows

@@ -14,7 +14,7 @@ import msgspec, torch, numpy as np
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..core.errors import DaclError, did_you_mean
-from ..core.settings import RecipeSettings
+from ..core.settings import Reading, RecipeSettings
 from ..core.files import make_folder
 from ..data.conversion import locked
 from ..data.store import open_passages, open_questions
@@ -66,17 +66,16 @@ class Sources(msgspec.Struct):
 def open_sources(
     settings:RecipeSettings, # of the recipe
     data_dir:str|Path, # folder of the data sets
-    cache_dir:str|Path|None=None, # of converted data
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Sources:
     "Open the files of a recipe, converting them the first time. Raises `DaclError` for bad files, and for a corpus of other data."
     files, d = training_files(data_dir, settings.data.dataset), settings.data
-    reading = {'cache_dir': cache_dir, 'skip_bad': d.skip_bad, 'show_progress': show_progress}
-    questions = open_questions(files.splits['train'], **reading)
-    corpus = open_passages(files.corpus, **reading) if files.corpus else None
+    reading = reading.but(skip_bad=d.skip_bad)
+    questions = open_questions(files.splits['train'], reading)
+    corpus = open_passages(files.corpus, reading) if files.corpus else None
     if corpus is not None: missing_positives(corpus, questions, files.splits['train'])
-    dev = open_questions(files.splits['dev'], **reading) if settings.run.eval_questions and 'dev' in files.splits else None
-    negatives = open_questions(d.negatives_file, **reading) if d.negatives_file else None
+    dev = open_questions(files.splits['dev'], reading) if settings.run.eval_questions and 'dev' in files.splits else None
+    negatives = open_questions(d.negatives_file, reading) if d.negatives_file else None
     sha256 = {k: t.conversion.sources[0].sha256 for k, t in (('train', questions), ('corpus', corpus), ('negatives', negatives)) if t is not None}
     return Sources(files, questions, dev, corpus, negatives, sha256)
 
@@ -97,8 +96,7 @@ def bm25_source(
     settings:RecipeSettings, # of the recipe
     sources:Sources, # from `open_sources`
     folder:Path, # of the run
-    cache_dir=None, # of converted files; None: see `cache_home`
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 ): # (`Questions`, their file), or None: the training file has its own
     "Where BM25's negatives come from, mining them if need be. Raises `DaclError` if there is no corpus to mine."
     d, train, out = settings.data, sources.files.splits['train'], folder/'negatives'/'bm25.json'
@@ -106,16 +104,15 @@ def bm25_source(
     if any(sources.questions[i].hard_negative_ctxs for i in range(min(1000, len(sources.questions)))): return None
     if sources.corpus is None: raise DaclError(f'{train}: has no hard negatives, and there is no corpus (psgs*.tsv) beside it to mine them from; add one, or name data.negatives_file')
     with locked(make_folder(out.parent)/'bm25', 'another process is mining with BM25'):
-        if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, cache_dir=cache_dir, skip_bad=d.skip_bad, show_progress=show_progress)
-    return open_questions(out, cache_dir, show_progress=show_progress), out
+        if not out.is_file(): bm25_negatives(sources.files.corpus, train, out, settings.training.hard_negatives, max(100, settings.training.hard_negatives), fields=d.fields, reading=reading.but(skip_bad=d.skip_bad))
+    return open_questions(out, reading=reading), out
 
 # %% ../../nbs/training/sources.ipynb #ca82260e
 def read_data(
     settings:RecipeSettings, # of the recipe
     sources:Sources, # from `open_sources`
     folder:Path, # of the run
-    cache_dir:str|Path|None=None, # of converted data
-    show_progress:bool=True, # progress bars
+    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->tuple[TrainingSet, DevSet|None]:
     "Training and dev set of a recipe. Raises `DaclError` for bad data."
     d, t, questions, corpus = settings.data, settings.training, sources.questions, sources.corpus
@@ -123,8 +120,8 @@ def read_data(
     takes = {s.negatives for s in recipe_stages(settings.recipe, t)}
     hard, whole = t.hard_negatives if takes != {'in-batch'} else 0, settings.mining.pool == 'corpus' and bool(takes & {'model', 'bm25+model'})
     if whole and corpus is None: raise DaclError(f"{sources.files.splits['train']}: mining.pool is the corpus, but there is none (psgs*.tsv) beside it; add it or use pool: training")
-    found = bm25_source(settings, sources, folder, cache_dir, show_progress) if takes & {'bm25', 'bm25+model'} else None
+    found = bm25_source(settings, sources, folder, reading=reading) if takes & {'bm25', 'bm25+model'} else None
     negatives = negatives_from(found[0], [q for q, c in zip(questions.column('question', keep), questions.column('positive_ctxs', keep)) if c], found[1]) if found else None
-    trainset = training_set(questions, hard, corpus, whole, d.fields, keep, negatives, sources.files.splits['train'], show_progress)
+    trainset = training_set(questions, hard, corpus, whole, d.fields, keep, negatives, sources.files.splits['train'], reading.show_progress)
     dev = dev_set(sources.dev, settings.run.eval_questions, settings.run.eval_passages, corpus, d.fields, sources.files.splits['dev']) if sources.dev is not None else None
     return trainset, dev

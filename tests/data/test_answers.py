@@ -5,6 +5,7 @@ import numpy as np
 import regex
 from hypothesis import example, given, settings, strategies as st
 
+from dacl_dr.core.settings import Reading
 from dacl_dr.data.answers import answer_hits, has_answer, positives_of, tokens
 from dacl_dr.data.formats import Context, Passage, Question, write_passages
 from dacl_dr.data.store import open_passages
@@ -37,7 +38,7 @@ def test_parity(answers, before, after):
 
 def test_the_title_does_not_count_and_any_answer_does(tmp_path):
     passages = [Passage('a', 'In 1968 it flew.', 'Apollo'), Passage('b', 'It is a crewed PROGRAM.', '1968'), Passage('c', 'In 1968.')]
-    c = open_passages(write_passages(tmp_path/'psgs.tsv', passages), tmp_path, show_progress=False)
+    c = open_passages(write_passages(tmp_path/'psgs.tsv', passages), reading=Reading(tmp_path, show_progress=False))
     questions = [Question('q', (Context(passage_id='b'), Context(passage_id='zz')), ('1968', 'program')), Question('r', (Context(passage_id='c'), Context(passage_id='a')), ('1968',)), Question('s', (), ('\t',))] # the last answer has no token
     rows = np.array([[2, 1, 0], [0, 2, -1], [0, 1, 2]])
     assert answer_hits(rows, questions, c, show_progress=False).tolist() == [[True, True, True], [True, True, False], [False] * 3]

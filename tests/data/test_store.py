@@ -9,6 +9,7 @@ import pytest
 
 import dacl_dr.data.store as store
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.settings import Reading
 from dacl_dr.data.formats import Context, Passage, Question, write_passages, write_questions
 from dacl_dr.data.conversion import cache_home, read_conversion
 from dacl_dr.data.store import open_passages, open_questions
@@ -21,7 +22,7 @@ passages = [Passage(f'p{i}', f'text {i} ' * (i % 9 + 1), f'title {i}') for i in 
 def corpus(tmp_path): return write_passages(tmp_path/'psgs.tsv', passages)
 
 
-def opened(path, **kw): return open_passages(path, path.parent/'cache', show_progress=False, **kw)
+def opened(path, **kw): return open_passages(path, Reading(path.parent/'cache', show_progress=False, **kw))
 def cached(path): return sorted(p.name for p in (path.parent/'cache').iterdir() if p.suffix != '.lock')
 
 
@@ -93,7 +94,8 @@ CONVERT = '''
 import sys
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.core.errors import DaclError
-try: print(len((open_questions if sys.argv[1].endswith("json") else open_passages)(sys.argv[1], sys.argv[2], show_progress=False)))
+from dacl_dr.core.settings import Reading
+try: print(len((open_questions if sys.argv[1].endswith("json") else open_passages)(sys.argv[1], Reading(sys.argv[2], show_progress=False))))
 except DaclError as e: print(e); sys.exit(2)
 '''
 def convert(path, **kw): return subprocess.run([sys.executable, '-c', CONVERT, str(path), str(path.parent/'cache')], cwd=ROOT, text=True, capture_output=True, **kw)
@@ -159,20 +161,20 @@ def test_two_processes_convert_once(corpus):
 
 def test_bad_sources(tmp_path):
     for f, said in ((tmp_path, 'is a directory'), (tmp_path/'nowhere.tsv', 'No such file')):
-        with pytest.raises(DaclError, match=said): open_passages(f, tmp_path/'cache')
+        with pytest.raises(DaclError, match=said): open_passages(f, reading=Reading(tmp_path/'cache'))
     (f := tmp_path/'psgs.tsv').write_text('')
     with pytest.raises(DaclError, match='is empty'): opened(f)
     f.write_text('id\ttext\ttitle\n')
     with pytest.raises(DaclError, match='holds no passages'): opened(f)
     (g := tmp_path/'q.json').write_text('[]')
-    with pytest.raises(DaclError, match='holds no questions'): open_questions(g, tmp_path/'cache', show_progress=False)
+    with pytest.raises(DaclError, match='holds no questions'): open_questions(g, reading=Reading(tmp_path/'cache', show_progress=False))
     (f := tmp_path/'file').touch()
-    with pytest.raises(DaclError, match='cannot write here'): open_questions(write_questions(tmp_path/'q.json', [Question('q', ())]), f/'cache')
+    with pytest.raises(DaclError, match='cannot write here'): open_questions(write_questions(tmp_path/'q.json', [Question('q', ())]), reading=Reading(f/'cache'))
 
 
 def test_questions_of_a_tsv_are_made_again_when_their_gold_file_comes(tmp_path):
     (f := tmp_path/'x-test.csv').write_text("who\t['Ann']\n")
-    ask = lambda: open_questions(f, tmp_path/'cache', show_progress=False)[0]
+    ask = lambda: open_questions(f, reading=Reading(tmp_path/'cache', show_progress=False))[0]
     assert ask().positive_ctxs == ()
     (tmp_path/'x-test-gold.json').write_text('[{"question": "who", "passage_id": "5"}]')
     assert ask().positive_ctxs[0].passage_id == '5'
@@ -183,7 +185,7 @@ def test_beir_folder(tmp_path):
     (tmp_path/'toy'/'corpus.jsonl').write_text('{"_id": "d1", "title": "T", "text": "one"}\n{"_id": 2, "text": "two"}\n')
     (tmp_path/'toy'/'queries.jsonl').write_text('{"_id": "q1", "text": "first?"}\n')
     (tmp_path/'toy'/'qrels'/'test.tsv').write_text('query-id\tcorpus-id\tscore\nq1\t2\t1\n')
-    c, q = (f(tmp_path/p, tmp_path/'cache', show_progress=False) for f, p in ((open_passages, 'toy'), (open_questions, 'toy/qrels/test.tsv')))
+    c, q = (f(tmp_path/p, Reading(tmp_path/'cache', show_progress=False)) for f, p in ((open_passages, 'toy'), (open_questions, 'toy/qrels/test.tsv')))
     assert list(c) == [Passage('d1', 'one', 'T'), Passage('2', 'two')] and c.rows([q[0].positive_ctxs[0].passage_id]).tolist() == [1]
 
 

@@ -13,6 +13,7 @@ from dacl_dr.evaluation.bm25 import bm25_eval
 from dacl_dr.search.bm25 import Bm25Settings
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.settings import Reading
 from dacl_dr.data.formats import Context, Passage, Question, read_questions, write_passages, write_questions
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.data.validation import errors, validate
@@ -52,7 +53,7 @@ def test_command_line(toy, tmp_path, capsys, monkeypatch):
 
 
 def test_hard_negatives_are_none_of_the_relevant(toy, tmp_path):
-    bm25_negatives(toy/'psgs.tsv', toy/'toy-train.json', tmp_path/'out.json', n=4, depth=300, cache_dir=tmp_path, show_progress=False)
+    bm25_negatives(toy/'psgs.tsv', toy/'toy-train.json', tmp_path/'out.json', n=4, depth=300, reading=Reading(tmp_path, show_progress=False))
     before, after = read_questions(toy/'toy-train.json'), read_questions(tmp_path/'out.json')
     for b, a in zip(before, after, strict=True):
         assert (a.question, a.positive_ctxs, a.answers) == (b.question, b.positive_ctxs, b.answers)
@@ -60,19 +61,19 @@ def test_hard_negatives_are_none_of_the_relevant(toy, tmp_path):
         scores = [c.score for c in a.hard_negative_ctxs]
         assert scores == sorted(scores, reverse=True) and len({c.passage_id for c in a.hard_negative_ctxs}) == len(scores) <= 4
     assert np.mean([len(a.hard_negative_ctxs) for a in after]) > 3
-    again = bm25_negatives(toy/'psgs.tsv', tmp_path/'out.json', tmp_path/'again.json', n=7, cache_dir=tmp_path, show_progress=False)
+    again = bm25_negatives(toy/'psgs.tsv', tmp_path/'out.json', tmp_path/'again.json', n=7, reading=Reading(tmp_path, show_progress=False))
     assert [q.hard_negative_ctxs for q in read_questions(tmp_path/'again.json') if q.hard_negative_ctxs][:50] == [q.hard_negative_ctxs for q in after if q.hard_negative_ctxs][:50] and again['questions'] == 100
 
 
 def test_a_copy_of_the_positive_is_no_negative(tmp_path):
     ps = [Passage('1', 'the okapi eats leaves'), Passage('2', 'the  okapi eats leaves'), Passage('3', 'the okapi sleeps')]
     f, q = write_passages(tmp_path/'psgs.tsv', ps), write_questions(tmp_path/'q.json', [Question('okapi leaves', (Context(passage_id='1'),)), Question('okapi leaves', (Context(text=ps[0].text),))])
-    bm25_negatives(f, q, tmp_path/'o.json', cache_dir=tmp_path, show_progress=False)
+    bm25_negatives(f, q, tmp_path/'o.json', reading=Reading(tmp_path, show_progress=False))
     assert [[c.passage_id for c in x.hard_negative_ctxs] for x in read_questions(tmp_path/'o.json')] == [['3'], ['3']]
 
 
 def test_refusals(toy, tmp_path):
-    corpus, cache = toy/'psgs.tsv', {'cache_dir': tmp_path, 'show_progress': False}
+    corpus, cache = toy/'psgs.tsv', {'reading': Reading(tmp_path, show_progress=False)}
     for kw, said in (({'engine': 'bm25'}, "unknown BM25 engine 'bm25'"), ({'fields': 'titles'}, "unknown fields 'titles'"), ({'dataset_name': 'a/b'}, "dataset_name 'a/b'")):
         with pytest.raises(DaclError, match=said): bm25_eval(corpus, toy/'toy-dev.json', tmp_path/'out', **{'dataset_name': 'toy', **kw}, **cache)
     with pytest.raises(DaclError, match='neither answers nor positives'): bm25_eval(corpus, write_questions(tmp_path/'none.json', [Question('q', ())]), tmp_path/'out', 'toy', **cache)
@@ -88,7 +89,7 @@ def test_refusals(toy, tmp_path):
 def test_validation_exit_code_and_unreadable_files(toy, tmp_path, capsys):
     (toy/'toy-test.json').write_text('{"question": "an object"}')
     write_questions(toy/'toy-dev.json', [Question('q', (Context('t', 'x', 'd1'),)), Question('', (Context('t', 'x', 'nowhere'),)), Question('r', (Context('t', 'no id'),)), Question('s', ())])
-    reports = validate(toy.parent, tmp_path/'out', tmp_path/'cache', show_progress=False)
+    reports = validate(toy.parent, tmp_path/'out', reading=Reading(tmp_path/'cache', show_progress=False))
     found = {(Path(f.file).name, f.check): f.count for f in reports[0].findings if f.level != 'note'}
     assert found == {('toy-test.json', 'unreadable'): 1, ('toy-dev.json', 'empty question'): 1, ('toy-dev.json', 'positive not in corpus'): 1, ('toy-dev.json', 'no positive'): 1,
                      ('toy-dev.json', 'positive without id'): 1, ('toy-dev.json', 'positive differs'): 1} and errors(reports) == 4
@@ -107,19 +108,19 @@ def test_real_data_loads_completely(tmp_path):
 
 @real
 def test_real_data_has_no_errors(tmp_path):
-    reports = validate(REAL, tmp_path/'out', tmp_path/'cache', show_progress=False)
+    reports = validate(REAL, tmp_path/'out', reading=Reading(tmp_path/'cache', show_progress=False))
     assert [r.name for r in reports] == ['nq', 'squad', 'tldr'] and errors(reports) == 0
     assert reports[1].splits['test']['answer_in_positive'] == 1371
 
 
 @real
 def test_engines_agree_on_real_text(tmp_path):
-    passages, questions = open_passages(REAL/'squad'/'psgs.tsv', tmp_path, show_progress=False), open_questions(REAL/'squad'/'squad-test.csv', tmp_path, show_progress=False)
+    passages, questions = open_passages(REAL/'squad'/'psgs.tsv', reading=Reading(tmp_path, show_progress=False)), open_questions(REAL/'squad'/'squad-test.csv', reading=Reading(tmp_path, show_progress=False))
     asked = questions.column('question', range(0, 1371, 7))
     for settings, fields in ((ENGLISH, 'title+text'), (Bm25Settings(.9, .4), 'text')):
-        (rows, scores), (rows2, scores2) = (searchable(passages, e, settings, fields, tmp_path).search(asked, 100, show_progress=False) for e in ('rank_bm25', 'bm25s'))
+        (rows, scores), (rows2, scores2) = (searchable(passages, e, settings, fields, reading=Reading(tmp_path)).search(asked, 100, show_progress=False) for e in ('rank_bm25', 'bm25s'))
         assert np.abs(scores - scores2).max() < 1e-4
         assert (rows == rows2).mean() > .999 # what differs are scores equal to float precision
-    bm25_eval(REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', tmp_path/'out', 'squad', engine='bm25s', cache_dir=tmp_path, show_progress=False)
+    bm25_eval(REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', tmp_path/'out', 'squad', engine='bm25s', reading=Reading(tmp_path, show_progress=False))
     metrics = json.loads((tmp_path/'out'/'squad'/'squad-test.metrics.json').read_text())['metrics']
     assert metrics['recall@1'] == pytest.approx(.808, abs=.003) and metrics['answer accuracy@20'] == pytest.approx(.985, abs=.003)

@@ -9,7 +9,7 @@ import pytrec_eval
 import dacl_dr.hnsw.cost as cost
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.settings import EncoderSettings, SearchSettings
+from dacl_dr.core.settings import EncoderSettings, Reading, SearchSettings
 from dacl_dr.hnsw.curves import Sweep, curve, sweep
 from dacl_dr.hnsw.cost import answers, compare, cost_at, questions_of
 from dacl_dr.hnsw.latency import time_searches
@@ -33,7 +33,7 @@ from dacl_dr.hnsw.tracer import Tracer
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp('evaluation')
     toy_data(home/'data', n=900)
-    passages = open_passages(home/'data'/'psgs.tsv', home/'cache', show_progress=False)
+    passages = open_passages(home/'data'/'psgs.tsv', reading=Reading(home/'cache', show_progress=False))
     texts = [f'{p.title} {p.text}' for p in passages]
     tokenizer = train_tokenizer(texts, 300)
     for name, seed in (('encoder', 0), ('other', 1)):
@@ -50,7 +50,7 @@ def dacl(*args): return main([str(a) for a in args])
 def common(home, kind='hnsw'): return ['--encoder_path', home/'encoder', '--index_path', home/kind, '--test_file', home/'data'/'toy-dev.json', '--cache_dir', home/'cache']
 
 
-def retriever(home, kind='hnsw'): return Retriever.open(home/'encoder', home/kind, cache_dir=home/'cache', show_progress=False)
+def retriever(home, kind='hnsw'): return Retriever.open(home/'encoder', home/kind, reading=Reading(home/'cache', show_progress=False))
 
 
 @pytest.mark.parametrize('kind', ['hnsw', 'flat'])
@@ -156,7 +156,7 @@ def test_answers_judge_a_sweep_where_there_are_no_positives(home):
     import msgspec
     questions = [msgspec.structs.replace(q, positive_ctxs=()) for q in read_questions(home/'data'/'toy-dev.json') if q.answers]
     write_questions(home/'answers-dev.json', questions)
-    judge = TaskJudge(open_questions(home/'answers-dev.json', home/'cache', show_progress=False), retriever(home).passages)
+    judge = TaskJudge(open_questions(home/'answers-dev.json', reading=Reading(home/'cache', show_progress=False)), retriever(home).passages)
     assert judge.task == 'answer accuracy@10' and judge.names == []
     rows = np.array([[r] for r in retriever(home).passages.rows([q.positive_ctxs[0].passage_id for q in read_questions(home/'data'/'toy-dev.json') if q.answers])])
     assert judge(rows)['answer accuracy@10'].tolist() == [1.] * len(questions)
@@ -237,11 +237,11 @@ def test_search_gives_texts_and_corpus_ids(home):
 
 
 def test_exact_neighbours_are_kept_and_damage_to_them_is_repaired(home, tmp_path):
-    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'a', home/'cache', show_progress=False)
+    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'a', reading=Reading(home/'cache', show_progress=False))
     kept = list((home/'hnsw'/'exact').glob('*-10-*.npy'))
     good = kept[0].read_bytes()
     kept[0].write_bytes(good[:100])
-    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'b', home/'cache', show_progress=False)
+    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'b', reading=Reading(home/'cache', show_progress=False))
     assert kept[0].read_bytes() == good
     a, b = (json.loads((tmp_path/f'{n}.metrics.json').read_text())['metrics'] for n in 'ab')
     assert a == b

@@ -266,11 +266,11 @@ class Corpus:
 class About: encoder, corpus = 'e', 'c'
 
 def small_index():
-    from dacl_dr.search.graph import IndexSettings
+    from dacl_dr.core.settings import IndexSettings
     return IndexSettings(m=4, ef_construction=20, chunk_rows=10, order=3)
 
 def toy(x):
-    from dacl_dr.search.vectors import EmbedSettings
+    from dacl_dr.core.settings import EmbedSettings
     from dacl_dr.search.exact import InMemory
     toy = InMemory(x)
     toy.folder, toy.about = Path('vectors'), About()
@@ -318,7 +318,8 @@ def _(home):
     return [true_neighbours(Index(home/'index'), unit(5, 1), 3, False)]
 
 def make_shards(home):
-    from dacl_dr.search.vectors import EmbedSettings, Embedding, Shard, digest
+    from dacl_dr.core.settings import EmbedSettings
+    from dacl_dr.search.vectors import Embedding, Shard, digest
     from dacl_dr.core.files import write_manifest
     (home/'vectors').mkdir()
     shards = []

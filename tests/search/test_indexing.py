@@ -10,10 +10,10 @@ import pytest
 
 import dacl_dr.search.graph as graph
 from dacl_dr.core.errors import DaclError
-from dacl_dr.search.vectors import EmbedSettings
+from dacl_dr.core.settings import EmbedSettings, IndexSettings
 from dacl_dr.core.files import write_manifest
 from dacl_dr.search.exact import InMemory, exact_search
-from dacl_dr.search.graph import IndexSettings, draw_levels, fill_index, insertion_order
+from dacl_dr.search.graph import draw_levels, fill_index, insertion_order
 from dacl_dr.search.indexing import Index, build_index
 
 ROOT = Path(__file__).resolve().parents[2]

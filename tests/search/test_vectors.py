@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.settings import EncoderSettings
+from dacl_dr.core.settings import EmbedSettings, EncoderSettings, Reading
 from dacl_dr.data.formats import Passage, write_passages
 from dacl_dr.core.files import write_manifest
-from dacl_dr.search.vectors import EmbedSettings, Vectors, embed_corpus, read_embedding
+from dacl_dr.search.vectors import Vectors, embed_corpus, read_embedding
 from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
 from dacl_dr.data.store import open_passages
@@ -22,7 +22,7 @@ SMALL = EmbedSettings(shard_rows=16)
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp('embed')
-    passages = open_passages(toy_data(home/'data')/'psgs.tsv', home/'cache', show_progress=False)
+    passages = open_passages(toy_data(home/'data')/'psgs.tsv', reading=Reading(home/'cache', show_progress=False))
     texts = [f'{p.title} {p.text}' for p in passages]
     tokenizer = train_tokenizer(texts, 300)
     (home/'encoder').mkdir()
@@ -31,7 +31,7 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def passages(home): return open_passages(home/'data'/'psgs.tsv', home/'cache', show_progress=False)
+def passages(home): return open_passages(home/'data'/'psgs.tsv', reading=Reading(home/'cache', show_progress=False))
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +130,7 @@ def test_a_vector_that_is_not_finite_names_its_passage(home, tmp_path, passages)
 
 def test_a_text_without_known_tokens_names_its_passage(home, tmp_path, encoder):
     write_passages(tmp_path/'psgs.tsv', [Passage('good', 'bamon kedil', 'title1'), Passage('bad', '!!', '??')])
-    with pytest.raises(DaclError, match="passage 'bad' .*norm 0"): embed_corpus(encoder, open_passages(tmp_path/'psgs.tsv', tmp_path/'cache', show_progress=False), tmp_path/'v', SMALL, show_progress=False)
+    with pytest.raises(DaclError, match="passage 'bad' .*norm 0"): embed_corpus(encoder, open_passages(tmp_path/'psgs.tsv', reading=Reading(tmp_path/'cache', show_progress=False)), tmp_path/'v', SMALL, show_progress=False)
 
 
 def test_half_precision_halves_the_files(made, tmp_path, encoder, passages):

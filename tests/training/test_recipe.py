@@ -9,7 +9,7 @@ import torch
 from dacl_dr.data.answers import has_answer
 from dacl_dr.training.checkpoints import checkpoints
 from dacl_dr.cli.main import main
-from dacl_dr.core.settings import DataSettings, EncoderSettings, MiningSettings, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.core.settings import DataSettings, EncoderSettings, MiningSettings, Reading, RecipeSettings, RunSettings, Stage, TrainSettings
 from dacl_dr.core.yaml import load_settings
 from dacl_dr.data.formats import read_questions
 from dacl_dr.encoders.transformer import tiny_bert
@@ -153,7 +153,7 @@ def test_full_disk_at_a_checkpoint(world, tmp_path):
 
 def static_on(folder, settings, tmp_path):
     "A static encoder trained on a data set, which takes seconds, and its data."
-    trainset, _ = read_data(settings, open_sources(settings, folder, tmp_path/'cache', False), tmp_path, tmp_path/'cache', False)
+    trainset, _ = read_data(settings, open_sources(settings, folder, reading=Reading(tmp_path/'cache', show_progress=False)), tmp_path, reading=Reading(tmp_path/'cache', show_progress=False))
     texts = trainset.pool.take(np.arange(len(trainset.pool)))
     tokenizer = train_tokenizer(trainset.questions + texts, 8192)
     encoder = StaticEncoder.create(tokenizer, bag_texts(tokenizer, texts), EncoderSettings(), 0)
