@@ -8,13 +8,16 @@ __all__ = []
 # %% ../../nbs/core/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/core/index.ipynb #3d14bafe
+# %% ../../nbs/core/index.ipynb #fc2e2e74
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.core', submod_attrs={
     'errors': ['DaclError', 'did_you_mean'],
     'settings': ['CorpusSettings', 'DataSettings', 'EmbedSettings', 'EncoderSettings',
         'IndexSettings', 'MachineSettings', 'MiningSettings', 'ModelSettings', 'Reading',
         'RecipeSettings', 'RunSettings', 'ScaleSettings', 'SearchSettings', 'Settings', 'Stage',
         'TrainSettings'],
+    'options': ['Bm25Eval', 'Bm25Negatives', 'BuildIndex', 'Diagnose', 'Harvest', 'PreprocessNq',
+        'Quickstart', 'RunAblation', 'RunEfSweep', 'RunEvaluation', 'RunRepresentationEval',
+        'RunStudy', 'TrainAblation'],
     'yaml': ['build_settings', 'load_settings', 'read_yaml'],
     'files': ['atomic_file', 'atomic_folder', 'alone_in', 'make_folder', 'write_json'],
     'stamps': ['code_stamp', 'file_stamp', 'notebook_stamp', 'stamp'],
