@@ -9,13 +9,14 @@ __all__ = ['CACHE', 'READING', 'Fields', 'AtLeast10', 'STAGES', 'EPOCHS', 'WEIGH
            'RunRepresentationEval', 'Diagnose', 'Quickstart', 'Report', 'RunStudy', 'RunAblation', 'GenerateFigures',
            'Repeat']
 
-# %% ../../nbs/core/options.ipynb #35557bfe
+# %% ../../nbs/core/options.ipynb #38b1adfd
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from dacl_dr.core.settings import (
-    EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Reading, RecipeSettings, SearchSettings, Settings, Share,
+    EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Reading, RecipeSettings, SearchSettings,
+    Settings, Share,
 )
 
 # %% ../../nbs/core/options.ipynb #863e6078
@@ -29,28 +30,30 @@ READING = {'skip_bad': 'reading.skip_bad'} | CACHE
 Fields = Literal['title+text', 'text']
 AtLeast10 = Annotated[int, msgspec.Meta(ge=10, lt=2**31)]
 
-# %% ../../nbs/core/options.ipynb #160fa4e7
-class Harvest(Options):
+# %% ../../nbs/core/options.ipynb #a4b59cd6
+class Harvest(Options, kw_only=True):
     "Harvest the offline code-search corpus from the installed packages."
     FLAGS = {'packages': ('settings.corpus.packages', 'installed distributions to read; None: a fixed list')}
     data_dir: str = 'data_set' # where data sets stand
     config: str|None = None # YAML with any of the settings; flags go over it
     settings: Settings = Settings()
 
-class Download(Options):
+class Download(Options, kw_only=True):
     "Fetch DPR's public files into the data folder: resumes, checks sizes and checksums."
-    names: tuple[Literal['nq', 'trivia', 'wikipedia'], ...] # nq, trivia or wikipedia (the 21 million passages: 4.7 GB to fetch, 12.8 GB on disk)
+    # nq, trivia or wikipedia (the 21 million passages: 4.7 GB to fetch, 12.8 GB on disk)
+    names: tuple[Literal['nq', 'trivia', 'wikipedia'], ...]
     data_dir: str = 'data_set' # where data sets stand
     keep_gz: bool = False # keep the compressed files too
 
-class PreprocessDpr(Options):
-    "Check every data set of the data folder and report what is in it and what is wrong; exit code 1 if there are errors."
+class PreprocessDpr(Options, kw_only=True):
+    """Check every data set of the data folder and report what is in it and what is wrong; exit code 1 if there
+    are errors."""
     FLAGS = CACHE
     data_dir: str = 'data_set' # where data sets stand
     output_path: str = 'results/preprocess_dpr' # folder for report.txt and report.json
     reading: Reading = Reading()
 
-class PreprocessNq(Options):
+class PreprocessNq(Options, kw_only=True):
     "Turn raw Natural Questions (simplified-nq-train.jsonl.gz) into DPR's formats."
     FLAGS = {'skip_bad': 'reading.skip_bad'}
     input_file: str # simplified-nq-train.jsonl or .jsonl.gz
@@ -58,8 +61,8 @@ class PreprocessNq(Options):
     dev_share: Share = .1 # share of the articles whose questions go to nq-dev.json
     reading: Reading = Reading()
 
-# %% ../../nbs/core/options.ipynb #87c71fba
-class Bm25Options(Options):
+# %% ../../nbs/core/options.ipynb #2ef04921
+class Bm25Options(Options, kw_only=True):
     "Which corpus BM25 searches, and how."
     FLAGS = READING
     corpus_file: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
@@ -72,21 +75,21 @@ class Bm25Options(Options):
     whole_identifiers: bool = False # don't split snake_case and camelCase
     reading: Reading = Reading()
 
-class Bm25Eval(Bm25Options):
+class Bm25Eval(Bm25Options, kw_only=True):
     "Evaluate BM25 on a question set: metrics as JSON and a TREC run."
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
     dataset_name: str # names the results
     output_path: str = 'results/bm25' # folder for DATASET_NAME/*.metrics.json and *.run.trec
     k: Positive = 100 # passages retrieved per question
 
-class Bm25Negatives(Bm25Options):
+class Bm25Negatives(Bm25Options, kw_only=True):
     "Give hard negatives from BM25 to the questions of a training file that have none."
     train_file: str # DPR's .json, .gz too
     output_path: str # the .json file to write
     hard_negatives: int = 7 # per question
     depth: int = 100 # passages looked at per question
 
-# %% ../../nbs/core/options.ipynb #dbf50fab
+# %% ../../nbs/core/options.ipynb #8d6dbf6a
 STAGES = {
     'stage1_epochs': ('settings.training.stages.0.epochs', 'epochs with in-batch negatives, w = 0'),
     'stage2_epochs': ('settings.training.stages.1.epochs', 'epochs with BM25 negatives, w rising'),
@@ -95,30 +98,51 @@ STAGES = {
 EPOCHS = {'num_epochs': ('settings.training.num_epochs', 'epochs')}
 WEIGHT = {'distance_weight': ('settings.training.w', 'w, weight of L_dis')}
 TRAINING = {
-    'model_name': ('settings.model.name', 'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers'),
+    'model_name': (
+        'settings.model.name',
+        'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers',
+    ),
     'towers': ('settings.model.towers', 'shared or separate weights for queries and passages'),
     'pooling': ('settings.model.pooling', "mean, cls or max; None: the checkpoint's, or mean"),
     'dataset': ('settings.data.dataset', 'which data set of the data folder; None: the only one, or NQ'),
-    'negatives_file': ('settings.data.negatives_file', "biencoder JSON with BM25 negatives; None: the training file's own, or mined"),
+    'negatives_file': (
+        'settings.data.negatives_file',
+        "biencoder JSON with BM25 negatives; None: the training file's own, or mined",
+    ),
     'max_questions': ('settings.data.max_questions', 'train on a random subset; None: all'),
     'temperature': ('settings.training.temperature', 'temperature of InfoNCE'),
-    'batch_size': ('settings.training.batch_size', "questions that see one another's passages, over all processes"),
+    'batch_size': (
+        'settings.training.batch_size',
+        "questions that see one another's passages, over all processes",
+    ),
     'hard_negatives': 'settings.training.hard_negatives',
     'learning_rate': 'settings.training.learning_rate',
     'mining_pool': ('settings.mining.pool', 'where negatives are mined: training or corpus'),
     'refresh_every': 'settings.mining.refresh_every',
-    'gradient_accumulation_steps': ('settings.machine.gradient_accumulation_steps', 'batches per step; adds no in-batch negatives'),
-    'chunk_tokens': ('settings.machine.chunk_tokens', 'tokens in one forward pass; None: 4,096 on a CPU, 32,768 on a GPU'),
+    'gradient_accumulation_steps': (
+        'settings.machine.gradient_accumulation_steps',
+        'batches per step; adds no in-batch negatives',
+    ),
+    'chunk_tokens': (
+        'settings.machine.chunk_tokens',
+        'tokens in one forward pass; None: 4,096 on a CPU, 32,768 on a GPU',
+    ),
     'num_workers': 'settings.machine.num_workers',
     'save_every': ('settings.run.save_every', 'steps between checkpoints'),
     'seed': ('settings.seed', 'of order, dropout and fresh weights'),
     'symmetric': 'settings.training.symmetric',
-    'grad_cache': ('settings.machine.grad_cache', 'gradient caching: a batch of any size in the memory of one chunk'),
-    'gradient_checkpointing': ('settings.machine.gradient_checkpointing', 'save memory by computing activations twice'),
+    'grad_cache': (
+        'settings.machine.grad_cache',
+        'gradient caching: a batch of any size in the memory of one chunk',
+    ),
+    'gradient_checkpointing': (
+        'settings.machine.gradient_checkpointing',
+        'save memory by computing activations twice',
+    ),
     'torch_compile': ('settings.machine.torch_compile', 'compile the encoder'),
 } | CACHE
 
-class TrainOptions(Options):
+class TrainOptions(Options, kw_only=True):
     "Where data stands, what a training is told, and how."
     data_dir: str = 'data_set' # where data sets stand
     config: str|None = None # YAML with any of the settings; flags go over it
@@ -127,25 +151,28 @@ class TrainOptions(Options):
     settings: RecipeSettings = RecipeSettings()
     reading: Reading = Reading()
 
-class TrainBaseline(TrainOptions):
-    "Train an encoder in one stage with in-batch negatives: recipe A, or B with --distance_weight. The same command again goes on where it stopped."
+class TrainBaseline(TrainOptions, kw_only=True):
+    """Train an encoder in one stage with in-batch negatives: recipe A, or B with --distance_weight. The same
+    command again goes on where it stopped."""
     FLAGS = WEIGHT | EPOCHS | TRAINING
     output_dir: str = 'checkpoints/baseline' # where the trained encoder goes
 
-class TrainDistanceAware(TrainOptions):
-    "Train an encoder in three stages: recipe D, or C with --distance_weight 0. The same command again goes on where it stopped."
+class TrainDistanceAware(TrainOptions, kw_only=True):
+    """Train an encoder in three stages: recipe D, or C with --distance_weight 0. The same command again goes on
+    where it stopped."""
     FLAGS = WEIGHT | STAGES | TRAINING
     output_dir: str = 'checkpoints/distance_aware' # where the trained encoder goes
 
-class TrainAblation(TrainOptions):
+class TrainAblation(TrainOptions, kw_only=True):
     "Train the three-stage recipe once for each weight; finished weights are passed over."
     FLAGS = STAGES | TRAINING
     weights: tuple[float, ...] # of L_dis; 0 is recipe C
     output_base: str = 'checkpoints' # where the trained encoders go
 
-# %% ../../nbs/core/options.ipynb #ce92753e
-class BuildIndex(Options):
-    "Embed a corpus and build an index of it. The same command again goes on where it stopped. Under torchrun, several GPUs share the embedding."
+# %% ../../nbs/core/options.ipynb #811c0b7a
+class BuildIndex(Options, kw_only=True):
+    """Embed a corpus and build an index of it. The same command again goes on where it stopped. Under torchrun,
+    several GPUs share the embedding."""
     FLAGS = {
         'index_type': 'index.index_type', 'hnsw_m': 'index.m', 'hnsw_ef_construction': 'index.ef_construction',
         'storage': 'index.storage', 'insertion_order': 'index.order', 'chunk_rows': 'index.chunk_rows',
@@ -155,68 +182,82 @@ class BuildIndex(Options):
     encoder_path: str # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
     corpus_path: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
     output_path: str # folder of the index; the vectors go into its embeddings/
-    embeddings_path: str|None = None # folder of the vectors, to share them between indexes; None: OUTPUT_PATH/embeddings
-    fields: Fields|None = None # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    # folder of the vectors, to share them between indexes; None: OUTPUT_PATH/embeddings
+    embeddings_path: str|None = None
+    # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    fields: Fields|None = None
     index: IndexSettings = IndexSettings()
     embed: EmbedSettings = EmbedSettings()
     reading: Reading = Reading()
 
-class IndexOptions(Options):
+class IndexOptions(Options, kw_only=True):
     "Which index is evaluated, on which questions."
     FLAGS = READING
-    encoder_path: str # the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or sentence-transformers
+    # the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or
+    # sentence-transformers
+    encoder_path: str
     index_path: str # a folder made by build-index
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
     reading: Reading = Reading()
 
-class RunEvaluation(IndexOptions):
+class RunEvaluation(IndexOptions, kw_only=True):
     "Evaluate an index on questions: recall, MRR, nDCG, answer accuracy, and on HNSW what the search costs."
     output_path: str = 'results/evaluation' # folder for the results
     k_values: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100) # cut-offs
     hnsw_ef_search: Positive = 100 # efSearch, at least the largest k
     experiment_name: str = 'evaluation' # names files and run
 
-class RunEfSweep(IndexOptions):
+class RunEfSweep(IndexOptions, kw_only=True):
     "Sweep efSearch: quality, visited nodes, hops and latency, and the cost at matched quality with intervals."
     FLAGS = {
         'ef_values': 'search.ef_values', 'k': 'search.k', 'targets': 'search.targets', 'task_share': 'search.task_share',
     } | READING
     output_path: str = 'results/ef_sweep' # folder for the results
     search: SearchSettings = SearchSettings(targets=(.9, .95, .99))
-    engine: Literal['faiss', 'patience', 'usearch'] = 'faiss' # what is swept: efSearch of faiss, the patience of an early termination at efSearch 512, or efSearch of usearch on the same vectors
+    # what is swept: efSearch of faiss, the patience of an early termination at efSearch 512, or efSearch of
+    # usearch on the same vectors
+    engine: Literal['faiss', 'patience', 'usearch'] = 'faiss'
     rounds: NonNegative = 3 # of timing on one thread; 0 takes no times
     draws: AtLeast10 = 1000 # of the bootstrap over queries
     experiment_name: str = 'sweep' # names the files
 
-class RunRepresentationEval(Options):
-    "Look at the space of an encoder: pairs, alignment, uniformity, the gap between queries and passages, and what makes a query dear to search."
+class RunRepresentationEval(Options, kw_only=True):
+    """Look at the space of an encoder: pairs, alignment, uniformity, the gap between queries and passages, and
+    what makes a query dear to search."""
     FLAGS = READING
     encoder_path: str # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
     dev_file: str # biencoder JSON with positives, .gz too; its passages are what is searched
     output_path: str = 'results/representation' # folder for representation.json, .html and tables
     num_samples: AtLeast10 = 10_000 # questions, evenly spaced over the file
-    fields: Fields|None = None # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    fields: Fields|None = None
     search: SearchSettings = SearchSettings()
     reading: Reading = Reading()
 
-class Diagnose(Options):
-    "How friendly an encoder, or any vectors, is to HNSW, without training: recall against cost, cost at matched recall, the costliest queries, the shape of the space, and what to try."
+class Diagnose(Options, kw_only=True):
+    """How friendly an encoder, or any vectors, is to HNSW, without training: recall against cost, cost at
+    matched recall, the costliest queries, the shape of the space, and what to try."""
     FLAGS = {'hnsw_m': 'search.m', 'hnsw_ef_construction': 'search.ef_construction'} | CACHE
-    encoder: str|None = None # MODEL: a folder, or the name of any model of transformers or sentence-transformers; with --corpus and --queries
+    # MODEL: a folder, or the name of any model of transformers or sentence-transformers; with --corpus and
+    # --queries
+    encoder: str|None = None
     corpus: str|None = None # FILE of passages: .txt with one a line, passage TSV, or a BEIR folder; .gz too
-    queries: str|None = None # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz too. With judgements, retrieval quality is shown beside the cost
+    # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
+    # too. With judgements, retrieval quality is shown beside the cost
+    queries: str|None = None
     vectors: str|None = None # NPY, instead: vectors of the passages, a row each
     query_vectors: str|None = None # NPY, and of the queries; None: some passages stand for queries
     output_path: str = 'results/diagnosis' # folder for diagnosis.json, .html and tables
     max_passages: Positive = 100_000 # evenly spaced, and the positives of the queries
     max_queries: Positive = 1000 # evenly spaced
-    fields: Fields|None = None # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    # what of a passage is encoded; None: what the encoder was trained on, or title+text
+    fields: Fields|None = None
     search: SearchSettings = SearchSettings()
     reading: Reading = Reading()
 
-# %% ../../nbs/core/options.ipynb #9cd87ef4
-class Quickstart(Options):
+# %% ../../nbs/core/options.ipynb #1622fdc0
+class Quickstart(Options, kw_only=True):
     "Train recipes A, B, C and D on the offline corpus and report what searching each costs."
     FLAGS = {
         'w': ('settings.training.w', 'weight of L_dis in recipes B and D'),
@@ -225,8 +266,14 @@ class Quickstart(Options):
         'learning_rate': 'settings.training.learning_rate',
         'num_epochs': ('settings.training.num_epochs', 'epochs of recipes A and B'),
         'stage1_epochs': ('settings.training.stages.0.epochs', 'epochs of C and D with in-batch negatives'),
-        'stage2_epochs': ('settings.training.stages.1.epochs', 'epochs of C and D with BM25 negatives, w rising'),
-        'stage3_epochs': ('settings.training.stages.2.epochs', 'epochs of C and D with mined negatives, w full'),
+        'stage2_epochs': (
+            'settings.training.stages.1.epochs',
+            'epochs of C and D with BM25 negatives, w rising',
+        ),
+        'stage3_epochs': (
+            'settings.training.stages.2.epochs',
+            'epochs of C and D with mined negatives, w full',
+        ),
         'hnsw_m': 'settings.search.m',
         'hnsw_ef_construction': 'settings.search.ef_construction',
         'recipes': ('settings.recipes', 'which of A B C D'),
@@ -236,19 +283,23 @@ class Quickstart(Options):
     data_dir: str = 'data_set' # where data sets stand
     config: str|None = None # YAML with any of the settings; flags go over it
     output_dir: str = 'runs/quickstart' # the run folder
-    dataset: str = 'codedocs' # NAME: codedocs, which is harvested from installed packages, or a folder of the data folder with psgs.tsv and NAME-train.json, NAME-dev.json, NAME-test.json
+    # NAME: codedocs, which is harvested from installed packages, or a folder of the data folder with psgs.tsv
+    # and NAME-train.json, NAME-dev.json, NAME-test.json
+    dataset: str = 'codedocs'
     seeds: int|None = None # how many times each model is trained; None: 1, and 3 give intervals
     seed: int|None = None # the first seed; None: 0
     settings: Settings = Settings()
 
-class Report(Options):
+class Report(Options, kw_only=True):
     "Write the report of a finished quickstart again."
     output_dir: str = 'runs/quickstart' # the run folder
 
-class RunStudy(Options):
-    "Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."
+class RunStudy(Options, kw_only=True):
+    """Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the
+    end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."""
     study: str # weights, ablation, temperature, curriculum or ef, or a YAML file of your own
-    dataset: str = 'codedocs' # codedocs, tldr, squad, nq, trivia, another folder of the data folder, or a YAML file
+    # codedocs, tldr, squad, nq, trivia, another folder of the data folder, or a YAML file
+    dataset: str = 'codedocs'
     encoder: str = 'static' # static, minilm or bert-base, or a YAML file
     data_dir: str = 'data_set' # where data sets stand
     output_dir: str = 'runs' # gets STUDY-DATASET-ENCODER/
@@ -258,11 +309,12 @@ class RunStudy(Options):
     seeds: tuple[int, ...]|None = None # each model is trained with each; None: the study's
     set: tuple[str, ...] = () # any setting as SETTING=VALUE, such as training.num_epochs=4
     jobs: Positive = 1 # runs at once on this machine; with GPUs, one on each
-    ray: str|None = None # spread runs over a Ray cluster: its address, auto, or local; needs pip install 'dacl-dr[ray]'
+    # spread runs over a Ray cluster: its address, auto, or local; needs pip install 'dacl-dr[ray]'
+    ray: str|None = None
     gpus: float = 0 # GPUs that a run takes of a Ray cluster
     dry_run: bool = False # check the settings and list the runs
 
-class RunAblation(Options):
+class RunAblation(Options, kw_only=True):
     "Compare models that are trained and indexed already: quality, cost at matched recall, latency in turns."
     FLAGS = {'k': 'search.k', 'ef_values': 'search.ef_values'} | READING
     model_dirs: tuple[str, ...] # encoders as NAME=PATH; the first is the baseline
@@ -276,15 +328,16 @@ class RunAblation(Options):
     draws: AtLeast10 = 1000 # of the bootstrap over queries
     reading: Reading = Reading()
 
-class GenerateFigures(Options):
+class GenerateFigures(Options, kw_only=True):
     "Draw the twelve figures from all finished runs below a folder; exit code 1 if some lack their data."
     results_dir: str = 'runs' # where finished runs stand
     output_dir: str = 'figures' # folder for the figures
     format: Literal['pdf', 'svg', 'png', 'html'] = 'pdf' # html is interactive
     lang: Literal['en', 'zh'] = 'en' # language of the labels
 
-class Repeat(Options):
-    "Run a finished command again and compare: what has changed since, and which results are the same; exit code 1 if any differ."
+class Repeat(Options, kw_only=True):
+    """Run a finished command again and compare: what has changed since, and which results are the same; exit
+    code 1 if any differ."""
     run_dir: str # the folder that the command wrote to, or one *.command.json in it
     output_dir: str|None = None # where the second run goes; None: RUN-repeat
     check: bool = False # only say what has changed since: versions, threads, inputs
