@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.errors import DaclError
+from ..core.options import BuildIndex
 from ..core.settings import RECIPES, EmbedSettings, IndexSettings, Reading, RecipeSettings
 from ..core.yaml import load_settings, parse_yaml, read_yaml
 from ..core.files import alone_in, check_name, claimed, make_folder
@@ -218,7 +219,7 @@ def build_index_command(args)->int:
     index = struct_from(IndexSettings, {'index_type': args.index_type, 'm': args.hnsw_m, 'ef_construction': args.hnsw_ef_construction, 'storage': args.storage, 'chunk_rows': args.chunk_rows, 'order': args.insertion_order, 'builder': args.builder},
                         {'m': '--hnsw_m', 'ef_construction': '--hnsw_ef_construction', 'order': '--insertion_order'})
     embed = struct_from(EmbedSettings, {'fields': args.fields or trained_fields(args.encoder_path), 'dtype': args.vector_dtype, 'precision': args.precision, 'shard_rows': args.shard_rows, 'chunk_tokens': args.chunk_tokens}, {'dtype': '--vector_dtype'})
-    built = make_index(args.encoder_path, args.corpus_path, args.output_path, index, embed, args.embeddings_path, reading=Reading(args.cache_dir, args.skip_bad))
+    built = make_index(BuildIndex(encoder_path=args.encoder_path, corpus_path=args.corpus_path, output_path=args.output_path, index=index, embed=embed, embeddings_path=args.embeddings_path, reading=Reading(args.cache_dir, args.skip_bad)))
     if built is None: return 0 # one process of several tells
     m = built.about
     print(f"{m.rows:,} passages of {m.dim} dimensions, {m.settings.index_type} in {m.settings.storage}, {m.bytes['index.faiss'] / 1e6:,.1f} MB, built in {m.build_s:,.1f} s on {m.threads} threads")

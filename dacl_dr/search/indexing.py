@@ -12,6 +12,7 @@ from pathlib import Path
 
 import faiss, msgspec, numpy as np, pyarrow as pa
 
+from ..core.options import BuildIndex
 from ..core.errors import DaclError
 from ..core.settings import EmbedSettings, IndexSettings, Reading
 from dacl_dr.core.files import (
@@ -138,19 +139,19 @@ def trained_fields(
     except (OSError, ValueError, LookupError, TypeError): raise DaclError(f'{path}: damaged; say what the encoder reads with --fields') from None
 
 def make_index(
-    encoder_path:str|Path,
-    corpus_path:str|Path, # passage TSV, corpus.jsonl or a BEIR folder
-    output_path:str|Path, # gets the index, and embeddings/ unless they stand elsewhere
-    index:IndexSettings=IndexSettings(),
-    embed:EmbedSettings=EmbedSettings(),
-    embeddings_path:str|Path|None=None, # share vectors between indexes
-    reading:Reading=Reading(), # cache, bad records to pass over, progress bars
+    o:BuildIndex, # encoder, corpus, where the index goes, and how it is built
 )->Index|None: # None in the helping processes of torchrun
     "Embed a corpus and build its index. Raises `DaclError` for bad input."
-    check_builder(index.builder) # before hours of embedding
-    encoder = load_encoder(encoder_path)
-    if not encoder.normalized: raise DaclError(f'{encoder_path}: its vectors are not of norm 1, which an index here needs; train with model.normalize, or add a Normalize module')
-    passages = open_passages(corpus_path, reading=reading)
-    vectors = embed_corpus(on_device(encoder), passages, embeddings_path or Path(output_path)/'embeddings', embed, reading.show_progress)
+    check_builder(o.index.builder) # before hours of embedding
+    encoder = load_encoder(o.encoder_path)
+    if not encoder.normalized:
+        raise DaclError(
+            f'{o.encoder_path}: its vectors are not of norm 1, which an index here needs; '
+            'train with model.normalize, or add a Normalize module'
+        )
+    passages = open_passages(o.corpus_path, o.reading)
+    embed = o.embed.but(fields=o.fields or trained_fields(o.encoder_path) or o.embed.fields)
+    folder = o.embeddings_path or Path(o.output_path)/'embeddings'
+    vectors = embed_corpus(on_device(encoder), passages, folder, embed, o.reading.show_progress)
     if share_of_work()[0]: return None
-    return build_index(vectors, passages, output_path, index, corpus_path, show_progress=reading.show_progress)
+    return build_index(vectors, passages, o.output_path, o.index, o.corpus_path, show_progress=o.reading.show_progress)
