@@ -8,8 +8,9 @@ __all__ = []
 # %% ../../nbs/cli/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/cli/index.ipynb #b87bed39
+# %% ../../nbs/cli/index.ipynb #02bb8c99
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.cli', submod_attrs={
+    'flags': ['add_flags', 'options_from'],
     'repeat': ['changed_since', 'compare_runs'],
     'main': ['build_parser'],
 })

@@ -19,10 +19,14 @@ from dacl_dr.core.settings import (
     Settings, Share,
 )
 
-# %% ../../nbs/core/options.ipynb #863e6078
+# %% ../../nbs/core/options.ipynb #1010788e
 class Options(Frozen, kw_only=True):
     "What a command is told."
     FLAGS: ClassVar[dict] = {} # flag → path of a field in a struct of this one, or (path, help)
+    POSITIONAL: ClassVar[dict] = {} # field that is given without a flag → how the help calls it
+    ALIASES: ClassVar[dict] = {} # flag → its other names
+    EITHER: ClassVar[tuple] = () # flags of which one may be given
+    NAMED: ClassVar[dict] = {} # path in `settings` → the flag that is named in errors, where it is not that of FLAGS
 
 CACHE = {'cache_dir': 'reading.cache_dir'}
 READING = {'skip_bad': 'reading.skip_bad'} | CACHE
@@ -30,7 +34,7 @@ READING = {'skip_bad': 'reading.skip_bad'} | CACHE
 Fields = Literal['title+text', 'text']
 AtLeast10 = Annotated[int, msgspec.Meta(ge=10, lt=2**31)]
 
-# %% ../../nbs/core/options.ipynb #a4b59cd6
+# %% ../../nbs/core/options.ipynb #1e938235
 class Harvest(Options, kw_only=True):
     "Harvest the offline code-search corpus from the installed packages."
     FLAGS = {'packages': ('settings.corpus.packages', 'installed distributions to read; None: a fixed list')}
@@ -40,6 +44,7 @@ class Harvest(Options, kw_only=True):
 
 class Download(Options, kw_only=True):
     "Fetch DPR's public files into the data folder: resumes, checks sizes and checksums."
+    POSITIONAL = {'names': 'NAME'}
     # nq, trivia or wikipedia (the 21 million passages: 4.7 GB to fetch, 12.8 GB on disk)
     names: tuple[Literal['nq', 'trivia', 'wikipedia'], ...]
     data_dir: str = 'data_set' # where data sets stand
@@ -89,7 +94,7 @@ class Bm25Negatives(Bm25Options, kw_only=True):
     hard_negatives: int = 7 # per question
     depth: int = 100 # passages looked at per question
 
-# %% ../../nbs/core/options.ipynb #8d6dbf6a
+# %% ../../nbs/core/options.ipynb #12fc2a8f
 STAGES = {
     'stage1_epochs': ('settings.training.stages.0.epochs', 'epochs with in-batch negatives, w = 0'),
     'stage2_epochs': ('settings.training.stages.1.epochs', 'epochs with BM25 negatives, w rising'),
@@ -144,6 +149,8 @@ TRAINING = {
 
 class TrainOptions(Options, kw_only=True):
     "Where data stands, what a training is told, and how."
+    EITHER = ('fp16', 'bf16')
+    NAMED = {'machine.precision': '--fp16'}
     data_dir: str = 'data_set' # where data sets stand
     config: str|None = None # YAML with any of the settings; flags go over it
     fp16: bool = False # mixed precision, fp16
@@ -256,9 +263,11 @@ class Diagnose(Options, kw_only=True):
     search: SearchSettings = SearchSettings()
     reading: Reading = Reading()
 
-# %% ../../nbs/core/options.ipynb #1622fdc0
+# %% ../../nbs/core/options.ipynb #cca002c6
 class Quickstart(Options, kw_only=True):
     "Train recipes A, B, C and D on the offline corpus and report what searching each costs."
+    ALIASES = {'w': ('distance_weight',)}
+    NAMED = {'seeds': '--seed'}
     FLAGS = {
         'w': ('settings.training.w', 'weight of L_dis in recipes B and D'),
         'temperature': ('settings.training.temperature', 'temperature of InfoNCE'),
@@ -297,6 +306,7 @@ class Report(Options, kw_only=True):
 class RunStudy(Options, kw_only=True):
     """Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the
     end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."""
+    POSITIONAL = {'study': 'STUDY'}
     study: str # weights, ablation, temperature, curriculum or ef, or a YAML file of your own
     # codedocs, tldr, squad, nq, trivia, another folder of the data folder, or a YAML file
     dataset: str = 'codedocs'
@@ -338,6 +348,7 @@ class GenerateFigures(Options, kw_only=True):
 class Repeat(Options, kw_only=True):
     """Run a finished command again and compare: what has changed since, and which results are the same; exit
     code 1 if any differ."""
+    POSITIONAL = {'run_dir': 'RUN'}
     run_dir: str # the folder that the command wrote to, or one *.command.json in it
     output_dir: str|None = None # where the second run goes; None: RUN-repeat
     check: bool = False # only say what has changed since: versions, threads, inputs
