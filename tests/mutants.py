@@ -19,13 +19,18 @@ LONGEST = 400 # seconds of a check; a mutant that hangs is noticed
 
 class Mutant(NamedTuple):
     words: str
-    was: str # stands once in the module, and once in the exported cells of its notebook
+    was: str # stands once in one of the topic's modules, and once in the exported cells of its notebook
     now: str
 
 
-# module → its checks, cheapest first, and its mutants. A check is a notebook's name or the arguments of pytest.
+class Topic(NamedTuple):
+    modules: tuple[str, ...] # where the lines stand
+    checks: tuple[str, ...] # cheapest first: a notebook below nbs/, or the arguments of pytest with a file below tests/
+    mutants: list[Mutant]
+
+
 MUTANTS = {
-    'losses': (('test_losses.py', '16_losses'), [
+    'losses': Topic(('losses.infonce', 'losses.distance'), ('losses/test_losses.py', 'losses/infonce', 'losses/distance'), [
         Mutant('similarities are multiplied by the temperature', 'full(q) @ full(d).T / temperature', 'full(q) @ full(d).T * temperature'),
         Mutant('half precision stays half', 'return x.to(torch.promote_types(x.dtype, torch.float32))', 'return x'),
         Mutant('autocast stays on', 'torch.autocast(x.device.type, enabled=False)', "torch.autocast(x.device.type, enabled=torch.is_autocast_enabled('cpu'))"),
@@ -44,7 +49,7 @@ MUTANTS = {
         Mutant('w is ignored', 'Losses(nce + w * dis,', 'Losses(nce + dis,'),
         Mutant('the last passages are taken for the positives', 'distance_loss(q, d[:len(q)])', 'distance_loss(q, d[-len(q):])'),
     ]),
-    'negatives': (('17_negatives', 'test_training.py -k mined'), [
+    'negatives': Topic(('curriculum.negatives', 'search.exact'), ('curriculum/negatives', 'search/exact', 'training/test_trainer.py -k mined'), [
         Mutant('known positives are taken for negatives', 'reason = REASONS[0] if int(numbers[row]) in positives else', 'reason ='),
         Mutant('rows are compared with text numbers', 'int(numbers[row]) in positives', 'row in positives'),
         Mutant('passages too close to the positive are kept', 'REASONS[1] if score > limit[i] else', ''),
@@ -60,7 +65,7 @@ MUTANTS = {
         Mutant('the first source of negatives takes all places', 'first[:, :n // 2], second', 'first, second'),
         Mutant('triplets in the wrong order count as hard', '((m >= 0) & (m < margin))', '(m < margin)'),
     ]),
-    'curriculum': (('18_curriculum', 'test_losses.py -k weight'), [
+    'curriculum': Topic(('curriculum.stages',), ('curriculum/stages', 'losses/test_losses.py -k weight'), [
         Mutant('the weight never reaches its end', 'step / max(steps - 1, 1)', 'step / steps'),
         Mutant('the weight is a step ahead', '(end - start) * step /', '(end - start) * (step + 1) /'),
         Mutant('stages ignore w', 'tuple(w * x for x in s.weight)', 'tuple(x for x in s.weight)'),
@@ -74,7 +79,7 @@ MUTANTS = {
         Mutant('a last whole batch is lost', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n - batch_size, batch_size)'),
         Mutant('a shorter last batch is given', 'range(0, n - batch_size + 1, batch_size)', 'range(0, n, batch_size)'),
     ]),
-    'gradcache': (('21_gradcache', 'test_gradcache.py -k cache', 'test_gradcache.py -k two_processes'), [
+    'gradcache': Topic(('losses.gradcache',), ('losses/gradcache', 'losses/test_gradcache.py -k cache', 'losses/test_gradcache.py -k two_processes'), [
         Mutant('dropout is drawn anew in the second pass', 'with state: model([c])', 'with contextlib.nullcontext(): model([c])'),
         Mutant('the state of the CPU is not set', 'torch.set_rng_state(self.cpu)', 'pass'),
         Mutant('the random state is left where the replay ended', 'return self.outer.__exit__(*exc)', 'return None'),
@@ -83,7 +88,7 @@ MUTANTS = {
         Mutant('every process takes the gradients of the first', 'grad.chunk(processes())[torch.distributed.get_rank()]', 'grad.chunk(processes())[0]'),
         Mutant('gradients are summed over processes', 'g.div_(processes())', 'pass'),
     ]),
-    'metrics': (('06_metrics', 'test_metrics.py'), [
+    'metrics': Topic(('metrics.ranking',), ('metrics/ranking', 'metrics/test_ranking.py'), [
         Mutant('ranks begin at 0', 'hit.argmax(1) + 1, 0)', 'hit.argmax(1), 0)'),
         Mutant('rank k does not count for recall@k', '((ranks > 0) & (ranks <= k)).astype', '((ranks > 0) & (ranks < k)).astype'),
         Mutant('a passage that was not retrieved counts as found', '((ranks > 0) & (ranks <= k)).astype', '(ranks <= k).astype'),
@@ -100,7 +105,7 @@ MUTANTS = {
         Mutant('answer accuracy is a share of passages', 'hits[:, :k].any(1)', 'hits[:, :k].mean(1)'),
         Mutant('ANN recall counts neighbours beyond k', 'exact[:, None, :k]', 'exact[:, None]'),
     ]),
-    'answers': (('test_answers.py', '05_answers'), [
+    'answers': Topic(('data.answers',), ('data/test_answers.py', 'data/answers'), [
         Mutant('accents are not taken apart', "normalize('NFD', text)", "normalize('NFC', text)"),
         Mutant('upper and lower case differ', '[t.lower() for t in', '[t for t in'),
         Mutant('answers match inside of words', r"'\0' + '\0'.join(ts) + '\0' if ts", r"'\0'.join(ts) if ts"),
@@ -110,21 +115,21 @@ MUTANTS = {
         Mutant('titles are searched for answers', "passages.column('text', rows[q, found])", "passages.column('title', rows[q, found])"),
         Mutant('only the first positive counts', 'for c in question.positive_ctxs if c.passage_id]', 'for c in question.positive_ctxs[:1] if c.passage_id]'),
     ]),
-    'reading': (('02_reading', 'test_data.py'), [
+    'reading': Topic(('data.records',), ('data/records', 'data/test_formats.py'), [
         Mutant('one bad record fewer is allowed', 'if self.count <= self.allowed: return', 'if self.count < self.allowed: return'),
         Mutant('bad records are not counted', 'self.count, message = self.count + 1,', 'self.count, message = self.count,'),
         Mutant('lines of a broken row are lost', 'self.again += self.taken[:0:-1]', 'pass'),
         Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
         Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
     ]),
-    'data': (('03_data', 'test_data.py'), [
+    'data': Topic(('data.formats',), ('data/formats', 'data/test_formats.py'), [
         Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
         Mutant('repeated ids pass', 'if row[0] in seen: raise', 'if False: raise'),
         Mutant('passage id 0 is no id', 'id = raw.passage_id if raw.passage_id is not None else', 'id = raw.passage_id or'),
         Mutant('judgements of 0 count as relevant', 'for p, s in grades.items() if s > 0}', 'for p, s in grades.items() if s >= 0}'),
         Mutant('gold passages go by line, whatever the question', 'if n < len(gold) and gold[n][0] == row[0] else', 'if n < len(gold) else'),
     ]),
-    'store': (('04_store', "test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
+    'store': Topic(('data.store', 'data.conversion', 'data.tables'), ('data/store', 'data/conversion', "data/test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
         Mutant('ids with the same hash are the same', '[a == ids[i] for a, i in zip(', '[True for a, i in zip('),
         Mutant('of a repeated id the last row is kept', 'sorted((int(r), int(f), a) for f, r,', 'sorted((int(f), int(r), a) for f, r,'),
         Mutant('rows passed over before are accepted silently', 'if done.skipped > skip_bad: raise', 'if False: raise'),
@@ -132,7 +137,7 @@ MUTANTS = {
         Mutant('columns come in the order of the file', '.tolist(), self.batch(b).column(name)', '.tolist()[::-1], self.batch(b).column(name)'),
         Mutant('long records do not end a batch', 'if len(batch) == most or total >= chars:', 'if len(batch) == most:'),
     ]),
-    'statistics': (('test_analysis.py -k "holm or study"', '29_statistics'), [
+    'statistics': Topic(('metrics.statistics',), ('representation/test_formulas.py -k "holm or study"', 'metrics/statistics'), [
         Mutant('draws of queries are ignored', '0. if means is None else means.var(ddof=1)', '0.'),
         Mutant('a one-sided p-value', 'float(2 * stats.t.sf(', 'float(stats.t.sf('),
         Mutant('models are not paired', 'b = b if a.shape[-1] == b.shape[-1] else b.mean', 'b = b.mean'),
@@ -142,50 +147,50 @@ MUTANTS = {
         Mutant('every draw is divided by the same number', 'w.sum(1, keepdims=True)', 'len(here)'),
         Mutant('an interval that ends at 0 is a difference', 'if change.low <= 0 <= change.high', 'if change.low < 0 < change.high'),
     ]),
-    'representation': (("test_analysis.py -k 'brute_force or duplicates'", '24_representation'), [
+    'representation': Topic(('representation.alignment_uniformity', 'representation.pairs', 'representation.spread', 'representation.summary'), ("representation/test_formulas.py -k 'brute_force or duplicates'", 'representation/alignment_uniformity', 'representation/spread', 'representation/pairs', 'representation/summary'), [
         Mutant('a Gaussian of twice the width', 'potential *= 4; potential -= 4', 'potential *= 2; potential -= 2'),
         Mutant('each point is a pair with itself', '(own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2', 'own.sum(dtype=np.float64) / 2'),
         Mutant('a random passage may be the positive', 'other += other >= np.asarray(gold)[:, None]', 'other += 0'),
         Mutant('Euclidean instead of Mahalanobis', '@ span.axes.T)**2 / span.variances).sum(1)', '@ span.axes.T)**2).sum(1)'),
         Mutant('the deviation instead of the variance', 'float(cos.var())', 'float(cos.std())'),
     ]),
-    'difficulty': (("test_analysis.py -k 'formulas or rotation or rank_correlation or judgements'", '31_difficulty'), [
+    'difficulty': Topic(('hnsw.difficulty',), ("representation/test_formulas.py -k 'formulas or rotation or rank_correlation or judgements'", 'hnsw/difficulty'), [
         Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
         Mutant('a hub is its own neighbour', 'k + 1)[:, 1:], len(passages))', 'k), len(passages))'),
         Mutant('k is ignored by the in-degree', 'degree[near[:, :k]].mean(1)', 'degree[near].mean(1)'),
         Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
         Mutant('the weakest measure first', 'else -v.abs()', 'else v.abs()'),
     ]),
-    'semantics': (("test_analysis.py -k 'pairs or semantics'", '32_semantics'), [
+    'semantics': Topic(('representation.pairs', 'representation.spread', 'representation.summary', 'metrics.ranking'), ("representation/test_formulas.py -k 'pairs or semantics'", 'representation/pairs', 'representation/spread'), [
         Mutant('the margin to the easiest negative', '-np.inf, negative).max(1)', 'np.inf, negative).min(1)'),
         Mutant('ties count for nothing', '+ .5 * tie', '+ 0 * tie'),
         Mutant('a question is compared with itself', 'apart = gold != gold[other]', 'apart = np.ones(len(q), bool)'),
         Mutant('the order of neighbours is turned round', 'np.argsort(-later, axis=1', 'np.argsort(later, axis=1'),
     ]),
-    'static': (('15_static', 'test_training.py -k same_seed'), [
+    'static': Topic(('encoders.static',), ('encoders/static', 'training/test_trainer.py -k same_seed'), [
         Mutant('importance is ignored', 'self.dropout(weights * importance)', 'self.dropout(weights)'),
         Mutant('no dropout', 'self.dropout(weights * importance)', 'weights * importance'),
         Mutant('the seed of an encoder is ignored', '.manual_seed(seed))', '.manual_seed(0))'),
         Mutant('passages are embedded by the tower of queries', "{'query': self.query, 'passage': self.passage}", "{'query': self.query, 'passage': self.query}"),
         Mutant('towers are exchanged on loading', 'for f in STATIC)', 'for f in reversed(STATIC))'),
     ]),
-    'bm25': (("test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", '12_bm25'), [
+    'bm25': Topic(('search.bm25', 'search.bm25_disk'), ("search/test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", 'search/bm25'), [
         Mutant('ties go to the larger row', "np.argsort(-scores[rows], kind='stable')[:k]", "np.argsort(scores[rows], kind='stable')[::-1][:k]"),
         Mutant('ties for the last place are lost', 'scores >= low if low > 0', 'scores > low if low > 0'),
         Mutant("Okapi's idf, which can be negative", 'idf = np.log(1 + (n - df + .5)', 'idf = np.log((n - df + .5)'),
     ]),
-    'runs': (('01_runs',), [
+    'runs': Topic(('core.files', 'core.stamps', 'core.steps'), ('core/files', 'core/steps',), [
         Mutant('every block of a file has the digest of the first', 'f.seek(at)', 'f.seek(0)'),
         Mutant('a name may lead out of its folder', r"[\s/\\\0]|^\.*$", r'[\s\0]|^$'),
     ]),
-    'index': (("test_index.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", '27_index'), [
+    'index': Topic(('search.graph', 'search.exact', 'search.indexing'), ("search/test_indexing.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", 'search/graph'), [
         Mutant('the seed of the insertion order is ignored', 'else np.random.default_rng(seed).permutation(n)', 'else np.random.default_rng(0).permutation(n)'),
         Mutant('efConstruction is ignored', 'index.hnsw.efConstruction, index.is_trained = s.ef_construction, True', 'index.is_trained = True'),
         Mutant('shards are not checked when an index is built', 'vectors.take(order[i:i + s.chunk_rows], check=True)', 'vectors.take(order[i:i + s.chunk_rows])'),
         Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
         Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
     ]),
-    'embed': (('26_embed', "test_embed.py -k 'order or damage or kind or half or finite or tokens'"), [
+    'embed': Topic(('search.vectors',), ('search/vectors', "search/test_vectors.py -k 'order or damage or kind or half or finite or tokens'"), [
         Mutant('an encoder that does not normalise is refused', '(np.abs(norms - 1) > 1e-3) & encoder.normalized)', '(np.abs(norms - 1) > 1e-3))'),
         Mutant('passages are embedded as queries', "take(rows), 'passage', tokens", "take(rows), 'query', tokens"),
         Mutant('vectors of another encoder are accepted', "for what in ('encoder', 'corpus',", "for what in ('corpus',"),
@@ -193,19 +198,19 @@ MUTANTS = {
         Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reads,', 'reads,'),
         Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
     ]),
-    'tracer': (('28_tracer', "test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
+    'tracer': Topic(('hnsw.tracer', 'search.graph'), ('hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
         Mutant('steps begin at 0', 'steps[i, j] = t + 1; break', 'steps[i, j] = t; break'),
         Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
         Mutant('marks of one search stay for the next', 'table[1] += 2 * n', 'pass'),
         Mutant("faiss's counters are not reset", 'stats.reset()', 'pass'),
     ]),
-    'batches': (('20_batches', "test_training.py -k 'same_seed or softmax or accumulation'"), [
+    'batches': Topic(('curriculum.loader',), ('curriculum/loader', "training/test_trainer.py -k 'same_seed or softmax or accumulation'"), [
         Mutant('passages with an answer are not masked', "if 'answer' in self.mask and self.data.answers", "if False and self.data.answers"),
         Mutant('the positive trained on may be masked', 'mask[places, first + places] = False', 'pass'),
         Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
         Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
     ]),
-    'training': (('23_training', "test_training.py -k 'same_seed or mined or softmax or accumulation or together'"), [
+    'training': Topic(('training.trainer', 'curriculum.mining'), ('training/trainer', 'curriculum/mining', "training/test_trainer.py -k 'same_seed or mined or softmax or accumulation or together'"), [
         Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
         Mutant('the limit of what is too close is ignored', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = np.full(len(positive), np.inf)'),
         Mutant('a negative score of the positive raises the limit', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = m.near_positive * positive'),
@@ -216,22 +221,43 @@ MUTANTS = {
 }
 
 
-def notebook_of(module): return next((ROOT/'nbs').glob(f'[0-9][0-9]_{module}.ipynb'))
+def holders(topic, m:Mutant)->list[str]:
+    "The modules of a topic that hold the mutant's line."
+    return [name for name in topic.modules if m.was in source_file(ROOT, name).read_text()]
+
+
+def source_file(root, module)->Path: return root/'dacl_dr'/f"{module.replace('.', '/')}.py"
+
+
+def notebook_file(root, module)->Path: return root/'nbs'/f"{module.replace('.', '/')}.ipynb"
+
+
+def home_of(topic, m:Mutant)->str:
+    "The one module with the mutant's line. The list is out of date if there is not one."
+    found = holders(topic, m)
+    if len(found) == 1: return found[0]
+    sys.exit(f'{m.was!r} stands in {found or "none"} of {topic.modules}; bring tests/mutants.py up to date ({m.words})')
 
 
 def once(text, m:Mutant, place):
     "The text with the mutant's line in it. The list is out of date if the line is not there exactly once."
-    if (n := text.count(m.was)) != 1: sys.exit(f'{place}: holds {m.was!r} {n} times, not once; bring tests/mutants.py up to date ({m.words})')
+    n = text.count(m.was)
+    if n != 1: sys.exit(f'{place}: holds {m.was!r} {n} times, not once; bring tests/mutants.py up to date ({m.words})')
     return text.replace(m.was, m.now)
 
 
 def mutated_notebook(path, m:Mutant)->str:
     "A notebook with the mutant in its exported cells."
     nb = json.loads(path.read_text(encoding='utf-8'))
-    cells = [c for c in nb['cells'] if c['cell_type'] == 'code' and re.match(r'\s*#\s*\|\s*export\b', ''.join(c['source']))]
+    source_of = lambda cell: ''.join(cell['source'])
+    cells = [c for c in nb['cells'] if c['cell_type'] == 'code' and re.match(r'\s*#\s*\|\s*export\b', source_of(c))]
     gap = '\n# another cell\n'
-    for c, source in zip(cells, once(gap.join(''.join(c['source']) for c in cells), m, path.name).split(gap)): c['source'] = source
+    whole = once(gap.join(map(source_of, cells)), m, path.name)
+    for c, source in zip(cells, whole.split(gap)): c['source'] = source
     return json.dumps(nb)
+
+
+def is_notebook(check)->bool: return '.py' not in check
 
 
 def child(check, world, cache, output):
@@ -243,8 +269,12 @@ def child(check, world, cache, output):
     sys.dont_write_bytecode, numba.config.CACHE_DIR, IPython.paths.get_ipython_cache_dir = True, str(cache), lambda: str(cache)
     hypothesis.settings.register_profile('unshrunk', phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]) # what fails need not be made small; conftest.py builds on it
     hypothesis.settings.load_profile('unshrunk')
-    if check[0].isdigit(): failed = not nbdev.test.test_nb(world/f'nbs/{check}.ipynb', skip_flags=nbdev.config.get_config().tst_flags.split())[0]
-    else: failed = pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=line', *(a if a.startswith('-') or not a.startswith('test_') else f'tests/{a}' for a in shlex.split(check))])
+    if is_notebook(check):
+        skipped = nbdev.config.get_config().tst_flags.split()
+        failed = not nbdev.test.test_nb(world/f'nbs/{check}.ipynb', skip_flags=skipped)[0]
+    else:
+        file, *words = shlex.split(check)
+        failed = pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=line', f'tests/{file}', *words])
     sys.stdout.flush(); sys.stderr.flush()
     os._exit(int(failed))
 
@@ -258,7 +288,7 @@ def run(check, world, cache)->str|None:
         if p.exitcode == 0: return None
         output.seek(0)
         said = output.read()
-    if check[0].isdigit(): failed, why = f'{check}.ipynb', said.strip().splitlines()[-1:]
+    if is_notebook(check): failed, why = f'{check}.ipynb', said.strip().splitlines()[-1:]
     else:
         found, why = re.search(r'^(?:FAILED|ERROR) tests/(\S+)', said, re.M), re.findall(r'^\S+:\d+: .*', said, re.M)[:1]
         if not found: sys.exit(f'{check} could not be run:\n{said[-3000:]}')
@@ -267,39 +297,66 @@ def run(check, world, cache)->str|None:
     return failed
 
 
+def try_mutant(topic, m:Mutant, world, cache)->str:
+    "What catches a mutant; '' if nothing does."
+    module = home_of(topic, m)
+    files = source_file(world, module), notebook_file(world, module)
+    whole = [f.read_text() for f in files]
+    files[0].write_text(once(whole[0], m, files[0].name))
+    files[1].write_text(mutated_notebook(files[1], m))
+    caught = next((c for check in topic.checks if (c := run(check, world, cache))), '')
+    for f, text in zip(files, whole): f.write_text(text)
+    return caught
+
+
+def try_topic(name, topic, world, tmp, begin)->list[dict]: # rows of the table
+    "All mutants of a topic; without one its checks have to pass."
+    for check in topic.checks:
+        wrong = run(check, world, tmp/'numba')
+        if wrong: sys.exit(f'{wrong} fails without any mutant; mend it first')
+    rows = []
+    for i, m in enumerate(topic.mutants):
+        compiled = 'njit' in source_file(ROOT, home_of(topic, m)).read_text()
+        # numba looks at the changed cell only, not at those that call it
+        cache = tmp/f'numba-{name}-{i}' if compiled else tmp/'numba'
+        caught = try_mutant(topic, m, world, cache)
+        rows.append({'module': home_of(topic, m), 'mutant': m.words, 'caught by': caught})
+        print(f"{time.monotonic() - begin:6.0f} s  {name}: {m.words}: {caught or 'SURVIVED'}", flush=True)
+    return rows
+
+
+def write_rows(rows):
+    "Put the rows of the modules that were tried in the place of their old ones."
+    tried = {r['module'] for r in rows}
+    known = {m for topic in MUTANTS.values() for m in topic.modules}
+    if RESULT.exists():
+        with open(RESULT, newline='', encoding='utf-8') as f: old = list(csv.DictReader(f))
+        rows = rows + [r for r in old if r['module'] in known - tried]
+    order = list(dict.fromkeys(m for topic in MUTANTS.values() for m in topic.modules))
+    with open(RESULT, 'w', newline='', encoding='utf-8') as f:
+        out = csv.DictWriter(f, rows[0], lineterminator='\n')
+        out.writeheader()
+        out.writerows(sorted(rows, key=lambda r: order.index(r['module'])))
+
+
 def main():
     parser = argparse.ArgumentParser(description='Do the tests notice wrong lines?')
-    parser.add_argument('--only', nargs='+', choices=MUTANTS, default=list(MUTANTS), metavar='MODULE', help=', '.join(MUTANTS))
+    parser.add_argument('--only', nargs='+', choices=MUTANTS, default=list(MUTANTS), metavar='TOPIC', help=', '.join(MUTANTS))
     args = parser.parse_args()
-    for module in args.only: # all lines are looked for before anything runs
-        for m in MUTANTS[module][1]:
-            compile(once((ROOT/f'dacl_dr/{module}.py').read_text(), m, f'{module}.py'), m.words, 'exec')
-            mutated_notebook(notebook_of(module), m)
+    for name in args.only: # all lines are looked for before anything runs
+        for m in MUTANTS[name].mutants:
+            module = home_of(MUTANTS[name], m)
+            compile(once(source_file(ROOT, module).read_text(), m, module), m.words, 'exec')
+            mutated_notebook(notebook_file(ROOT, module), m)
     rows, begin = [], time.monotonic()
     with tempfile.TemporaryDirectory() as tmp:
         world = Path(tmp)/'world'
         world.mkdir()
         for name in COPIED: (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, world/name)
-        for module in args.only:
-            checks, mutants = MUTANTS[module]
-            for check in checks:
-                if wrong := run(check, world, Path(tmp)/'numba'): sys.exit(f'{wrong} fails without any mutant; mend it first')
-            files = world/f'dacl_dr/{module}.py', world/'nbs'/notebook_of(module).name
-            for i, m in enumerate(mutants):
-                whole = [f.read_text() for f in files]
-                files[0].write_text(once(whole[0], m, files[0].name)); files[1].write_text(mutated_notebook(files[1], m))
-                cache = Path(tmp)/f'numba-{module}-{i}' if 'njit' in whole[0] else Path(tmp)/'numba' # numba looks at the changed cell only, not at those that call it
-                caught = next((c for check in checks if (c := run(check, world, cache))), '')
-                for f, text in zip(files, whole): f.write_text(text)
-                rows.append({'module': module, 'mutant': m.words, 'caught by': caught})
-                print(f"{time.monotonic() - begin:6.0f} s  {module}: {m.words}: {caught or 'SURVIVED'}", flush=True)
+        for name in args.only: rows += try_topic(name, MUTANTS[name], world, Path(tmp), begin)
     survived = [r for r in rows if not r['caught by']]
     print(f'{len(rows) - len(survived)} of {len(rows)} mutants caught')
-    if not survived:
-        if RESULT.exists(): rows += [r for r in csv.DictReader(open(RESULT, newline='', encoding='utf-8')) if r['module'] not in args.only and r['module'] in MUTANTS]
-        with open(RESULT, 'w', newline='', encoding='utf-8') as f:
-            out = csv.DictWriter(f, rows[0], lineterminator='\n')
-            out.writeheader(); out.writerows(sorted(rows, key=lambda r: list(MUTANTS).index(r['module'])))
+    if not survived: write_rows(rows)
     return 1 if survived else 0
 
 
