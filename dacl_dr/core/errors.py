@@ -11,7 +11,9 @@ import difflib
 # %% ../../nbs/core/errors.ipynb #4cdc0df7
 class DaclError(Exception):
     "A fault the user can mend: one line naming the place and the remedy. `dacl` prints it and exits with code 2."
-    def __init__(self, message): super().__init__(''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message)))
+    def __init__(self, message):
+        printable = lambda c: c if c.isprintable() else ascii(c)[1:-1]
+        super().__init__(''.join(map(printable, str(message))))
 
 # %% ../../nbs/core/errors.ipynb #3a095865
 def did_you_mean(
@@ -20,4 +22,5 @@ def did_you_mean(
 )->str: # " Did you mean 'x'?", or the list of known words
     "Point at the nearest known word."
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(map(str, known))}."
+    if near: return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(map(str, known))}."

@@ -16,12 +16,17 @@ def spaced(n:int, size:int)->np.ndarray: # (min(n, size),)
     return np.linspace(0, n - 1, min(size, n)).astype(int)
 
 # %% ../../nbs/core/rows.ipynb #b68fffab
-def some_of(items:list, order, most:int|None)->list:
+def some_of(
+    items:list, # in the order of the file
+    order, # function of their number → numbers in another order, or `np.arange`
+    most:int|None, # None: all
+)->list: # in the order of the file
     "All, or so many of them: the first of an order of numbers, or evenly spaced where the order is numpy's range."
     if most is None or most >= len(items): return items
     rows = spaced(len(items), most) if order is np.arange else np.sort(order(len(items))[:most])
     return [items[i] for i in rows]
 
+# %% ../../nbs/core/rows.ipynb #ce57dbc1
 def with_others(
     needed:np.ndarray, # rows, in order
     n:int, # rows that there are
@@ -29,7 +34,8 @@ def with_others(
 )->np.ndarray: # rows, in order
     "The rows that are needed and others, evenly spaced."
     others = np.setdiff1d(np.arange(n), needed)
-    return np.sort(np.concatenate([needed, others[spaced(len(others), max(0, most - len(needed)))]]))
+    some = others[spaced(len(others), max(0, most - len(needed)))]
+    return np.sort(np.concatenate([needed, some]))
 
 # %% ../../nbs/core/rows.ipynb #cfeef998
 def sample_rows(
@@ -39,9 +45,13 @@ def sample_rows(
 )->np.ndarray: # rising
     "Rows evenly spaced, besides those to keep. Raises `DaclError` if these are too many."
     keep = np.unique(np.asarray([] if keep is None else keep, np.int64))
-    if len(keep) > most: raise DaclError(f'max_passages {most:,}: the queries alone have {len(keep):,} positives; raise it, or lower max_queries')
-    others = np.setdiff1d(np.arange(n), keep, assume_unique=True)
-    return np.sort(np.concatenate([keep, others[spaced(len(others), most - len(keep))]]))
+    if len(keep) > most:
+        raise DaclError(
+            f'max_passages {most:,}: '
+            f'the queries alone have {len(keep):,} positives; '
+            'raise it, or lower max_queries'
+        )
+    return with_others(keep, n, most)
 
 # %% ../../nbs/core/rows.ipynb #96a89e80
 def padded(
@@ -49,6 +59,7 @@ def padded(
     width:int|None=None, # None: the longest
 )->np.ndarray: # (N, width), -1 where a list ends
     "Lists as the rows of one array."
-    out = np.full((len(lists), max(map(len, lists), default=0) if width is None else width), -1)
-    for row, l in zip(out, lists): row[:len(l)] = l[:out.shape[1]]
+    if width is None: width = max(map(len, lists), default=0)
+    out = np.full((len(lists), width), -1)
+    for row, values in zip(out, lists): row[:len(values)] = values[:width]
     return out

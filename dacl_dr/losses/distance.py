@@ -24,9 +24,9 @@ def distance_loss(
 # %% ../../nbs/losses/distance.ipynb #b3481476
 class Losses(NamedTuple):
     "The total and its two parts, scalars."
-    total: Tensor
-    infonce: Tensor
-    distance: Tensor
+    total: Tensor # InfoNCE + w times the distance loss
+    infonce: Tensor # nats
+    distance: Tensor # in [0, 2]
 
 def combined_loss(
     q:Tensor, # (B, D)
@@ -37,5 +37,6 @@ def combined_loss(
     symmetric:bool=False, # see `infonce_loss`
 )->Losses:
     "InfoNCE plus w times the distance loss."
-    nce, dis = infonce_loss(q, d, temperature, mask, symmetric), distance_loss(q, d[:len(q)])
+    nce = infonce_loss(q, d, temperature, mask, symmetric)
+    dis = distance_loss(q, d[:len(q)])
     return Losses(nce + w * dis, nce, dis)

@@ -17,13 +17,17 @@ class RandomState:
     "The random state of the CPU and of the tensors' device, to be replayed: `with state: ...`."
     def __init__(self, device:torch.device):
         self.device = device if device.type == 'cuda' else None
-        self.cpu, self.gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if self.device else None
+        self.cpu = torch.get_rng_state()
+        if self.device: self.gpu = torch.cuda.get_rng_state(device)
+
     def __enter__(self):
         self.outer = torch.random.fork_rng(devices=[self.device] if self.device else [])
         self.outer.__enter__()
         torch.set_rng_state(self.cpu)
         if self.device: torch.cuda.set_rng_state(self.gpu, self.device)
-    def __exit__(self, *exc): return self.outer.__exit__(*exc)
+
+    def __exit__(self, *exc):
+        return self.outer.__exit__(*exc)
 
 # %% ../../nbs/losses/gradcache.ipynb #746478b9
 def cached_backward(
@@ -36,20 +40,22 @@ def cached_backward(
     "Gradients of the whole batch, one chunk at a time."
     states, leaves = [], []
     with torch.no_grad():
-        for c in chunks:
+        for chunk in chunks:
             states.append(RandomState(device))
-            leaves.append(model([c])[0].detach().requires_grad_())
+            leaves.append(model([chunk])[0].detach().requires_grad_())
     losses = loss_of(leaves)
     backward(losses)
-    with model.no_sync() if hasattr(model, 'no_sync') else contextlib.nullcontext(): # see `average_gradients`
-        for c, state, leaf in zip(chunks, states, leaves):
-            with state: model([c])[0].backward(leaf.grad)
+    alone = model.no_sync() if hasattr(model, 'no_sync') else contextlib.nullcontext()
+    with alone: # see `average_gradients`
+        for chunk, state, leaf in zip(chunks, states, leaves):
+            with state: model([chunk])[0].backward(leaf.grad)
     return losses
 
 # %% ../../nbs/losses/gradcache.ipynb #613a94ff
 def processes()->int:
     "How many processes share the work."
-    return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized(): return 1
+    return torch.distributed.get_world_size()
 
 class Gather(torch.autograd.Function):
     "All-gather with gradients, behind `gather`."
@@ -58,6 +64,7 @@ class Gather(torch.autograd.Function):
         parts = [torch.empty_like(x) for _ in range(processes())]
         torch.distributed.all_gather(parts, x.contiguous())
         return torch.cat(parts)
+
     @staticmethod
     def backward(ctx, grad):
         own = grad.chunk(processes())[torch.distributed.get_rank()]
@@ -69,11 +76,13 @@ def gather(
     "The rows of all processes; gradients come back to where they belong."
     return Gather.apply(x) if processes() > 1 else x
 
+# %% ../../nbs/losses/gradcache.ipynb #f5c09f0e
 def average_gradients(
     module:nn.Module, # whose gradients are there
 ):
-    "Average the gradients of all processes. After `cached_backward`, whose last chunk may touch one tower only, so that DistributedDataParallel can't know when a gradient is complete."
+    "Average the gradients of all processes, after `cached_backward`."
     if processes() == 1: return
     grads = [p.grad for p in module.parameters() if p.grad is not None]
-    for work in [torch.distributed.all_reduce(g, async_op=True) for g in grads]: work.wait()
+    works = [torch.distributed.all_reduce(g, async_op=True) for g in grads]
+    for work in works: work.wait()
     for g in grads: g.div_(processes())

@@ -6,7 +6,8 @@
 __all__ = ['full', 'full_precision', 'infonce_logits', 'infonce_loss', 'known_mask']
 
 # %% ../../nbs/losses/infonce.ipynb #4d4ce6f3
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../../nbs/losses/infonce.ipynb #bf71ed79
@@ -41,9 +42,12 @@ def infonce_loss(
     symmetric:bool=False, # add the loss of finding the query by its positive, and halve
 )->Tensor: # scalar, nats
     "InfoNCE over in-batch positives and hard negatives."
-    logits, target = infonce_logits(q, d, temperature, mask), torch.arange(len(q), device=q.device) # (B, P)
+    logits = infonce_logits(q, d, temperature, mask) # (B, P)
+    target = torch.arange(len(q), device=q.device) # (B,)
     loss = F.cross_entropy(logits, target)
-    return (loss + F.cross_entropy(logits[:, :len(q)].T, target)) / 2 if symmetric else loss
+    if not symmetric: return loss
+    to_queries = logits[:, :len(q)].T # (B, B), a row a positive
+    return (loss + F.cross_entropy(to_queries, target)) / 2
 
 # %% ../../nbs/losses/infonce.ipynb #e49d473b
 def known_mask(

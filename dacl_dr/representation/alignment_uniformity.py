@@ -24,8 +24,11 @@ def uniformity(
     "Log of the mean Gaussian potential of all pairs."
     n, total = len(x), 0.
     for i in range(0, n, block):
-        potential = x[i:i + block] @ x[i:].T # each pair once, and those within the block twice
-        potential *= 4; potential -= 4; np.exp(potential, out=potential) # -2 (2 - 2 cosine)
+        potential = x[i:i + block] @ x[i:].T # cosines: each pair once, and those within the block twice
+        potential *= 4
+        potential -= 4 # -2 (2 - 2 cosine)
+        np.exp(potential, out=potential)
         own = potential[:, :min(block, n - i)]
-        total += (own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2 + potential[:, block:].sum(dtype=np.float64)
+        within = (own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2
+        total += within + potential[:, block:].sum(dtype=np.float64)
     return float(np.log(2 * total / (n * (n - 1))))

@@ -17,10 +17,10 @@ from ..core.rows import spaced
 def map_sample(
     gold:np.ndarray, # (Q,) positive of each query
     n:int, # passages
-    pairs:int=300,
-    passages:int=600,
-)->tuple[np.ndarray, np.ndarray]: # rows of queries (P,), rows of passages: the queries' positives first, one each, then others
-    "The points of a map."
+    pairs:int=300, # queries
+    passages:int=600, # besides the queries' positives, at most
+)->tuple[np.ndarray, np.ndarray]: # rows of queries (P,), rows of passages
+    "The points of a map. Of the passages, the queries' positives come first, one each, then others."
     queries = spaced(len(gold), pairs)
     positives = np.asarray(gold)[queries]
     return queries, np.concatenate([positives, np.setdiff1d(spaced(n, passages), positives)])
@@ -41,17 +41,24 @@ def project(
         warnings.simplefilter('ignore') # umap says that a seed costs it its threads
         if method == 'umap':
             from umap import UMAP
-            return UMAP(n_neighbors=min(15, len(x) - 1), metric='cosine', random_state=seed, n_jobs=1).fit_transform(x)
-        from sklearn.manifold import TSNE
-        return TSNE(perplexity=min(30, (len(x) - 1) / 3), init='pca', random_state=seed, n_jobs=1).fit_transform(x)
+            flatten = UMAP(n_neighbors=min(15, len(x) - 1), metric='cosine', random_state=seed, n_jobs=1)
+        else:
+            from sklearn.manifold import TSNE
+            flatten = TSNE(perplexity=min(30, (len(x) - 1) / 3), init='pca', random_state=seed, n_jobs=1)
+        return flatten.fit_transform(x)
 
 def space_map(
     q:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm; the first Q are the queries' positives
-    method:str='umap',
+    method:str='umap', # or 't-sne'
     seed:int=0,
 )->pd.DataFrame: # kind (query, positive, passage), pair (its number, -1 for others), x, y
     "A map of queries, their positives, and other passages."
-    n, m = len(q), len(passages)
+    pairs, others = np.arange(len(q)), len(passages) - len(q)
     at = project(np.concatenate([q, passages]), method, seed)
-    return pd.DataFrame({'kind': np.repeat(['query', 'positive', 'passage'], [n, n, m - n]), 'pair': np.concatenate([np.arange(n), np.arange(n), np.full(m - n, -1)]), 'x': at[:, 0], 'y': at[:, 1]})
+    return pd.DataFrame({
+        'kind': np.repeat(['query', 'positive', 'passage'], [len(q), len(q), others]),
+        'pair': np.concatenate([pairs, pairs, np.full(others, -1)]),
+        'x': at[:, 0],
+        'y': at[:, 1],
+    })

@@ -23,21 +23,25 @@ def pair_similarities(
     "Cosine of each query with passages of each kind."
     other = np.random.default_rng(seed).integers(0, len(passages) - 1, (len(q), draws))
     other += other >= np.asarray(gold)[:, None] # any passage but the positive
-    cos = lambda rows: np.stack([(q * passages[r]).sum(1) for r in rows.T], 1)
-    found = {'positive': (q * passages[gold]).sum(1), 'random': cos(other)}
-    if hard is not None and hard.size: found['hard negative'] = np.where(hard >= 0, cos(hard), np.nan)
+    cosines = lambda rows: np.stack([(q * passages[r]).sum(1) for r in rows.T], 1)
+    found = {'positive': (q * passages[gold]).sum(1), 'random': cosines(other)}
+    if hard is not None and hard.size:
+        found['hard negative'] = np.where(hard >= 0, cosines(hard), np.nan)
     return found
 
+# %% ../../nbs/representation/pairs.ipynb #feb7d943
 def similarity_table(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     bins:int=50, # over [-1, 1]
 )->pd.DataFrame: # kind, cosine (middle of a bin), share
     "Histograms of the cosines, a row a bin that is not empty."
     edges, rows = np.linspace(-1, 1, bins + 1), []
+    middles = (edges[:-1] + edges[1:]) / 2
     for kind, values in similarities.items():
-        v = values[~np.isnan(values)]
-        counts = np.histogram(np.clip(v, -1, 1), edges)[0]
-        rows += [{'kind': kind, 'cosine': float(m), 'share': n / len(v)} for m, n in zip((edges[:-1] + edges[1:]) / 2, counts) if n]
+        known = values[~np.isnan(values)]
+        counts = np.histogram(np.clip(known, -1, 1), edges)[0]
+        for middle, n in zip(middles, counts):
+            if n: rows.append({'kind': kind, 'cosine': float(middle), 'share': n / len(known)})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/representation/pairs.ipynb #8254b233
@@ -54,11 +58,11 @@ def auc(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     kind:str='hard negative',
 )->np.ndarray: # (Q,) nan for queries without negatives
-    "Share of a query's negatives that lie below its positive; a tie, to six decimals, counts half: the same passage need not give the same last bit twice."
-    p, n = similarities['positive'][:, None], similarities[kind]
-    tie = np.abs(p - n) < 1e-6
-    below = np.where(np.isnan(n), np.nan, (p > n) & ~tie) + .5 * tie
-    counts = (~np.isnan(n)).sum(1)
+    "Share of a query's negatives that lie below its positive; a tie, to six decimals, counts half."
+    positive, negative = similarities['positive'][:, None], similarities[kind]
+    tie = np.abs(positive - negative) < 1e-6 # the same passage need not give the same last bit twice
+    below = np.where(np.isnan(negative), np.nan, (positive > negative) & ~tie) + .5 * tie
+    counts = (~np.isnan(negative)).sum(1)
     return np.where(counts, np.nansum(below, 1) / np.maximum(counts, 1), np.nan)
 
 # %% ../../nbs/representation/pairs.ipynb #5a304a23
@@ -79,10 +83,15 @@ def paraphrases(
     "Do questions of one passage agree?"
     pairs = same_passage_pairs(gold)
     if not len(pairs): return {'paraphrase excess cosine': np.nan, 'paraphrase overlap': np.nan}
+    one, two = pairs.T
+    same = (q[one] * q[two]).sum(1).mean()
     other = np.random.default_rng(seed).permutation(len(q))
     apart = gold != gold[other]
     different = (q[apart] * q[other[apart]]).sum(1).mean() if apart.any() else np.nan
-    return {'paraphrase excess cosine': float((q[pairs[:, 0]] * q[pairs[:, 1]]).sum(1).mean() - different), 'paraphrase overlap': float(overlap(near[pairs[:, 0]], near[pairs[:, 1]]).mean())}
+    return {
+        'paraphrase excess cosine': float(same - different),
+        'paraphrase overlap': float(overlap(near[one], near[two]).mean()),
+    }
 
 # %% ../../nbs/representation/pairs.ipynb #89a0d084
 def kept_neighbours(
@@ -91,8 +100,9 @@ def kept_neighbours(
     k:int=10,
 )->dict[str, np.ndarray]: # 'kept neighbours' and 'kept order', (Q,) each
     "How much of the neighbour lists another model keeps."
-    a, b = exact_search(*before, k), exact_search(*after, k)
-    later = np.stack([(after[0] * after[1][rows]).sum(1) for rows in a.T], 1) # cosines of the earlier list, best first
-    ranks = np.argsort(np.argsort(-later, axis=1, kind='stable'), axis=1, kind='stable')
-    order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1))
-    return {'kept neighbours': overlap(a, b), 'kept order': order}
+    earlier, later = exact_search(*before, k), exact_search(*after, k)
+    q, passages = after
+    cosines = np.stack([(q * passages[rows]).sum(1) for rows in earlier.T], 1) # of the earlier list, best first
+    ranks = np.argsort(np.argsort(-cosines, axis=1, kind='stable'), axis=1, kind='stable')
+    order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1)) # Spearman's, of ranks without ties
+    return {'kept neighbours': overlap(earlier, later), 'kept order': order}

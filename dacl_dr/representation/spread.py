@@ -7,7 +7,8 @@ __all__ = ['Span', 'covariance', 'span_of', 'mahalanobis', 'root', 'query_gap', 
            'collapse']
 
 # %% ../../nbs/representation/spread.ipynb #ca44cfec
-import msgspec, numpy as np
+import msgspec
+import numpy as np
 from scipy import stats
 
 # %% ../../nbs/representation/spread.ipynb #2f20c3b5
@@ -22,12 +23,14 @@ def covariance(
     block:int=4096, # rows at a time
 )->tuple[np.ndarray, np.ndarray]: # mean (D,), covariance (D, D); float64
     "Mean and covariance in one pass of bounded memory, divided by n."
-    mean, outer = x.mean(0, dtype=np.float64), np.zeros((x.shape[1],) * 2)
+    mean = x.mean(0, dtype=np.float64)
+    outer = np.zeros((x.shape[1],) * 2)
     for i in range(0, len(x), block):
         part = x[i:i + block] - mean
         outer += part.T @ part
     return mean, outer / len(x)
 
+# %% ../../nbs/representation/spread.ipynb #47286685
 def span_of(
     x:np.ndarray, # (n, D)
     share:float=.99, # of the variance that the axes hold
@@ -36,9 +39,10 @@ def span_of(
     mean, cov = covariance(x)
     values, vectors = np.linalg.eigh(cov)
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    if not values.sum(): return Span(mean, np.zeros((0, len(mean))), np.zeros(0)) # all the same point
-    r = int(np.searchsorted(np.cumsum(values) / values.sum(), share - 1e-12)) + 1
-    r = min(r, int((values > values[0] * 1e-10).sum()))
+    if not values.sum(): # all the same point
+        return Span(mean, np.zeros((0, len(mean))), np.zeros(0))
+    enough = int(np.searchsorted(np.cumsum(values) / values.sum(), share - 1e-12)) + 1
+    r = min(enough, int((values > values[0] * 1e-10).sum()))
     return Span(mean, np.ascontiguousarray(vectors[:, :r].T), values[:r])
 
 def mahalanobis(
@@ -46,7 +50,8 @@ def mahalanobis(
     x:np.ndarray, # (n, D)
 )->np.ndarray: # (n,)
     "Mahalanobis distance along the axes of a span."
-    return np.sqrt((((x - span.mean) @ span.axes.T)**2 / span.variances).sum(1))
+    along = (x - span.mean) @ span.axes.T # (n, r)
+    return np.sqrt((along**2 / span.variances).sum(1))
 
 # %% ../../nbs/representation/spread.ipynb #a3c5aeb9
 def root(
@@ -63,14 +68,19 @@ def query_gap(
 )->dict[str, float]: # distances in the units of the vectors
     "How far the cloud of queries is from that of the passages."
     span = span or span_of(passages)
-    (mq, cq), (mp, cp) = covariance(q), covariance(passages)
-    half = root(cp)
-    bures = np.trace(cq) + np.trace(cp) - 2 * np.trace(root(half @ cq @ half))
+    (mean_q, cov_q), (mean_p, cov_p) = covariance(q), covariance(passages)
+    half = root(cov_p)
+    bures = np.trace(cov_q) + np.trace(cov_p) - 2 * np.trace(root(half @ cov_q @ half))
     inside = ((q - span.mean) @ span.axes.T)**2
     total = ((q - span.mean)**2).sum()
-    return {'centroid gap': float(np.linalg.norm(mq - mp)), 'covariance gap': float(np.sqrt(max(bures, 0))),
-            'outside span': float(max(0, 1 - inside.sum() / total)) if total else 0., # share of the queries' squared distance that no axis of the passages holds
-            'mahalanobis': float(np.sqrt((mahalanobis(span, q)**2).mean() / max(1, len(span.axes))))} # root mean square, 1 for the passages themselves
+    outside = float(max(0, 1 - inside.sum() / total)) if total else 0.
+    mean_square = (mahalanobis(span, q)**2).mean() / max(1, len(span.axes))
+    return {
+        'centroid gap': float(np.linalg.norm(mean_q - mean_p)),
+        'covariance gap': float(np.sqrt(max(bures, 0))),
+        'outside span': outside, # share of the queries' squared distance that no axis of the passages holds
+        'mahalanobis': float(np.sqrt(mean_square)), # root mean square, 1 for the passages themselves
+    }
 
 # %% ../../nbs/representation/spread.ipynb #5d824187
 def effective_dimension(
@@ -102,4 +112,9 @@ def collapse(
     "Signs of collapse."
     mean, cov = covariance(x)
     total = np.trace(cov)
-    return {'mean cosine': float((mean**2).sum()), 'effective dimension': effective_dimension(x), 'first axis': float(np.linalg.eigvalsh(cov)[-1] / total) if total else 1.}
+    first = np.linalg.eigvalsh(cov)[-1]
+    return {
+        'mean cosine': float((mean**2).sum()), # of two random vectors
+        'effective dimension': effective_dimension(x),
+        'first axis': float(first / total) if total else 1., # its share of the variance
+    }

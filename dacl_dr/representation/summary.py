@@ -23,9 +23,17 @@ def geometry(
     "Every single number about a space."
     cos = (q * passages[gold]).sum(1)
     some, few = passages[spaced(len(passages), sample)], q[spaced(len(q), sample)]
-    return {'alignment': alignment(q, passages[gold]), 'uniformity queries': uniformity(few), 'uniformity passages': uniformity(some),
-            'uniformity both': uniformity(np.concatenate([few, some])), 'pos mean': float(cos.mean()), 'pos var': float(cos.var()),
-            **query_gap(few, some), 'effective dimension': effective_dimension(some), 'mean cosine': float((some.mean(0, dtype=np.float64)**2).sum())} # of two random passages, itself included
+    return {
+        'alignment': alignment(q, passages[gold]),
+        'uniformity queries': uniformity(few),
+        'uniformity passages': uniformity(some),
+        'uniformity both': uniformity(np.concatenate([few, some])),
+        'pos mean': float(cos.mean()), # of the positives' cosines
+        'pos var': float(cos.var()),
+        **query_gap(few, some),
+        'effective dimension': effective_dimension(some),
+        'mean cosine': float((some.mean(0, dtype=np.float64)**2).sum()), # of two random passages, itself included
+    }
 
 # %% ../../nbs/representation/summary.ipynb #901ea1ed
 def semantics(
@@ -37,5 +45,11 @@ def semantics(
 )->dict[str, float]: # nan for what the data does not tell
     "Every single number about what the space still tells apart."
     mean = lambda v: float(np.nanmean(v)) if np.isfinite(v).any() else np.nan
-    hard = {'margin': mean(margins(similarities)), 'auc hard': mean(auc(similarities))} if 'hard negative' in similarities else {}
-    return hard | {'auc random': mean(auc(similarities, 'random')), **paraphrases(q, near, gold), 'first axis': collapse(passages)['first axis']}
+    hard = {}
+    if 'hard negative' in similarities:
+        hard = {'margin': mean(margins(similarities)), 'auc hard': mean(auc(similarities))}
+    return hard | {
+        'auc random': mean(auc(similarities, 'random')),
+        **paraphrases(q, near, gold),
+        'first axis': collapse(passages)['first axis'],
+    }

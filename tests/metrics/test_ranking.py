@@ -1,10 +1,20 @@
-"End-task metrics against pytrec_eval, trec_eval's own code, and by hand."
+"End-task metrics against ir_measures and pytrec_eval, trec_eval's own code, and by hand."
+import ir_measures
 import numpy as np
 import pytest
 import pytrec_eval
+from hypothesis import given, settings, strategies as st
+from ir_measures import R, RR, Success, nDCG
 
 from dacl_dr.core.errors import DaclError
-from dacl_dr.metrics.ranking import RANKING, answer_accuracy, grades_of, ideal_of, make_run, qrels_metrics, ranking_metrics, write_run
+from dacl_dr.metrics.ranking import (
+    METRICS, RANKING, answer_accuracy, grades_of, ideal_of, make_run, qrels_metrics, ranking_metrics, write_run,
+)
+
+IDS = st.sampled_from([*(f'd{i}' for i in range(14)), 'd', 'D1', 'é', 'ü', '\uffff', '\U0001F600'])
+SCORES = st.integers(-3, 3).map(float) | st.floats(-2000, 2000)
+RANKINGS = st.lists(st.dictionaries(IDS, SCORES, max_size=18), min_size=1, max_size=4)
+GRADES = st.dictionaries(IDS, st.integers(0, 3), max_size=6)
 
 
 @pytest.fixture
@@ -27,7 +37,55 @@ def test_parity_with_trec_eval(ranking):
     assert ours['mrr@10'] == pytest.approx({q: v['recip_rank'] if v['recip_rank'] >= .1 else 0 for q, v in rr.items()})
 
 
-def test_arrays_agree_with_trec_eval_to_nine_digits_ties_included(ranking):
+def oracle(run, qrels, ks, depth):
+    "The same table by ir_measures. It breaks ties for RR@k in another way than for the others, so the run is cut."
+    qrels = {q: grades for q, grades in qrels.items() if grades}
+    names = {R@k: f'recall@{k}' for k in ks} | {Success@k: f'success@{k}' for k in ks} | {nDCG@depth: f'ndcg@{depth}'}
+    cut = {q: dict(list(docs.items())[:depth]) for q, docs in run.items()}
+    values = {name: dict.fromkeys(qrels, 0.) for name in [*names.values(), f'mrr@{depth}']}
+    for m in ir_measures.iter_calc(names, qrels, run): values[names[m.measure]][m.query_id] = m.value
+    for m in ir_measures.iter_calc([RR], qrels, cut): values[f'mrr@{depth}'][m.query_id] = m.value
+    return values
+
+
+@settings(max_examples=150, deadline=None)
+@given(RANKINGS, st.data(), st.integers(0, 6), st.sampled_from([(1, 5, 10), (2,), (3, 1, 50)]), st.sampled_from([1, 3, 10]))
+def test_a_run_is_judged_as_by_ir_measures(rankings, data, decimals, ks, depth):
+    "Ties, grades from 0, scores that single precision can't tell apart, queries without a run or without judgements."
+    queries = [f'q{n}' for n in range(len(rankings))]
+    run = make_run(queries, [[*docs] for docs in rankings], [[*docs.values()] for docs in rankings], decimals)
+    qrels = {q: data.draw(GRADES) for q in [*queries, 'never asked']}
+    if data.draw(st.booleans()): del run['q0']
+    ours, theirs = qrels_metrics(run, qrels, ks, depth), oracle(run, qrels, ks, depth)
+    assert [*ours] == [*theirs]
+    for name, values in theirs.items():
+        assert [*ours[name]] == [*values]
+        np.testing.assert_allclose([*ours[name].values()], [*values.values()], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_metrics_of_ranks_by_hand():
+    "The formulas for one gold passage, for every rank and any shape."
+    ranks = np.arange(103).reshape(1, 103) # 0: not found
+    found = lambda k: (ranks > 0) & (ranks <= k)
+    expected = {f'recall@{k}': found(k) * 1. for k in (1, 5, 10, 20, 50, 100)}
+    expected['mrr@10'] = np.where(found(10), 1 / np.maximum(ranks, 1), 0)
+    expected['ndcg@10'] = np.where(found(10), 1 / np.log2(np.maximum(ranks, 1) + 1), 0)
+    assert METRICS.keys() == expected.keys()
+    for name, values in expected.items(): np.testing.assert_array_equal(METRICS[name](ranks), values)
+
+
+def test_parity_with_trec_eval(ranking):
+    run, qrels = ranking
+    ours = qrels_metrics(run, qrels, ks=(1, 5, 20), depth=10)
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {'recall.1,5,20', 'success.1,5', 'ndcg_cut.10'}).evaluate(run)
+    for name in ('recall_1', 'recall_5', 'recall_20', 'success_1', 'success_5', 'ndcg_cut_10'):
+        mine = name.replace('_cut', '').replace('_', '@')
+        assert ours[mine] == pytest.approx({q: v[name] for q, v in theirs.items()}, abs=1e-12), mine
+    rr = pytrec_eval.RelevanceEvaluator(qrels, {'recip_rank'}).evaluate(run)
+    assert ours['mrr@10'] == pytest.approx({q: v['recip_rank'] if v['recip_rank'] >= .1 else 0 for q, v in rr.items()})
+
+
+def test_arrays_agree_with_trec_eval_to_twelve_digits_ties_included(ranking):
     run, qrels = ranking
     rows = np.array([[int(d[1:]) for d in docs] for docs in run.values()])
     relevant = [{int(d[1:]): g for d, g in grades.items()} for grades in qrels.values()]
@@ -35,9 +93,9 @@ def test_arrays_agree_with_trec_eval_to_nine_digits_ties_included(ranking):
     measures = {f'{m}.{",".join(map(str, (1, 3, 5, 10, 20, 30)))}' for m in ('recall', 'success', 'ndcg_cut')} | {'recip_rank'}
     theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     for k in (1, 3, 5, 10, 20, 30):
-        for mine, name in (('recall', 'recall'), ('success', 'success'), ('ndcg', 'ndcg_cut')): np.testing.assert_allclose(ours[f'{mine}@{k}'], [theirs[q][f'{name}_{k}'] for q in qrels], atol=1e-9)
+        for mine, name in (('recall', 'recall'), ('success', 'success'), ('ndcg', 'ndcg_cut')): np.testing.assert_allclose(ours[f'{mine}@{k}'], [theirs[q][f'{name}_{k}'] for q in qrels], atol=1e-12)
         rr = np.array([theirs[q]['recip_rank'] for q in qrels])
-        np.testing.assert_allclose(ours[f'mrr@{k}'], np.where(rr >= 1 / k - 1e-12, rr, 0), atol=1e-9)
+        np.testing.assert_allclose(ours[f'mrr@{k}'], np.where(rr >= 1 / k - 1e-12, rr, 0), atol=1e-12)
 
 
 def test_a_query_without_a_relevant_passage_has_no_value():

@@ -25,7 +25,7 @@ from dacl_dr.representation.summary import geometry
 from dacl_dr.metrics.ranking import overlap
 from dacl_dr.representation.pairs import auc, kept_neighbours, margins, paraphrases
 from dacl_dr.representation.spread import collapse
-from dacl_dr.metrics.statistics import holm, randomisation_test, study_table, query_draws, drawn_means
+from dacl_dr.metrics.statistics import drawn_means, holm, query_draws, study_table
 
 SEEDS = st.integers(0, 10_000)
 @pytest.fixture(scope='module')
@@ -187,7 +187,6 @@ def test_a_study_of_equal_models_sees_nothing_and_a_large_saving_is_seen(seed):
     a = model(1.)
     table = study_table('visited', {n: (v.mean(1), drawn_means(v, draws)) for n, v in {'A': a, 'same': a, 'half': model(.5)}.items()}, words=('fewer', 'more'))
     assert table.verdict.tolist()[1:] == ['no difference seen', 'fewer'] and table.change[2] == pytest.approx(-.5, abs=.05)
-    assert randomisation_test(a, model(.5), 500) < .02 and randomisation_test(a, a, 500) == 1
 
 
 def test_an_analysis_needs_no_judgements_and_refuses_too_little():
