@@ -29,9 +29,12 @@ def split_files(
     "The question files of a folder by split. Raises `DaclError` if two files claim one split."
     found = {}
     for f in sorted(folder.glob('*')):
-        if m := re.search(r'(?:^|[-_.])(train|dev|test)\.(?:json|csv|tsv)(?:\.gz)?$', f.name):
-            if m[1] in found: raise DaclError(f'{folder}: {found[m[1]].name} and {f.name} are both its {m[1]} split; keep one')
-            found[m[1]] = f
+        m = re.search(r'(?:^|[-_.])(train|dev|test)\.(?:json|csv|tsv)(?:\.gz)?$', f.name)
+        if not m: continue
+        split = m[1]
+        if split in found:
+            raise DaclError(f'{folder}: {found[split].name} and {f.name} are both its {split} split; keep one')
+        found[split] = f
     return {s: found[s] for s in SPLITS if s in found}
 
 def corpus_file(
@@ -39,7 +42,9 @@ def corpus_file(
 )->Path|None: # None if there is none
     "The passage file of a folder. Raises `DaclError` if there are several."
     found = sorted(f for f in folder.glob('psgs*') if re.search(r'\.tsv(\.gz)?$', f.name))
-    if len(found) > 1: raise DaclError(f"{folder}: {' and '.join(f.name for f in found)} could each be its corpus; keep one, or name it with --corpus_file")
+    if len(found) > 1:
+        names = ' and '.join(f.name for f in found)
+        raise DaclError(f'{folder}: {names} could each be its corpus; keep one, or name it with --corpus_file')
     return found[0] if found else None
 
 # %% ../../nbs/data/folders.ipynb #b9c6bdf3
@@ -48,22 +53,39 @@ def find_data_set(
 )->DataSet:
     "The corpus and splits of one folder. Raises `DaclError` if it holds no questions."
     folder = Path(folder)
-    if (corpus := beir_file(folder/'qrels'/'x', 'corpus.jsonl')).exists():
+    beir_corpus = beir_file(folder/'qrels'/'x', 'corpus.jsonl')
+    if beir_corpus.exists():
         qrels = {re.sub(r'\.tsv(\.gz)?$', '', f.name): f for f in sorted((folder/'qrels').glob('*.tsv*'))}
-        splits = {s: qrels[s] for s in SPLITS if s in qrels}
-    else: corpus, splits = corpus_file(folder) or corpus_file(folder.parent), split_files(folder)
-    if not splits: raise DaclError(f'{folder}: no question files; expected names such as {folder.name.lower() or "nq"}-train.json, -dev.json, -test.csv, or a BEIR folder')
+        corpus, splits = beir_corpus, {s: qrels[s] for s in SPLITS if s in qrels}
+    else:
+        corpus = corpus_file(folder) or corpus_file(folder.parent)
+        splits = split_files(folder)
+    if not splits:
+        name = folder.name.lower() or 'nq'
+        raise DaclError(
+            f'{folder}: no question files; '
+            f'expected names such as {name}-train.json, -dev.json, -test.csv, or a BEIR folder'
+        )
     return DataSet(folder.name, corpus, splits)
 
+# %% ../../nbs/data/folders.ipynb #154abc48
 def find_data_sets(
     data_dir:str|Path='data_set', # folder of the data sets
 )->dict[str, DataSet]: # by name; the folder itself counts too
     "All data sets of a tree. Raises `DaclError` if there are none."
     data_dir = Path(data_dir)
-    if not data_dir.is_dir(): raise DaclError(f'{data_dir}: no such folder; name one with --data_dir, or fetch data with: dacl download nq')
-    holds = lambda f: bool(split_files(f)) or (f/'qrels').is_dir()
-    found = {f.resolve().name: find_data_set(f) for f in (data_dir, *sorted(p for p in data_dir.iterdir() if p.is_dir() and not p.name.startswith('.'))) if holds(f)}
-    if not found: raise DaclError(f'{data_dir}: holds no data set; expected folders with files such as NQ/nq-train.json, or fetch some with: dacl download nq')
+    if not data_dir.is_dir():
+        raise DaclError(
+            f'{data_dir}: no such folder; name one with --data_dir, or fetch data with: dacl download nq'
+        )
+    inside = sorted(p for p in data_dir.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    holds_questions = lambda f: bool(split_files(f)) or (f/'qrels').is_dir()
+    found = {f.resolve().name: find_data_set(f) for f in (data_dir, *inside) if holds_questions(f)}
+    if not found:
+        raise DaclError(
+            f'{data_dir}: holds no data set; expected folders with files such as NQ/nq-train.json, '
+            'or fetch some with: dacl download nq'
+        )
     return found
 
 def data_set(
@@ -73,5 +95,6 @@ def data_set(
     "One data set of a tree. Raises `DaclError` for an unknown name."
     found = find_data_sets(data_dir)
     by_name = {n.lower(): d for n, d in found.items()}
-    if name.lower() not in by_name: raise DaclError(f"{data_dir}: has no data set '{name}'.{did_you_mean(name, found)}")
+    if name.lower() not in by_name:
+        raise DaclError(f"{data_dir}: has no data set '{name}'.{did_you_mean(name, found)}")
     return by_name[name.lower()]
