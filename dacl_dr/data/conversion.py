@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'HASHED', 'passage_files', 'question_files', 'SourceState', 'state_of', 'content_hash', 'same_content',
            'Conversion', 'cache_home', 'file_sizes', 'file_digests', 'read_conversion', 'conversion_of', 'check_room',
-           'locked', 'convert', 'converted']
+           'locked', 'convert', 'converted', 'shared_step']
 
 # %% ../../nbs/data/conversion.ipynb #fca71b52
 import hashlib, os, re, shutil, sys
@@ -22,6 +22,7 @@ from dacl_dr.core.files import (
     NoRoom, atomic_folder, file_digest, make_folder, read_sealed, clear_left_behind, write_manifest,
 )
 from ..core.stamps import stamp
+from ..core.steps import is_whole, step
 from .records import BadRecords
 from dacl_dr.data.formats import (
     beir_file, beir_rows, gold_file, passage_rows, stream_beir_questions, stream_questions,
@@ -109,7 +110,6 @@ def cache_home(
 )->Path:
     "Where converted data stands."
     return Path(cache_dir or os.environ.get('DACL_CACHE') or '~/.cache/dacl-dr').expanduser()
-
 
 # %% ../../nbs/data/conversion.ipynb #3d56ba44
 def file_sizes(
@@ -203,3 +203,16 @@ def converted(
             done = conversion_of(folder, files, reading.show_progress) or convert(folder, files, before, make, BadRecords(files[0], reading.skip_bad))
     if done.skipped > reading.skip_bad: raise DaclError(f'{done.bad[0]}; {done.skipped} bad records were passed over before, accept them again with --skip_bad {done.skipped}')
     return folder
+
+# %% ../../nbs/data/conversion.ipynb #c8a64126
+def shared_step(
+    folder:str|Path, # where the step's files shall stand
+    made_from:dict, # everything its result depends on
+    make, # function of a temporary folder that writes the files; may return facts for the manifest
+    busy:str, # said while another process makes it
+    say=print, # told when the step is done or reused
+)->Path: # the folder
+    "A `step` that one process makes while others wait for it. A finished one is not locked."
+    folder = Path(folder)
+    if is_whole(folder, stamp(made_from)): return step(folder, made_from, make, say)
+    with locked(make_folder(folder.parent)/folder.name, busy): return step(folder, made_from, make, say)
