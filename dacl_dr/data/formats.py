@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HEADER', 'Passage', 'Context', 'Question', 'passage_rows', 'write_passages', 'read_passages', 'RawContext',
            'RawQuestion', 'to_context', 'to_question', 'stream_questions', 'question_json', 'write_questions',
-           'read_questions', 'literal_answers', 'gold_file', 'read_gold', 'stream_tsv_questions', 'BeirText',
-           'beir_rows', 'read_qrels', 'stream_beir_questions', 'beir_file', 'positive_rows']
+           'read_questions', 'literal_answers', 'gold_file', 'read_gold', 'Gold', 'stream_tsv_questions', 'BeirText',
+           'beir_file', 'beir_rows', 'read_qrels', 'stream_beir_questions', 'positive_rows']
 
 # %% ../../nbs/data/formats.ipynb #c2222197
 import ast, csv, re
@@ -49,11 +49,16 @@ def passage_rows(
     bad:BadRecords|None=None, # None: the first bad row raises
     **reading, # digest and show_progress, for `open_data`
 ): # yields (line, id, text, title)
-    "The rows of a passage TSV. Raises `DaclError` naming file and line for a wrong header, a short row, an empty id, broken quotes or UTF-8."
+    """The rows of a passage TSV. Raises `DaclError` naming file and line for a wrong header, a short row, an empty
+    id, broken quotes or UTF-8."""
     bad = bad or BadRecords(path)
     with open_data(path, **reading) as f:
         rows = iter(Rows(lines_of(f, path), bad))
-        if next(rows, (0, None))[1] != HEADER: raise DaclError(f"{path} line 1: expected the header id, text, title separated by tabs; is this a passage TSV?")
+        _, header = next(rows, (0, None))
+        if header != HEADER:
+            raise DaclError(
+                f'{path} line 1: expected the header id, text, title separated by tabs; is this a passage TSV?'
+            )
         for line, row in rows:
             if len(row) != 3: bad(f'line {line}', f'{len(row)} columns instead of 3; check tabs and quotes')
             elif not row[0]: bad(f'line {line}', 'the passage id is empty; give it one')
@@ -77,9 +82,10 @@ def read_passages(
 )->list[Passage]:
     "A small passage TSV as a list. Raises `DaclError` naming file and line, for a repeated id too."
     passages, seen = [], set()
-    for line, *row in passage_rows(path):
-        if row[0] in seen: raise DaclError(f"{path} line {line}: passage id '{row[0]}' is repeated; ids must be unique")
-        seen.add(row[0]); passages.append(Passage(*row))
+    for line, id, text, title in passage_rows(path):
+        if id in seen: raise DaclError(f"{path} line {line}: passage id '{id}' is repeated; ids must be unique")
+        seen.add(id)
+        passages.append(Passage(id, text, title))
     return passages
 
 # %% ../../nbs/data/formats.ipynb #f46ad967
@@ -101,11 +107,12 @@ class RawQuestion(msgspec.Struct):
     hard_negative_ctxs: list[RawContext] = []
     id: str|int|None = None
 
+# %% ../../nbs/data/formats.ipynb #d70610af
 def to_context(
     raw:RawContext, # as the file has it
 )->Context:
     "A passage of a question under one name for its id. Raises `ValueError` for one with neither text nor id."
-    id = raw.passage_id if raw.passage_id is not None else raw.psg_id if raw.psg_id is not None else raw.id
+    id = next((i for i in (raw.passage_id, raw.psg_id, raw.id) if i is not None), None)
     if id is None and not raw.text: raise ValueError('one of its passages has neither text nor passage_id')
     return Context(raw.title or '', raw.text, '' if id is None else str(id), float(raw.score or 0))
 
@@ -116,7 +123,14 @@ def to_question(
     "A record as a `Question`. Raises `ValueError` saying what is wrong with it."
     r = msgspec.convert(record, RawQuestion)
     contexts = lambda raw: tuple(map(to_context, raw))
-    return Question(r.question, contexts(r.positive_ctxs), tuple(r.answers), contexts(r.negative_ctxs), contexts(r.hard_negative_ctxs), '' if r.id is None else str(r.id))
+    return Question(
+        question=r.question,
+        positive_ctxs=contexts(r.positive_ctxs),
+        answers=tuple(r.answers),
+        negative_ctxs=contexts(r.negative_ctxs),
+        hard_negative_ctxs=contexts(r.hard_negative_ctxs),
+        id='' if r.id is None else str(r.id),
+    )
 
 def stream_questions(
     path:str|Path, # one JSON array, may be .gz
@@ -126,8 +140,12 @@ def stream_questions(
     "The questions of DPR's biencoder JSON, one at a time. Raises `DaclError` naming file, record, line and field."
     bad = bad or BadRecords(path)
     for place, record in json_records(path, bad, **reading):
-        try: question = to_question(record)
-        except ValueError as e: bad(place, f"{e}; expected DPR's biencoder JSON".replace('`', '').replace('Object missing', 'is missing')); continue
+        try:
+            question = to_question(record)
+        except ValueError as e:
+            what = f"{e}; expected DPR's biencoder JSON"
+            bad(place, what.replace('`', '').replace('Object missing', 'is missing'))
+            continue
         yield question
 
 # %% ../../nbs/data/formats.ipynb #eee0f482
@@ -160,9 +178,12 @@ def literal_answers(
     text:str, # such as "['1968', '1969']"
 )->tuple[str, ...]:
     "The answers of a question TSV. Raises `ValueError` for anything but a list of strings."
-    try: answers = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): answers = None
-    if not isinstance(answers, (list, tuple)) or not all(isinstance(a, str) for a in answers): raise ValueError(f"answers are not a list of strings: {text[:60]}; write them as ['first', 'second']")
+    try:
+        answers = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        answers = None
+    if not isinstance(answers, (list, tuple)) or not all(isinstance(a, str) for a in answers):
+        raise ValueError(f"answers are not a list of strings: {text[:60]}; write them as ['first', 'second']")
     return tuple(answers)
 
 # %% ../../nbs/data/formats.ipynb #4faffc75
@@ -179,9 +200,27 @@ def read_gold(
     "The gold passages of a question TSV. Raises `DaclError` naming file and record."
     gold, bad = [], BadRecords(path)
     for place, r in json_records(path, bad):
-        if not isinstance(r.get('question'), str) or not isinstance(r.get('passage_id'), (str, int)): bad(place, 'needs a question and a passage_id; add them')
+        if not isinstance(r.get('question'), str) or not isinstance(r.get('passage_id'), (str, int)):
+            bad(place, 'needs a question and a passage_id; add them')
         gold.append((r['question'], str(r['passage_id'])))
     return gold
+
+# %% ../../nbs/data/formats.ipynb #f3c1e9d2
+class Gold:
+    "The gold passages of a question TSV, none if it has no gold file."
+    def __init__(self,
+        path:str|Path, # of the question TSV
+    ):
+        file = gold_file(path)
+        self.pairs = read_gold(file) if file.exists() else []
+        self.by_text = {} # question → its pairs
+        for pair in self.pairs: self.by_text.setdefault(pair[0], []).append(pair)
+
+    def of(self, n:int, question:str)->tuple[Context, ...]:
+        "The gold passages of the question in row n."
+        in_place = n < len(self.pairs) and self.pairs[n][0] == question
+        pairs = self.pairs[n:n + 1] if in_place else self.by_text.get(question, ())
+        return tuple(Context(passage_id=id) for _, id in pairs)
 
 def stream_tsv_questions(
     path:str|Path, # question⇥['answer', …], no header; may be .gz
@@ -189,16 +228,19 @@ def stream_tsv_questions(
     **reading,
 ): # yields `Question`, with positives where there is a gold file
     "The questions of DPR's test files. Raises `DaclError` naming file and line."
-    bad = bad or BadRecords(path)
-    gold, by_text = read_gold(gold_file(path)) if gold_file(path).exists() else [], {}
-    for g in gold: by_text.setdefault(g[0], []).append(g)
+    bad, gold = bad or BadRecords(path), Gold(path)
     with open_data(path, **reading) as f:
         for n, (line, row) in enumerate(Rows(lines_of(f, path), bad)):
-            if len(row) != 2: bad(f'line {line}', f'{len(row)} columns instead of 2; expected a question, a tab and a list of answers'); continue
-            try: answers = literal_answers(row[1])
-            except ValueError as e: bad(f'line {line}', str(e)); continue
-            same = gold[n:n+1] if n < len(gold) and gold[n][0] == row[0] else by_text.get(row[0], ()) # the same question may be asked of two passages
-            yield Question(row[0], tuple(Context(passage_id=i) for _, i in same), answers)
+            place = f'line {line}'
+            if len(row) != 2:
+                bad(place, f'{len(row)} columns instead of 2; expected a question, a tab and a list of answers')
+                continue
+            try:
+                answers = literal_answers(row[1])
+            except ValueError as e:
+                bad(place, str(e))
+                continue
+            yield Question(row[0], gold.of(n, row[0]), answers)
 
 # %% ../../nbs/data/formats.ipynb #c9cf7002
 class BeirText(msgspec.Struct):
@@ -206,6 +248,15 @@ class BeirText(msgspec.Struct):
     id: str|int = msgspec.field(name='_id')
     text: str
     title: str|None = None
+
+def beir_file(
+    qrels:str|Path, # FOLDER/qrels/SPLIT.tsv
+    name:str, # corpus.jsonl or queries.jsonl
+)->Path: # with .gz if only that is there
+    "The other files of a BEIR folder."
+    path = Path(qrels).parent.parent/name
+    packed = path.with_name(name + '.gz')
+    return packed if packed.exists() and not path.exists() else path
 
 def beir_rows(
     path:str|Path, # corpus.jsonl or queries.jsonl, may be .gz
@@ -217,8 +268,11 @@ def beir_rows(
     with open_data(path, **reading) as f:
         for n, line in enumerate(lines_of(f, path), 1):
             if not line.strip(): continue
-            try: r = decoder.decode(line)
-            except (ValueError, RecursionError) as e: bad(f'line {n}', f'{e}; expected an object with _id and text'.replace('`', '')); continue
+            try:
+                r = decoder.decode(line)
+            except (ValueError, RecursionError) as e:
+                bad(f'line {n}', f'{e}; expected an object with _id and text'.replace('`', ''))
+                continue
             if r.id == '': bad(f'line {n}', 'the _id is empty; give it one')
             else: yield n, str(r.id), r.text, r.title or ''
 
@@ -233,31 +287,36 @@ def read_qrels(
     with open_data(path, **reading) as f:
         for line, row in Rows(lines_of(f, path), bad):
             if line == 1 and row[-1:] == ['score']: continue
-            if len(row) != 3 or not re.fullmatch(r'-?[0-9]{1,9}', row[2]): bad(f'line {line}', 'expected a query id, a passage id and a whole score, separated by tabs'); continue
-            if qrels.setdefault(row[0], {}).setdefault(row[1], int(row[2])) != int(row[2]): bad(f'line {line}', f"passage '{row[1]}' has another score for query '{row[0]}' already; keep one")
+            place = f'line {line}'
+            if len(row) != 3 or not re.fullmatch(r'-?[0-9]{1,9}', row[2]):
+                bad(place, 'expected a query id, a passage id and a whole score, separated by tabs')
+                continue
+            query, passage, score = row[0], row[1], int(row[2])
+            if qrels.setdefault(query, {}).setdefault(passage, score) != score:
+                bad(place, f"passage '{passage}' has another score for query '{query}' already; keep one")
     return {q: {p: s for p, s in grades.items() if s > 0} for q, grades in qrels.items()}
 
+# %% ../../nbs/data/formats.ipynb #b304c4ee
 def stream_beir_questions(
     path:str|Path, # FOLDER/qrels/SPLIT.tsv
     bad:BadRecords|None=None, # None: the first bad record raises
     **reading,
 ): # yields `Question` in the order of queries.jsonl
     "The questions of a BEIR split. Raises `DaclError` naming file and line."
-    bad, queries, seen = bad or BadRecords(path), beir_file(path, 'queries.jsonl'), set()
-    qrels, bad.path = read_qrels(path, bad, **reading), queries # from here on the bad records are those of the queries
+    bad = bad or BadRecords(path)
+    queries, seen = beir_file(path, 'queries.jsonl'), set()
+    qrels = read_qrels(path, bad, **reading)
+    bad.path = queries # from here on the bad records are those of the queries
     for n, id, text, _ in beir_rows(queries, bad):
-        if id in seen: bad(f'line {n}', f"query id '{id}' is repeated; ids must be unique"); continue
+        if id in seen:
+            bad(f'line {n}', f"query id '{id}' is repeated; ids must be unique")
+            continue
         seen.add(id)
-        if id in qrels: yield Question(text, tuple(Context(passage_id=p, score=s) for p, s in qrels.pop(id).items()), id=id)
-    if qrels: raise DaclError(f"{path}: query '{next(iter(qrels))}' is not in queries.jsonl; are they of one data set?")
-
-def beir_file(
-    qrels:str|Path, # FOLDER/qrels/SPLIT.tsv
-    name:str, # corpus.jsonl or queries.jsonl
-)->Path: # with .gz if only that is there
-    "The other files of a BEIR folder."
-    path = Path(qrels).parent.parent/name
-    return path.with_name(name + '.gz') if not path.exists() and path.with_name(name + '.gz').exists() else path
+        if id not in qrels: continue
+        positives = tuple(Context(passage_id=p, score=s) for p, s in qrels.pop(id).items())
+        yield Question(text, positives, id=id)
+    if qrels:
+        raise DaclError(f"{path}: query '{next(iter(qrels))}' is not in queries.jsonl; are they of one data set?")
 
 # %% ../../nbs/data/formats.ipynb #3bcf4037
 def positive_rows(
@@ -267,6 +326,14 @@ def positive_rows(
     "The corpus row of each question's first positive. Raises `DaclError` for a positive that is absent from the corpus."
     row = {p.id: i for i, p in enumerate(passages)}
     for n, q in enumerate(questions):
-        if not q.positive_ctxs: raise DaclError(f"question {n} ('{q.question[:60]}') has no positive passage; give it one or leave it out")
-        if (id := q.positive_ctxs[0].passage_id) not in row: raise DaclError(f"question {n}: its positive '{id}' is not in the corpus; are the questions and the passages of one data set?")
+        if not q.positive_ctxs:
+            raise DaclError(
+                f"question {n} ('{q.question[:60]}') has no positive passage; give it one or leave it out"
+            )
+        id = q.positive_ctxs[0].passage_id
+        if id not in row:
+            raise DaclError(
+                f"question {n}: its positive '{id}' is not in the corpus; "
+                'are the questions and the passages of one data set?'
+            )
     return [row[q.positive_ctxs[0].passage_id] for q in questions]

@@ -7,12 +7,11 @@ __all__ = ['FIELDS', 'text_numbers', 'Pool', 'Answers']
 
 # %% ../../nbs/data/pool.ipynb #795969b1
 from functools import lru_cache
-from itertools import chain
 
 import numpy as np
 
 from .store import id_hash
-from .answers import joined
+from .answers import holds, joined, joined_answers
 
 # %% ../../nbs/data/pool.ipynb #ccdddc4f
 FIELDS = {'text': '{1}', 'title+text': '{0} {1}'}
@@ -22,32 +21,47 @@ def text_numbers(
     texts, # of strings
 )->np.ndarray: # (N,) int64
     "Equal numbers for texts that are equal but for white space."
-    return np.unique(np.fromiter((id_hash(' '.join(t.split())) for t in texts), np.uint64), return_inverse=True)[1].reshape(-1)
+    hashes = np.fromiter((id_hash(' '.join(t.split())) for t in texts), np.uint64)
+    return np.unique(hashes, return_inverse=True)[1].reshape(-1)
 
+# %% ../../nbs/data/pool.ipynb #aae1123b
 class Pool:
     "Passages by row: a corpus, then passages that are in none. `take(rows)` gives what an encoder reads."
     def __init__(self,
         extra, # list of (title, text)
         corpus=None, # `Passages`
         fields:str='title+text', # what is encoded, as for BM25
-    ): self.extra, self.corpus, self.form, self.first = extra, corpus, FIELDS[fields], len(corpus) if corpus is not None else 0
+    ):
+        self.extra, self.corpus = extra, corpus
+        self.form = FIELDS[fields]
+        self.first = 0 if corpus is None else len(corpus) # row of the first extra passage
+
     def __len__(self): return self.first + len(self.extra)
 
     def contents(self, rows)->list[tuple[str, str]]: # title, text
         "Titles and texts, wherever they stand."
-        rows, found = np.asarray(rows, np.int64), [None] * len(rows)
+        rows = np.asarray(rows, np.int64)
+        found = [None] * len(rows)
         inside = np.flatnonzero(rows < self.first)
         if len(inside):
-            for i, *pair in zip(inside, *(self.corpus.column(c, rows[inside]) for c in ('title', 'text'))): found[i] = tuple(pair)
+            titles, texts = (self.corpus.column(name, rows[inside]) for name in ('title', 'text'))
+            for i, title, text in zip(inside, titles, texts): found[i] = (title, text)
         for i in np.flatnonzero(rows >= self.first): found[i] = self.extra[rows[i] - self.first]
         return found
 
     def take(self, rows)->list[str]: return [self.form.format(*pair) for pair in self.contents(rows)]
+
     def texts(self, rows)->list[str]: return [text for _, text in self.contents(rows)]
+
+    def all_texts(self):
+        "Yield the texts in the order of rows, with one batch of the corpus in memory at a time."
+        batches = range(len(self.corpus.starts) - 1) if self.first else ()
+        for b in batches: yield from self.corpus.batch(b).column('text').to_pylist()
+        for _, text in self.extra: yield text
+
     def numbers(self)->np.ndarray: # (N,)
         "The number of each passage's text, equal for copies."
-        batches = (self.corpus.batch(b).column('text').to_pylist() for b in range(len(self.corpus.starts) - 1)) if self.first else ()
-        return text_numbers(chain(chain.from_iterable(batches), (t for _, t in self.extra))) # one batch in memory at a time
+        return text_numbers(self.all_texts())
 
 # %% ../../nbs/data/pool.ipynb #ad2d4806
 class Answers:
@@ -56,11 +70,14 @@ class Answers:
         answers, # per question, a tuple of strings
         pool:Pool, # of the rows that are asked about
     ):
-        self.answers = [[a for a in map(joined, group) if a] for group in answers]
+        self.answers = [joined_answers(group) for group in answers]
         self.text = lru_cache(200_000)(lambda row: joined(pool.texts([row])[0]))
+
     def __call__(self, question:int, row:int)->bool:
-        return any(a in self.text(row) for a in self.answers[question])
+        return holds(self.answers[question], self.text(row))
+
     def mask(self, questions, rows)->np.ndarray: # (B, P) bool
         "For each question: which passages contain one of its answers."
         texts = [self.text(int(r)) for r in rows]
-        return np.array([[any(a in t for a in self.answers[q]) for t in texts] if self.answers[q] else [False] * len(texts) for q in questions], bool).reshape(len(questions), len(rows))
+        table = [[holds(self.answers[q], t) for t in texts] for q in questions]
+        return np.array(table, bool).reshape(len(questions), len(rows))

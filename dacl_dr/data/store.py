@@ -34,25 +34,44 @@ class Passages(Table):
     "A corpus. `passages[row]` is a `Passage`."
     def __init__(self, folder:Path):
         super().__init__(folder)
-        self.hashes, self.order = np.load(self.folder/'hashes.npy', mmap_mode='r'), np.load(self.folder/'order.npy', mmap_mode='r')
+        self.hashes = np.load(self.folder/'hashes.npy', mmap_mode='r') # (N,), rising
+        self.order = np.load(self.folder/'order.npy', mmap_mode='r') # (N,), the rows they belong to
+
     def __getitem__(self, row:int)->Passage:
         batch, i = self.place(row)
         return Passage(*(batch.column(c)[i].as_py() for c in range(3)))
+
     def __iter__(self):
-        for b in range(len(self.starts) - 1): yield from map(Passage, *(c.to_pylist() for c in self.batch(b).columns))
+        for b in range(len(self.starts) - 1):
+            columns = [c.to_pylist() for c in self.batch(b).columns]
+            yield from map(Passage, *columns)
+
     def rows(self,
         ids, # strings
     )->np.ndarray: # (N,) int64, -1 for an id that isn't there
         "The rows of passages given by id."
-        wanted = np.array([id_hash(i) for i in ids], np.uint64)
-        at, found = np.searchsorted(self.hashes, wanted), np.full(len(wanted), -1)
-        open_ = np.arange(len(wanted))
-        while len(open_ := open_[at[open_] < len(self)]) and len(open_ := open_[self.hashes[at[open_]] == wanted[open_]]):
-            rows = self.order[at[open_]].astype(np.int64)
-            same = np.array([a == ids[i] for a, i in zip(self.column('id', rows), open_)], bool)
-            found[open_[same]] = rows[same]
-            open_ = open_[~same]; at[open_] += 1 # another id with the same hash
+        hashes = np.array([id_hash(i) for i in ids], np.uint64)
+        at = np.searchsorted(self.hashes, hashes) # where ids of that hash begin
+        found = np.full(len(hashes), -1)
+        sought = self.of_that_hash(np.arange(len(hashes)), at, hashes)
+        while len(sought):
+            rows = self.order[at[sought]].astype(np.int64)
+            there = self.column('id', rows)
+            same = np.array([there[n] == ids[i] for n, i in enumerate(sought)], bool)
+            found[sought[same]] = rows[same]
+            others = sought[~same]
+            at[others] += 1 # perhaps the next id of the same hash
+            sought = self.of_that_hash(others, at, hashes)
         return found
+
+    def of_that_hash(self,
+        some:np.ndarray, # which of the wanted ids
+        at:np.ndarray, # of each wanted id: the place in the sorted hashes
+        hashes:np.ndarray, # of each wanted id
+    )->np.ndarray: # those of `some` that may stand at their place
+        "Leave out ids whose hash is not the one at their place."
+        some = some[at[some] < len(self)]
+        return some[self.hashes[at[some]] == hashes[some]]
 
 # %% ../../nbs/data/store.ipynb #61d19a06
 def index_ids(
@@ -64,14 +83,20 @@ def index_ids(
     "Write the two arrays that find ids; say which rows repeat one."
     order = np.argsort(hashes, kind='stable')
     ordered = hashes[order]
-    np.save(folder/'hashes.npy', ordered); np.save(folder/'order.npy', order.astype(np.uint32))
-    pairs = np.flatnonzero(ordered[1:] == ordered[:-1])
+    np.save(folder/'hashes.npy', ordered)
+    np.save(folder/'order.npy', order.astype(np.uint32))
+    pairs = np.flatnonzero(ordered[1:] == ordered[:-1]) # neighbours of one hash
     if not len(pairs): return pairs
     table = Table(folder)
     first, second = order[pairs], order[pairs + 1]
-    ids = list(zip(table.column('id', first), table.column('id', second)))
-    repeats = sorted((int(r), int(f), a) for f, r, (a, b) in zip(first, second, ids) if a == b)
-    for row, before, id in repeats: bad(f'line {lines[row]}', f"passage id '{id}' is repeated (it stands on line {lines[before]} already); ids must be unique")
+    first_ids, second_ids = table.column('id', first), table.column('id', second)
+    repeats = [(int(r), int(f), a) for f, r, a, b in zip(first, second, first_ids, second_ids) if a == b]
+    repeats.sort()
+    for row, before, id in repeats:
+        bad(
+            f'line {lines[row]}',
+            f"passage id '{id}' is repeated (it stands on line {lines[before]} already); ids must be unique",
+        )
     return np.array([r for r, *_ in repeats], np.int64)
 
 # %% ../../nbs/data/store.ipynb #0587a4fb
@@ -82,19 +107,22 @@ def convert_passages(
     rows, # function that yields (line, id, text, title)
 )->int: # passages
     "Write data.arrow and the arrays that find ids."
-    hashes, lines = array('Q'), array('I')
+    hashes, lines = array('Q'), array('I') # of the ids, in row order
     def batches():
         for batch in in_batches(rows(bad=bad, digest=digest), lambda r: len(r[2])):
-            line, *columns = zip(*batch)
-            lines.extend(line); hashes.extend(map(id_hash, columns[0]))
+            places, *columns = zip(*batch)
+            lines.extend(places)
+            hashes.extend(map(id_hash, columns[0]))
             yield pa.record_batch([pa.array(c, pa.string()) for c in columns], schema=PASSAGES)
     write_arrow(folder/'data.arrow', PASSAGES, batches())
     finish(folder)
-    repeated = index_ids(folder, hashes := np.frombuffer(hashes, np.uint64), lines := np.frombuffer(lines, np.uint32), bad)
+    all_hashes, all_lines = np.frombuffer(hashes, np.uint64), np.frombuffer(lines, np.uint32)
+    repeated = index_ids(folder, all_hashes, all_lines, bad)
     if len(repeated):
-        keep = np.ones(len(hashes), bool); keep[repeated] = False
+        keep = np.ones(len(all_hashes), bool)
+        keep[repeated] = False
         filter_rows(folder, keep)
-        index_ids(folder, hashes[keep], lines[keep], bad)
+        index_ids(folder, all_hashes[keep], all_lines[keep], bad)
     return finish(folder)
 
 def filter_rows(
@@ -103,7 +131,9 @@ def filter_rows(
 ):
     "Write data.arrow again without some of its rows."
     table = Table(folder)
-    write_arrow(folder/'kept.arrow', table.file.schema, (table.batch(b).filter(pa.array(keep[s:e])) for b, (s, e) in enumerate(zip(table.starts, table.starts[1:]))))
+    spans = enumerate(zip(table.starts, table.starts[1:]))
+    kept = (table.batch(b).filter(pa.array(keep[first:end])) for b, (first, end) in spans)
+    write_arrow(folder/'kept.arrow', table.file.schema, kept)
     os.replace(folder/'kept.arrow', folder/'data.arrow')
 
 # %% ../../nbs/data/store.ipynb #09052e95
@@ -115,7 +145,8 @@ def open_passages(
     reader, files = passage_files(path)
     make = partial(convert_passages, rows=partial(reader, files[0], show_progress=reading.show_progress))
     passages = Passages(converted(files, make, reading=reading))
-    if not len(passages): raise DaclError(f'{files[0]}: holds no passages, only a header; was it written completely?')
+    if not len(passages):
+        raise DaclError(f'{files[0]}: holds no passages, only a header; was it written completely?')
     return passages
 
 # %% ../../nbs/data/store.ipynb #9735b8ff
@@ -124,6 +155,7 @@ class Questions(Table):
     def __getitem__(self, row:int)->Question:
         batch, i = self.place(row)
         return msgspec.convert(batch.slice(i, 1).to_pylist()[0], Question)
+
     def __iter__(self):
         for row in range(len(self)): yield self[row]
 
@@ -131,7 +163,8 @@ def question_size(
     q:Question, # as it will be stored
 )->int: # characters, nearly
     "How much room a question takes."
-    return len(q.question) + sum(len(c.text) + 50 for cs in (q.positive_ctxs, q.negative_ctxs, q.hard_negative_ctxs) for c in cs)
+    contexts = q.positive_ctxs + q.negative_ctxs + q.hard_negative_ctxs
+    return len(q.question) + sum(len(c.text) + 50 for c in contexts)
 
 def convert_questions(
     folder:Path, # to write into
@@ -140,7 +173,8 @@ def convert_questions(
     questions, # function that yields `Question`
 )->int: # questions
     "Write data.arrow."
-    write_arrow(folder/'data.arrow', QUESTIONS, map(question_batch, in_batches(questions(bad=bad, digest=digest), question_size)))
+    batches = in_batches(questions(bad=bad, digest=digest), question_size)
+    write_arrow(folder/'data.arrow', QUESTIONS, map(question_batch, batches))
     return finish(folder)
 
 def open_questions(
@@ -151,5 +185,6 @@ def open_questions(
     reader, files = question_files(path)
     make = partial(convert_questions, questions=partial(reader, files[0], show_progress=reading.show_progress))
     questions = Questions(converted(files, make, reading=reading))
-    if not len(questions): raise DaclError(f'{files[0]}: holds no questions; was it written completely?')
+    if not len(questions):
+        raise DaclError(f'{files[0]}: holds no questions; was it written completely?')
     return questions
