@@ -94,7 +94,7 @@ def add_rows(
 def load_index(
     path:str|Path, # written by `save_index`
 )->faiss.Index:
-    "Read an index whose digest was compared: faiss believes a damaged one. Raises `DaclError` if it is missing or broken."
+    "Read an index whose digest was compared: faiss believes a damaged one. Raises `DaclError` if it is broken."
     try: return faiss.read_index(str(path))
     except (RuntimeError, MemoryError):
         raise DaclError(f'{path}: not a readable faiss index; build it again') from None

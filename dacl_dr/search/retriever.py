@@ -39,33 +39,47 @@ class Retriever:
         encoder_path:str|Path, # a folder that training wrote, or any checkpoint
         index_path:str|Path, # made by `build_index`
         corpus_path:str|Path|None=None, # None: where the corpus stood when the index was built
-        reading:Reading=Reading(), # cache, bad records to pass over, progress bars
+        reading:Reading=Reading(), # cache, progress bars; bad records are passed over as when the index was built
     )->'Retriever':
         "Open all three. Raises `DaclError` for what is missing, damaged or does not fit."
         index = Index(index_path)
         corpus_path = corpus_path or index.about.corpus_file
-        if not corpus_path or not Path(corpus_path).exists(): raise DaclError(f"{index_path}: its corpus {corpus_path or ''} is not there any more; say where it is with --corpus_path")
-        return cls(on_device(load_encoder(encoder_path)), index, open_passages(corpus_path, reading=reading.but(skip_bad=index.about.skip_bad)))
+        if not corpus_path or not Path(corpus_path).exists():
+            raise DaclError(
+                f"{index_path}: its corpus {corpus_path or ''} is not there any more; "
+                'say where it is with --corpus_path'
+            )
+        encoder = on_device(load_encoder(encoder_path))
+        return cls(encoder, index, open_passages(corpus_path, reading.but(skip_bad=index.about.skip_bad)))
 
     def encode(self,
         queries, # strings
         desc:str|None=None, # of the progress bar; None: no bar
     )->np.ndarray: # (Q, D) unit norm
         "Vectors of queries. Raises `DaclError` for an empty one."
-        if empty := [i for i, q in enumerate(queries) if not q.strip()]: raise DaclError(f'query {empty[0] + 1} of {len(queries)} is empty; ask something')
+        for number, query in enumerate(queries, 1):
+            if not query.strip(): raise DaclError(f'query {number} of {len(queries)} is empty; ask something')
         return check_unit(self.encoder.encode(queries, 'query', desc=desc), 'queries', 1)
 
     def rows(self,
         vectors:np.ndarray, # (Q, D) unit norm
         k:int,
         ef:int|None=None, # efSearch, at least k; None: 100, or k if that is more
-    )->tuple[np.ndarray, np.ndarray]: # corpus rows and scores, (Q, k) each, best first, -1 where the graph led nowhere
-        "Search by vector. Raises `DaclError` for a k or efSearch out of range."
+    )->tuple[np.ndarray, np.ndarray]: # corpus rows and scores, (Q, k) each, -1 where the graph led nowhere
+        "Search by vector, best first. Raises `DaclError` for a k or efSearch out of range."
         ef = max(100, k) if ef is None else ef
         check_search(k, ef if self.index.is_hnsw else None, len(self.index))
         if self.index.is_hnsw: self.index.faiss.hnsw.efSearch = ef
         scores, nodes = self.index.faiss.search(vectors, k)
         return np.where(nodes >= 0, self.index.rows[nodes], -1), scores
+
+    def hits(self,
+        rows:np.ndarray, # (k,) of the corpus, -1 for none
+        scores:np.ndarray, # (k,)
+    )->list[Hit]:
+        "The passages of one query's rows."
+        found = [(self.passages[int(row)], float(score)) for row, score in zip(rows, scores) if row >= 0]
+        return [Hit(p.id, score, p.title, p.text) for p, score in found]
 
     def search(self,
         queries, # a string, or a list of them
@@ -76,5 +90,5 @@ class Retriever:
         many = [queries] if isinstance(queries, str) else list(queries)
         if not many: return []
         rows, scores = self.rows(self.encode(many), k, ef)
-        found = [[Hit(p.id, float(s), p.title, p.text) for r, s in zip(row, score) if r >= 0 and (p := self.passages[int(r)])] for row, score in zip(rows, scores)]
+        found = [self.hits(*one) for one in zip(rows, scores)]
         return found[0] if isinstance(queries, str) else found
