@@ -103,7 +103,6 @@ class Encoder(nn.Module):
         raise NotImplementedError
     @property
     def device(self): return next(self.parameters()).device
-
     def forward(self, parts)->list[Tensor]: # (B, D) of each (side, chunk)
         "Embed several chunks, of either side."
         return [self.embed(chunk, side) for side, chunk in parts]

@@ -15,7 +15,7 @@ import faiss, msgspec, numpy as np, pyarrow as pa
 
 from ..core.options import BuildIndex
 from ..core.errors import DaclError
-from ..core.settings import EmbedSettings, IndexSettings, Reading
+from ..core.settings import IndexSettings
 from dacl_dr.core.files import (
     alone_in, atomic_file, file_digest, make_folder, read_sealed, write_manifest,
 )

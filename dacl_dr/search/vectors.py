@@ -6,7 +6,7 @@
 __all__ = ['NORM_TOLERANCE', 'check_unit', 'tokenizer_rules', 'architecture', 'reading_of', 'encoder_key', 'corpus_key', 'Shard',
            'Embedding', 'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors',
            'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim', 'finish_embedding', 'clear_up',
-           'embed_corpus', 'map_shard', 'Vectors']
+           'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
 
 # %% ../../nbs/search/vectors.ipynb #99019f8c
 import contextlib, hashlib, json, os, time
@@ -63,6 +63,7 @@ def architecture(
     lasting = {k: v for k, v in config.to_diff_dict().items() if k[0] != '_' and k not in passing}
     return json.dumps(lasting, sort_keys=True, default=str)
 
+# %% ../../nbs/search/vectors.ipynb #b88bb61d
 def reading_of(
     encoder:Encoder,
 )->list|dict: # of each side; of a static encoder, whose sides read alike, its tokenizer's rules
@@ -154,7 +155,7 @@ def read_shard_facts(
     except (OSError, ValueError): return None
     return found if vectors.is_file() else None
 
-# %% ../../nbs/search/vectors.ipynb #95d2b5d9
+# %% ../../nbs/search/vectors.ipynb #2171bc43
 def check_vectors(
     vectors:np.ndarray, # (n, D) float32, of one shard
     rows:np.ndarray, # (n,) of the corpus
@@ -260,7 +261,7 @@ def clear_up(
     facts = [shard_paths(folder, i)[1] for i in shards]
     for f in (folder/'plan.json', *facts, *folder.glob('.*.partial')): f.unlink(missing_ok=True)
 
-# %% ../../nbs/search/vectors.ipynb #d2c36d2e
+# %% ../../nbs/search/vectors.ipynb #8dbdb54a
 def embed_corpus(
     encoder:Encoder, # on the device that shall compute
     passages:Passages,
@@ -286,7 +287,19 @@ def embed_corpus(
     while rank and not (folder/'manifest.json').is_file(): time.sleep(.2)
     return Vectors(folder)
 
-# %% ../../nbs/search/vectors.ipynb #48659dff
+# %% ../../nbs/search/vectors.ipynb #e3926234
+def check_rows(
+    folder:Path, # in the error
+    about:Embedding,
+):
+    "Raises `DaclError` unless the shards of a manifest hold as many rows as it says."
+    rows = sum(s.rows for s in about.shards)
+    if rows == about.rows: return
+    raise DaclError(
+        f'{folder}: its manifest speaks of {about.rows:,} rows and shards of {rows:,}; '
+        'delete the folder and embed again'
+    )
+
 def map_shard(
     path:Path,
     rows:int, # expected
@@ -310,12 +323,7 @@ class Vectors:
         self.folder, self.about = Path(folder), read_embedding(folder)
         self.rows, self.dim = self.about.settings.shard_rows, self.about.dim
         self.checked = set() # shards whose digest was compared
-        rows = sum(s.rows for s in self.about.shards)
-        if rows != len(self):
-            raise DaclError(
-                f'{folder}: its manifest speaks of {len(self):,} rows and shards of {rows:,}; '
-                'delete the folder and embed again'
-            )
+        check_rows(self.folder, self.about)
         for i in range(len(self.about.shards)): self.map(i)
 
     def __len__(self): return self.about.rows
