@@ -80,9 +80,10 @@ def embedding_part(a):
     from dacl_dr.search.vectors import embed_corpus
     from dacl_dr.encoders.encoder import chunk_rows
     from dacl_dr.encoders.static import load_encoder
+    from dacl_dr.encoders.transformer import cut_texts
     from dacl_dr.data.store import open_passages
     encoder = load_encoder(a.model_name)
-    encoder.set_length('passage', a.max_length)
+    cut_texts(encoder.tower('passage'), 'passage', a.max_length)
     model = encoder.model
     with tempfile.TemporaryDirectory() as d:
         whole = open_passages(a.corpus_file, reading=Reading(d))
