@@ -9,12 +9,25 @@ from pathlib import Path
 
 import pandas as pd
 
+from dacl_dr.core.options import Bm25Eval
 from dacl_dr.core.settings import Reading
 from dacl_dr.evaluation.bm25 import bm25_eval
-from dacl_dr.search.bm25 import Analyzer, Bm25Settings
 from dacl_dr.data.folders import data_set
 
-WORDS = {'all': Analyzer(), 'without stop words': Analyzer(stopwords='en'), 'stemmed, without stop words': Analyzer(stopwords='en', stemmer='english')}
+WORDS = {
+    'all': {'stopwords': 'none'},
+    'without stop words': {'stopwords': 'en'},
+    'stemmed, without stop words': {'stopwords': 'en', 'stemmer': 'english'},
+}
+
+
+def measured(m):
+    "Recall and answer accuracy of a metrics file, a row each."
+    for metric, value in m['metrics'].items():
+        family, k = metric.split('@')
+        if family not in ('recall', 'answer accuracy'): continue
+        half_width = round(m['half_width'][metric], 4)
+        yield {'metric': family, 'k': int(k), 'value': round(value, 4), 'half_width': half_width}
 
 
 def main():
@@ -25,12 +38,14 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         for name, engines in (('squad', ('rank_bm25', 'bm25s')), ('tldr', ('bm25s',))):
             data = data_set(name, args.data_dir)
-            for words, analyzer in WORDS.items():
+            for words, cut in WORDS.items():
                 for engine in engines:
-                    m = json.loads(bm25_eval(data.corpus, data.splits['test'], d, name, engine, Bm25Settings(analyzer=analyzer), reading=Reading(d)).read_text())
-                    for metric, value in m['metrics'].items():
-                        family, k = metric.split('@')
-                        if family in ('recall', 'answer accuracy'): rows.append({'data': name, 'words': words, 'engine': engine, 'metric': family, 'k': int(k), 'value': round(value, 4), 'half_width': round(m['half_width'][metric], 4)})
+                    path = bm25_eval(Bm25Eval(
+                        corpus_file=data.corpus, test_file=data.splits['test'], output_path=d, dataset_name=name,
+                        engine=engine, reading=Reading(d), **cut,
+                    ))
+                    about = {'data': name, 'words': words, 'engine': engine}
+                    rows += [about | row for row in measured(json.loads(path.read_text()))]
     table = pd.DataFrame(rows)
     table.to_csv(Path(__file__).parents[1]/'nbs'/'experiments'/'results'/'bm25.csv', index=False)
     print(table.pivot_table(index=['data', 'metric', 'words', 'engine'], columns='k', values='value').round(3).to_string())

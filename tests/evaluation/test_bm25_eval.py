@@ -13,6 +13,7 @@ from dacl_dr.evaluation.bm25 import bm25_eval
 from dacl_dr.search.bm25 import Bm25Settings
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.options import Bm25Eval
 from dacl_dr.core.settings import Reading
 from dacl_dr.data.formats import Context, Passage, Question, read_questions, write_passages, write_questions
 from dacl_dr.data.store import open_passages, open_questions
@@ -73,16 +74,26 @@ def test_a_copy_of_the_positive_is_no_negative(tmp_path):
 
 
 def test_refusals(toy, tmp_path):
-    corpus, cache = toy/'psgs.tsv', {'reading': Reading(tmp_path, show_progress=False)}
-    for kw, said in (({'engine': 'bm25'}, "unknown BM25 engine 'bm25'"), ({'fields': 'titles'}, "unknown fields 'titles'"), ({'dataset_name': 'a/b'}, "dataset_name 'a/b'")):
-        with pytest.raises(DaclError, match=said): bm25_eval(corpus, toy/'toy-dev.json', tmp_path/'out', **{'dataset_name': 'toy', **kw}, **cache)
-    with pytest.raises(DaclError, match='neither answers nor positives'): bm25_eval(corpus, write_questions(tmp_path/'none.json', [Question('q', ())]), tmp_path/'out', 'toy', **cache)
+    corpus, reading = toy/'psgs.tsv', Reading(tmp_path, show_progress=False)
+    o = Bm25Eval(
+        corpus_file=corpus, test_file=toy/'toy-dev.json', output_path=tmp_path/'out', dataset_name='toy', reading=reading,
+    )
+    for change, said in (
+        ({'engine': 'bm25'}, "unknown BM25 engine 'bm25'"),
+        ({'fields': 'titles'}, "unknown fields 'titles'"),
+        ({'dataset_name': 'a/b'}, "dataset_name 'a/b'"),
+        ({'stemmer': 'englsh'}, "unknown stemmer 'englsh'"),
+        ({'test_file': write_questions(tmp_path/'bare.json', [Question('q', ())])}, 'neither answers nor positives'),
+        ({'corpus_file': toy}, 'is a directory; name the passage file'),
+    ):
+        with pytest.raises(DaclError, match=said): bm25_eval(o.but(**change))
     ask = [Question('okapi', (Context(passage_id=i),)) for i in ('d1', 'nowhere')]
-    with pytest.raises(DaclError, match="none of its 1 positives, such as 'nowhere', is in the corpus"): bm25_eval(corpus, write_questions(tmp_path/'none.json', ask[1:]), tmp_path/'out', 'toy', **cache)
-    assert json.loads(bm25_eval(corpus, write_questions(tmp_path/'half.json', ask), tmp_path/'half', 'toy', **cache).read_text())['positives_not_in_corpus'] == 1
-    with pytest.raises(DaclError, match='is a directory; name the passage file'): bm25_eval(toy, toy/'toy-dev.json', tmp_path/'out', 'toy', **cache)
-    with pytest.raises(DaclError, match='give the name of the .json file'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path, **cache)
-    with pytest.raises(DaclError, match='at most depth 5'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path/'o.json', depth=5, **cache)
+    with pytest.raises(DaclError, match="none of its 1 positives, such as 'nowhere', is in the corpus"):
+        bm25_eval(o.but(test_file=write_questions(tmp_path/'none.json', ask[1:])))
+    half = bm25_eval(o.but(test_file=write_questions(tmp_path/'half.json', ask), output_path=tmp_path/'half'))
+    assert json.loads(half.read_text())['positives_not_in_corpus'] == 1
+    with pytest.raises(DaclError, match='give the name of the .json file'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path, reading=reading)
+    with pytest.raises(DaclError, match='at most depth 5'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path/'o.json', depth=5, reading=reading)
     assert not (tmp_path/'out').exists()
 
 
@@ -100,7 +111,7 @@ def test_validation_exit_code_and_unreadable_files(toy, tmp_path, capsys):
 
 @real
 def test_real_data_loads_completely(tmp_path):
-    count = lambda f, *p: len(f(REAL.joinpath(*p), tmp_path, show_progress=False))
+    count = lambda f, *p: len(f(REAL.joinpath(*p), Reading(tmp_path, show_progress=False)))
     assert [count(open_passages, 'squad', 'psgs.tsv'), *(count(open_questions, 'squad', f) for f in ('squad-train.json.gz', 'squad-dev.json', 'squad-test.csv'))] == [2067, 7182, 2017, 1371]
     assert count(open_questions, 'nq', 'nq-test.csv') == 3610
     assert [count(open_passages, 'tldr', 'psgs.tsv.gz'), *(count(open_questions, 'tldr', f'tldr-{s}.json.gz') for s in ('train', 'dev', 'test'))] == [28387, 19199, 2707, 3337]
@@ -115,12 +126,19 @@ def test_real_data_has_no_errors(tmp_path):
 
 @real
 def test_engines_agree_on_real_text(tmp_path):
-    passages, questions = open_passages(REAL/'squad'/'psgs.tsv', reading=Reading(tmp_path, show_progress=False)), open_questions(REAL/'squad'/'squad-test.csv', reading=Reading(tmp_path, show_progress=False))
+    corpus, test, reading = REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', Reading(tmp_path, show_progress=False)
+    passages, questions = open_passages(corpus, reading), open_questions(test, reading)
     asked = questions.column('question', range(0, 1371, 7))
     for settings, fields in ((ENGLISH, 'title+text'), (Bm25Settings(.9, .4), 'text')):
-        (rows, scores), (rows2, scores2) = (searchable(passages, e, settings, fields, reading=Reading(tmp_path)).search(asked, 100, show_progress=False) for e in ('rank_bm25', 'bm25s'))
+        engines = [searchable(passages, e, settings, fields, reading=reading) for e in ('rank_bm25', 'bm25s')]
+        (rows, scores), (rows2, scores2) = (e.search(asked, 100, show_progress=False) for e in engines)
         assert np.abs(scores - scores2).max() < 1e-4
         assert (rows == rows2).mean() > .999 # what differs are scores equal to float precision
-    bm25_eval(REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', tmp_path/'out', 'squad', engine='bm25s', reading=Reading(tmp_path, show_progress=False))
-    metrics = json.loads((tmp_path/'out'/'squad'/'squad-test.metrics.json').read_text())['metrics']
-    assert metrics['recall@1'] == pytest.approx(.808, abs=.003) and metrics['answer accuracy@20'] == pytest.approx(.985, abs=.003)
+    path = bm25_eval(Bm25Eval(
+        corpus_file=corpus, test_file=test, output_path=tmp_path/'out', dataset_name='squad', engine='bm25s',
+        reading=reading,
+    ))
+    assert path == tmp_path/'out'/'squad'/'squad-test.metrics.json'
+    metrics = json.loads(path.read_text())['metrics']
+    assert metrics['recall@1'] == pytest.approx(.808, abs=.003)
+    assert metrics['answer accuracy@20'] == pytest.approx(.985, abs=.003)

@@ -9,14 +9,15 @@ import pytrec_eval
 import dacl_dr.hnsw.cost as cost
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.settings import EncoderSettings, Reading, SearchSettings
+from dacl_dr.core.options import BuildIndex, RunEvaluation
+from dacl_dr.core.settings import EncoderSettings, IndexSettings, Reading, SearchSettings
 from dacl_dr.hnsw.curves import Sweep, curve, sweep
 from dacl_dr.hnsw.cost import answers, compare, cost_at, questions_of
 from dacl_dr.hnsw.latency import time_searches
 from dacl_dr.data.formats import read_questions, write_questions
-from dacl_dr.search.indexing import trained_fields
+from dacl_dr.search.indexing import make_index, trained_fields
 from dacl_dr.evaluation.judging import TaskJudge
-from dacl_dr.evaluation.evaluate import run_evaluation
+from dacl_dr.evaluation.evaluate import run_evaluation, search_with_counts
 from dacl_dr.search.exact import exact_search
 from dacl_dr.search.graph import build_hnsw
 from dacl_dr.metrics.ranking import ann_recall
@@ -191,7 +192,7 @@ def test_bootstrap_intervals_cover_the_truth_and_shrink_with_more_queries():
         hits = (rng.random((5, n)) < p[:, None]).astype(float)
         spread = rng.lognormal(0, .5, n)
         return Sweep(efs, {'ann recall': hits, 'visited': factor * efs[:, None] * 10 * spread, 'recall@10': hits}, {'recall@10': np.ones(n)})
-    question = cost.Question('x', 'ann recall', .95)
+    question = cost.CostQuestion('x', 'ann recall', .95)
     truth = cost_at(.95, 1 - 1.2 / efs**.9, efs * 10 * np.exp(.125))
     inside, widths = 0, []
     for i in range(40):
@@ -236,12 +237,35 @@ def test_search_gives_texts_and_corpus_ids(home):
     with pytest.raises(DaclError, match='query 1 of 1 is empty'): r.search('')
 
 
+def evaluated(home, out, name, kind='hnsw', **changes):
+    return run_evaluation(RunEvaluation(
+        encoder_path=home/'encoder', index_path=home/kind, test_file=home/'data'/'toy-dev.json', output_path=out,
+        k_values=(10,), hnsw_ef_search=50, experiment_name=name, reading=Reading(home/'cache', show_progress=False),
+    ).but(**changes))
+
+
 def test_exact_neighbours_are_kept_and_damage_to_them_is_repaired(home, tmp_path):
-    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'a', reading=Reading(home/'cache', show_progress=False))
+    evaluated(home, tmp_path, 'a')
     kept = list((home/'hnsw'/'exact').glob('*-10-*.npy'))
     good = kept[0].read_bytes()
     kept[0].write_bytes(good[:100])
-    run_evaluation(retriever(home), home/'data'/'toy-dev.json', tmp_path, (10,), 50, 'b', reading=Reading(home/'cache', show_progress=False))
+    evaluated(home, tmp_path, 'b')
     assert kept[0].read_bytes() == good
     a, b = (json.loads((tmp_path/f'{n}.metrics.json').read_text())['metrics'] for n in 'ab')
     assert a == b
+
+
+@pytest.mark.parametrize('storage', ['float32', 'float16', 'sq8'])
+def test_one_search_gives_ids_and_scores_of_faiss_and_counts(home, tmp_path, storage):
+    index = make_index(BuildIndex(
+        encoder_path=home/'encoder', corpus_path=home/'data'/'psgs.tsv', output_path=tmp_path/storage,
+        embeddings_path=home/'vectors', index=IndexSettings(m=4, ef_construction=20, storage=storage, order=3),
+        reading=Reading(home/'cache', show_progress=False),
+    ))
+    r = Retriever.open(home/'encoder', index.folder, reading=Reading(home/'cache', show_progress=False))
+    vectors = r.encode([q.question for q in read_questions(home/'data'/'toy-dev.json')])
+    for k, ef in ((1, 10), (20, 20), (100, 300)):
+        found, (rows, scores) = search_with_counts(r, vectors, k, ef), r.rows(vectors, k, ef)
+        assert (found.rows == rows).all()
+        assert (found.scores == scores)[rows >= 0].all() # to the last bit
+        assert (found.trace.evaluations > 0).all()
