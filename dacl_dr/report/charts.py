@@ -4,22 +4,29 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'FAMILIES', 'KINDS', 'VEGA_MIME', 'FONTS', 'CHINESE', 'colour_of', 'recipe_colour', 'picture',
-           'chart_output', 'theme', 'in_language', 'series_panel', 'grid', 'frontier', 'cost_curve', 'trade',
-           'route_chart']
+           'chart_output', 'theme', 'in_language', 'Axis', 'Series', 'fading', 'x_channel', 'y_channel', 'panel_tips',
+           'interval_mark', 'series_panel', 'grid', 'frontier', 'cost_curve', 'changes', 'trade', 'flat_map',
+           'route_tips', 'step_colour', 'route_map_layers', 'route_time', 'route_chart']
 
 # %% ../../nbs/report/charts.ipynb #9a15f3cd
 import base64, io, json, warnings
+from functools import partial
 
-import altair as alt, pandas as pd, vl_convert as vlc
+import altair as alt, msgspec, pandas as pd, vl_convert as vlc
 from PIL import Image
 
 # %% ../../nbs/report/charts.ipynb #8b5fb49c
-COLOURS = {'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00', 'BM25': '#777777', 'untrained': '#777777'}
+COLOURS = {
+    'A': '#0072B2', 'B': '#E69F00', 'C': '#009E73', 'D': '#D55E00',
+    'BM25': '#777777', 'untrained': '#777777',
+}
 FAMILIES = {'single stage': '#0072B2', 'three stages': '#D55E00'} # A and B, C and D
-KINDS = {'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777', 'query': '#D55E00', 'passage': '#BBBBBB'}
-VEGA_MIME = 'application/vnd.vegalite.v5+json'
-FONTS = 'Helvetica, Arial, "Noto Sans CJK SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", sans-serif'
+KINDS = {
+    'positive': '#009E73', 'hard negative': '#D55E00', 'random': '#777777',
+    'query': '#D55E00', 'passage': '#BBBBBB',
+}
 
+# %% ../../nbs/report/charts.ipynb #f66ff86e
 def colour_of(
     field:str, # column
     palette:dict, # value → colour
@@ -27,7 +34,9 @@ def colour_of(
     legend:bool=True,
 )->alt.Color:
     "A colour channel with fixed colours and order."
-    return alt.Color(f'{field}:N', title=title or None, scale=alt.Scale(domain=list(palette), range=list(palette.values())), legend=alt.Legend(symbolOpacity=1, symbolType='circle') if legend else None)
+    scale = alt.Scale(domain=list(palette), range=list(palette.values()))
+    key = alt.Legend(symbolOpacity=1, symbolType='circle') if legend else None
+    return alt.Color(f'{field}:N', title=title or None, scale=scale, legend=key)
 
 def recipe_colour(
     title='recipe',
@@ -37,12 +46,16 @@ def recipe_colour(
     return colour_of(field, {r: COLOURS[r] for r in 'ABCD'}, title)
 
 # %% ../../nbs/report/charts.ipynb #15a08080
+VEGA_MIME = 'application/vnd.vegalite.v5+json'
+
 def picture(
     spec:dict, # Vega-Lite
 )->bytes: # PNG of at most 64 colours, a fifth of the size of one in full colour
     "A chart as a small picture."
+    full = Image.open(io.BytesIO(vlc.vegalite_to_png(spec, scale=1.5))).convert('RGB')
+    small = full.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    Image.open(io.BytesIO(vlc.vegalite_to_png(spec, scale=1.5))).convert('RGB').quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
+    small.save(out, 'png', optimize=True)
     return out.getvalue()
 
 def chart_output(
@@ -50,31 +63,64 @@ def chart_output(
     **_, # what Altair passes besides
 )->dict: # MIME bundle
     "Show a chart as its specification and as SVG, or as a PNG where many points would make the SVG heavy."
-    if len(json.dumps(spec)) <= 500_000 and len(svg := vlc.vegalite_to_svg(spec)) <= 150_000: return {VEGA_MIME: spec, 'image/svg+xml': svg}
+    if len(json.dumps(spec)) <= 500_000:
+        svg = vlc.vegalite_to_svg(spec)
+        if len(svg) <= 150_000: return {VEGA_MIME: spec, 'image/svg+xml': svg}
     return {VEGA_MIME: spec, 'image/png': base64.b64encode(picture(spec)).decode()}
+
+# %% ../../nbs/report/charts.ipynb #fe4d9a2f
+FONTS = (
+    'Helvetica, Arial, "Noto Sans CJK SC", "WenQuanYi Micro Hei", "PingFang SC", '
+    '"Microsoft YaHei", sans-serif'
+)
 
 @alt.theme.register('dacl', enable=True)
 def theme()->alt.theme.ThemeConfig:
     "White card, quiet grid, sizes that stay legible in print."
-    axis = {'labelFontSize': 12, 'titleFontSize': 12, 'titleFontWeight': 'normal', 'gridColor': '#e6e6e6', 'domainColor': '#888', 'tickColor': '#888'}
-    return {'config': {'background': 'white', 'font': FONTS, 'view': {'continuousWidth': 420, 'continuousHeight': 280, 'stroke': None},
-                       'axis': axis, 'legend': {'labelFontSize': 12, 'titleFontSize': 12}, 'title': {'fontSize': 13, 'anchor': 'start', 'color': '#000'}, 'style': {'guide-label': {'fill': '#000'}, 'guide-title': {'fill': '#000'}}, 'header': {'labelFontSize': 12, 'titleFontSize': 12}}}
+    text = {'labelFontSize': 12, 'titleFontSize': 12}
+    lines = {'gridColor': '#e6e6e6', 'domainColor': '#888', 'tickColor': '#888'}
+    return {'config': {
+        'background': 'white',
+        'font': FONTS,
+        'view': {'continuousWidth': 420, 'continuousHeight': 280, 'stroke': None},
+        'axis': {**text, 'titleFontWeight': 'normal', **lines},
+        'legend': text,
+        'title': {'fontSize': 13, 'anchor': 'start', 'color': '#000'},
+        'style': {'guide-label': {'fill': '#000'}, 'guide-title': {'fill': '#000'}},
+        'header': text,
+    }}
 
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 
 # %% ../../nbs/report/charts.ipynb #543a4b57
 CHINESE = {
-    'recipe': '模型', 'model': '模型', 'training': '训练方式', 'single stage': '单阶段', 'three stages': '三阶段', 'stage': '阶段', 'epoch': '训练轮次 (epoch)', 'pairs': '样本对', 'percentile': '分位数',
-    'untrained': '训练前', 'single': '单阶段', 'warm-up': '热身', 'distance': '引入距离', 'joint': '联合优化', 'positive': '正例', 'hard negative': '难负例', 'random': '随机段落', 'query': '查询', 'passage': '段落',
-    'InfoNCE (nats)': 'InfoNCE 损失 (nats)', 'L_dis (1 − cosine)': 'L_dis (1 − 余弦)', 'w': '距离权重 w', 'cosine': '余弦相似度', 'share of pairs': '样本对占比',
-    'mean positive cosine': '正例余弦均值 (Pos Mean)', 'variance of positive cosine': '正例余弦方差 (Pos Var)',
-    'alignment (lower is better)': 'Alignment (越低越好)', 'uniformity of passages (lower is better)': '段落 Uniformity (越低越好)', 'after training, by w': '训练后, 按 w', 'through training, by epoch': '训练过程, 按轮次',
-    'K (log scale)': 'K (对数刻度)', 'recall@K': 'Recall@K', 'MRR@10': 'MRR@10', 'nDCG@10': 'NDCG@10', 'efSearch (log scale)': 'efSearch (对数刻度)', 'visited nodes per query (log scale)': '每次查询访问节点数 (对数刻度)',
-    'latency, ms per query (log scale)': '每次查询延迟 (毫秒, 对数刻度)', 'ANN recall@10': 'ANN Recall@10', 'end-task recall@10': '任务 Recall@10', 'visited nodes per query': '每次查询访问节点数',
-    'visited nodes against A': '访问节点数相对 A 的变化', 'at ANN recall 0.95': 'ANN 召回率 0.95 时', 'at ANN recall 0.99': 'ANN 召回率 0.99 时', 'at 99% of own exact recall@10': '保持自身精确检索 recall@10 的 99% 时',
+    'recipe': '模型', 'model': '模型', 'training': '训练方式',
+    'single stage': '单阶段', 'three stages': '三阶段', 'stage': '阶段',
+    'epoch': '训练轮次 (epoch)', 'pairs': '样本对', 'percentile': '分位数',
+    'untrained': '训练前', 'single': '单阶段', 'warm-up': '热身', 'distance': '引入距离', 'joint': '联合优化',
+    'positive': '正例', 'hard negative': '难负例', 'random': '随机段落', 'query': '查询', 'passage': '段落',
+    'InfoNCE (nats)': 'InfoNCE 损失 (nats)',
+    'L_dis (1 − cosine)': 'L_dis (1 − 余弦)',
+    'w': '距离权重 w', 'cosine': '余弦相似度', 'share of pairs': '样本对占比',
+    'mean positive cosine': '正例余弦均值 (Pos Mean)',
+    'variance of positive cosine': '正例余弦方差 (Pos Var)',
+    'alignment (lower is better)': 'Alignment (越低越好)',
+    'uniformity of passages (lower is better)': '段落 Uniformity (越低越好)',
+    'after training, by w': '训练后, 按 w', 'through training, by epoch': '训练过程, 按轮次',
+    'K (log scale)': 'K (对数刻度)',
+    'recall@K': 'Recall@K', 'MRR@10': 'MRR@10', 'nDCG@10': 'NDCG@10',
+    'efSearch (log scale)': 'efSearch (对数刻度)',
+    'visited nodes per query (log scale)': '每次查询访问节点数 (对数刻度)',
+    'latency, ms per query (log scale)': '每次查询延迟 (毫秒, 对数刻度)',
+    'ANN recall@10': 'ANN Recall@10', 'end-task recall@10': '任务 Recall@10',
+    'visited nodes per query': '每次查询访问节点数',
+    'visited nodes against A': '访问节点数相对 A 的变化',
+    'at ANN recall 0.95': 'ANN 召回率 0.95 时', 'at ANN recall 0.99': 'ANN 召回率 0.99 时',
+    'at 99% of own exact recall@10': '保持自身精确检索 recall@10 的 99% 时',
 }
 
+# %% ../../nbs/report/charts.ipynb #19628468
 def in_language(
     text:str,
     lang:str='en', # or 'zh'
@@ -82,48 +128,124 @@ def in_language(
     "A label in the reader's language."
     return CHINESE.get(text, text) if lang == 'zh' else text
 
+# %% ../../nbs/report/charts.ipynb #80e911dd
+class Axis(msgspec.Struct, frozen=True):
+    "A column of numbers, and how its axis is drawn."
+    column: str
+    title: str
+    log: bool = False
+    form: str = '' # of the numbers of a y axis, such as '.0%'
+    ticks: list|None = None # of an x axis; None: where Vega puts them
+    zero: bool = False # is a y axis measured from 0?
+
+    @property
+    def scale_type(self)->str: return 'log' if self.log else 'linear'
+    @property
+    def tick_form(self)->str: return '~s' if self.log else '~g'
+
+class Series(msgspec.Struct, frozen=True):
+    "What the lines of a panel are."
+    colour: str # column
+    palette: dict # value of it → colour
+    title: str # of the legend
+    detail: str|None = None # column: one line each
+    dash: str|None = None # column
+    bars: bool = False # intervals as bars rather than a band
+
+# %% ../../nbs/report/charts.ipynb #6ca42d85
+def fading(
+    pick:alt.Parameter, # a selection
+    full:float=1, # opacity of what is picked
+    faint:float=.12, # and of the rest
+):
+    "An opacity that singles out what is picked."
+    return alt.condition(pick, alt.value(full), alt.value(faint))
+
+def x_channel(
+    axis:Axis,
+    title:str, # in the reader's language
+)->alt.X:
+    "The x axis of a panel, as long as its data and a little more."
+    scale = alt.Scale(type=axis.scale_type, zero=False, nice=False, padding=8)
+    ticks = axis.ticks or alt.Undefined
+    return alt.X(f'{axis.column}:Q', title=title, scale=scale,
+                 axis=alt.Axis(values=ticks, format=axis.tick_form, tickCount=6))
+
+def y_channel(
+    axis:Axis,
+    title:str, # in the reader's language
+)->alt.Y:
+    "The y axis of a panel."
+    scale = alt.Scale(type=axis.scale_type, zero=axis.zero, nice=not axis.log, padding=8)
+    return alt.Y(f'{axis.column}:Q', title=title, scale=scale,
+                 axis=alt.Axis(format=axis.form or axis.tick_form, tickCount=6))
+
+# %% ../../nbs/report/charts.ipynb #5c1f13ce
+def panel_tips(
+    x:Axis,
+    y:Axis,
+    series:Series,
+    bounded:bool, # are there intervals?
+    say, # label → label in the reader's language
+)->list:
+    "What hovering over a point shows."
+    form = y.form or ',.4~g'
+    tips = [series.colour, series.dash] if series.dash else [series.colour]
+    tips.append(alt.Tooltip(f'{x.column}:Q', title=say(x.title), format=',.4~g'))
+    tips.append(alt.Tooltip(f'{y.column}:Q', title=say(y.title), format=form))
+    if bounded: tips += [alt.Tooltip(f'{end}:Q', format=form) for end in ('low', 'high')]
+    return tips
+
+def interval_mark(
+    base:alt.Chart,
+    title:str, # of the y axis
+    bars:bool, # rather than a band
+    pick:alt.Parameter,
+)->alt.Chart:
+    "From 'low' to 'high'."
+    ends = {'y': alt.Y('low:Q', title=title), 'y2': 'high:Q'}
+    if bars: return base.mark_rule(strokeWidth=1.5).encode(**ends)
+    return base.mark_area().encode(**ends, opacity=fading(pick, .15, .03))
+
 # %% ../../nbs/report/charts.ipynb #4bca3b78
 def series_panel(
     table:pd.DataFrame, # with the columns named below; 'low' and 'high' if there are intervals
-    x:str, # column
-    y:str, # column
-    colour:str, # column
-    palette:dict, # value of it → colour
-    x_title:str, y_title:str, colour_title:str,
+    x:Axis,
+    y:Axis,
+    series:Series,
     lang:str='en',
-    log_x:bool=False, log_y:bool=False,
-    form:str='', # of the y axis, such as '.0%'
-    bars:bool=False, # intervals as bars rather than a band
-    detail:str|None=None, # column: one line each
-    dash:str|None=None, # column
-    ticks:list|None=None, # of the x axis
-    zero:bool=False, # is y measured from 0?
-    title:str='', width:int=250, height:int=190,
-)->alt.Chart:
+)->alt.LayerChart: # 250 by 190; `.properties` gives it another size, or a title
     "Lines with points and intervals."
-    say, bounded = lambda text: in_language(text, lang), 'low' in table and table['low'].notna().any()
-    table = table.assign(**{c: table[c].map(say) for c in (colour, dash) if c})
-    palette = {say(k): v for k, v in palette.items() if say(k) in set(table[colour])}
-    pick = alt.selection_point(fields=[colour], bind='legend')
-    axis = alt.Axis(values=ticks, format='~s' if log_x else '~g', tickCount=6) if ticks else alt.Axis(format='~s' if log_x else '~g', tickCount=6)
+    say = partial(in_language, lang=lang)
+    bounded = 'low' in table and table['low'].notna().any()
+    words = [c for c in (series.colour, series.dash) if c]
+    table = table.assign(**{c: table[c].map(say) for c in words})
+    palette = {say(k): v for k, v in series.palette.items()}
+    palette = {k: v for k, v in palette.items() if k in set(table[series.colour])}
+    pick = alt.selection_point(fields=[series.colour], bind='legend')
     base = alt.Chart(table).encode(
-        x=alt.X(f'{x}:Q', title=say(x_title), scale=alt.Scale(type='log' if log_x else 'linear', zero=False, nice=False, padding=8), axis=axis),
-        color=colour_of(colour, palette, say(colour_title)), opacity=alt.condition(pick, alt.value(1), alt.value(.12)), **({'detail': f'{detail}:N'} if detail else {}), **({'strokeDash': alt.StrokeDash(f'{dash}:N', title=None)} if dash else {}))
-    at = alt.Y(f'{y}:Q', title=say(y_title), scale=alt.Scale(type='log' if log_y else 'linear', zero=zero, nice=not log_y, padding=8), axis=alt.Axis(format=form or ('~s' if log_y else '~g'), tickCount=6))
-    tips = [colour, *([dash] if dash else []), alt.Tooltip(f'{x}:Q', title=say(x_title), format=',.4~g'), alt.Tooltip(f'{y}:Q', title=say(y_title), format=form or ',.4~g'), *([alt.Tooltip('low:Q', format=form or ',.4~g'), alt.Tooltip('high:Q', format=form or ',.4~g')] if bounded else [])]
-    marks = [base.mark_line(strokeWidth=2).encode(y=at, tooltip=tips), base.mark_point(size=34, filled=True).encode(y=at, tooltip=tips)]
-    if bounded:
-        ends = {'y': alt.Y('low:Q', title=say(y_title)), 'y2': 'high:Q'}
-        marks.insert(0, base.mark_rule(strokeWidth=1.5).encode(**ends) if bars else base.mark_area().encode(**ends, opacity=alt.condition(pick, alt.value(.15), alt.value(.03))))
-    return alt.layer(*marks).add_params(pick).properties(width=width, height=height, title=title)
+        x=x_channel(x, say(x.title)),
+        color=colour_of(series.colour, palette, say(series.title)),
+        opacity=fading(pick),
+    )
+    if series.detail: base = base.encode(detail=f'{series.detail}:N')
+    if series.dash: base = base.encode(strokeDash=alt.StrokeDash(f'{series.dash}:N', title=None))
+    at, tips = y_channel(y, say(y.title)), panel_tips(x, y, series, bounded, say)
+    lines = base.mark_line(strokeWidth=2).encode(y=at, tooltip=tips)
+    points = base.mark_point(size=34, filled=True).encode(y=at, tooltip=tips)
+    marks = [lines, points]
+    if bounded: marks.insert(0, interval_mark(base, say(y.title), series.bars, pick))
+    return alt.layer(*marks).add_params(pick).properties(width=250, height=190, title='')
 
+# %% ../../nbs/report/charts.ipynb #23effde6
 def grid(
     rows, # lists of charts
 )->alt.Chart:
     "Panels in rows, with one legend."
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Automatically deduplicated') # one legend filters all panels, as it should
-        return alt.vconcat(*(alt.hconcat(*row, bounds='flush', spacing=75) for row in rows)).resolve_scale(color='shared', strokeDash='shared', shape='shared')
+        lines = [alt.hconcat(*row, bounds='flush', spacing=75) for row in rows]
+        return alt.vconcat(*lines).resolve_scale(color='shared', strokeDash='shared', shape='shared')
 
 # %% ../../nbs/report/charts.ipynb #2847e495
 def frontier(
@@ -134,12 +256,25 @@ def frontier(
 )->alt.Chart:
     "Quality against visited nodes, a line a model."
     pick = alt.selection_point(fields=['model'], bind='legend')
-    base = alt.Chart(sweep.loc[sweep[quality] >= floor, ['model', 'seed', 'ef', 'visited', 'hops', quality]]).encode(
-        x=alt.X('visited:Q', title='visited nodes per query (log scale)', scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
-        y=alt.Y(f'{quality}:Q', title=title, scale=alt.Scale(zero=False, nice=False, padding=8), axis=alt.Axis(format='.1%' if sweep[quality].max() - floor < .1 else '.0%')),
-        color=recipe_colour('model', 'model'), detail='seed:N', opacity=alt.condition(pick, alt.value(1), alt.value(.12)),
-        tooltip=['model', 'seed', 'ef', alt.Tooltip('visited:Q', format=',.0f'), alt.Tooltip('hops:Q', format='.1f'), alt.Tooltip(f'{quality}:Q', format='.3f')])
-    return (base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)).add_params(pick)
+    shown = sweep.loc[sweep[quality] >= floor, ['model', 'seed', 'ef', 'visited', 'hops', quality]]
+    percent = '.1%' if sweep[quality].max() - floor < .1 else '.0%'
+    base = alt.Chart(shown).encode(
+        x=alt.X('visited:Q', title='visited nodes per query (log scale)',
+                scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
+        y=alt.Y(f'{quality}:Q', title=title,
+                scale=alt.Scale(zero=False, nice=False, padding=8), axis=alt.Axis(format=percent)),
+        color=recipe_colour('model', 'model'),
+        detail='seed:N',
+        opacity=fading(pick),
+        tooltip=[
+            'model', 'seed', 'ef',
+            alt.Tooltip('visited:Q', format=',.0f'),
+            alt.Tooltip('hops:Q', format='.1f'),
+            alt.Tooltip(f'{quality}:Q', format='.3f'),
+        ],
+    )
+    lines, points = base.mark_line(strokeWidth=2), base.mark_point(size=28, filled=True)
+    return (lines + points).add_params(pick)
 
 # %% ../../nbs/report/charts.ipynb #cfeba8a1
 def cost_curve(
@@ -149,30 +284,125 @@ def cost_curve(
 )->alt.Chart:
     "Qualities of one model against what a search costs."
     long = curve.rename(columns={cost: 'cost'}).melt(['ef', 'cost'], qualities, 'metric', 'quality').dropna()
+    colours = alt.Scale(range=['#0072B2', '#D55E00', '#009E73', '#E69F00'])
     base = alt.Chart(long).encode(
-        x=alt.X('cost:Q', title=f'{cost} per query (log scale)', scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
-        y=alt.Y('quality:Q', title='mean over queries', scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format='.0%')),
-        color=alt.Color('metric:N', title=None, sort=list(qualities), scale=alt.Scale(range=['#0072B2', '#D55E00', '#009E73', '#E69F00'])),
-        tooltip=['metric', 'ef', alt.Tooltip('cost:Q', format=',.3~f', title=cost), alt.Tooltip('quality:Q', format='.4f')])
+        x=alt.X('cost:Q', title=f'{cost} per query (log scale)',
+                scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
+        y=alt.Y('quality:Q', title='mean over queries',
+                scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(format='.0%')),
+        color=alt.Color('metric:N', title=None, sort=list(qualities), scale=colours),
+        tooltip=[
+            'metric', 'ef',
+            alt.Tooltip('cost:Q', format=',.3~f', title=cost),
+            alt.Tooltip('quality:Q', format='.4f'),
+        ],
+    )
     return base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)
+
+# %% ../../nbs/report/charts.ipynb #234c7c63
+def changes(
+    study:pd.DataFrame, # the tidy table of a study: metric, model, change, `change low`, `change high`
+    cost:str, # a metric of it, relative to the baseline
+    quality:str, # another, of differences in shares
+)->pd.DataFrame: # model, recipe; cost and quality, in points, each with its low and high; above: label over the point?
+    "What each model changes of cost and quality, the cheapest first."
+    two = study[study.metric.isin([cost, quality])]
+    two = two.pivot(index='model', columns='metric', values=['change', 'change low', 'change high']).dropna()
+    found = {}
+    for name, metric, scale in (('cost', cost, 1), ('quality', quality, 100)):
+        found[name] = two['change', metric] * scale
+        found[f'{name} low'] = two['change low', metric] * scale
+        found[f'{name} high'] = two['change high', metric] * scale
+    rows = pd.DataFrame(found).reset_index().sort_values('cost')
+    return rows.assign(recipe=rows.model.str[0], above=[i % 2 == 0 for i in range(len(rows))])
 
 # %% ../../nbs/report/charts.ipynb #2c6abdb5
 def trade(
-    study:pd.DataFrame, # the tidy table of a study: metric, model, change, `change low`, `change high`
+    study:pd.DataFrame, # the tidy table of a study, as for `changes`
     cost:str, # a metric of it, relative to the baseline
     quality:str='mrr@10', # another, of differences in shares
     titles:tuple[str, str]=('change of visited nodes at ANN recall .95', 'change of MRR@10, points'),
 )->alt.Chart:
     "Change of quality against change of cost, with intervals, a point a model."
-    two = study[study.metric.isin([cost, quality])].pivot(index='model', columns='metric', values=['change', 'change low', 'change high']).dropna()
-    rows = pd.DataFrame({f'{name} {c}'.rstrip(): two[f'change{c and " " + c}', m] * scale for name, m, scale in (('cost', cost, 1), ('quality', quality, 100)) for c in ('', 'low', 'high')}).reset_index()
-    rows = rows.sort_values('cost').assign(recipe=lambda t: t.model.str[0], above=lambda t: [i % 2 == 0 for i in range(len(t))])
-    x, y = alt.X('cost:Q', title=titles[0], axis=alt.Axis(format='+%', tickCount=6), scale=alt.Scale(padding=24)), alt.Y('quality:Q', title=titles[1], axis=alt.Axis(format='+.1f'), scale=alt.Scale(padding=12))
-    base, zero = alt.Chart(rows).encode(color=recipe_colour('recipe', 'recipe')), alt.Chart(rows.head(1)).mark_rule(strokeDash=[3, 3], color='#888')
-    bars = base.mark_rule().encode(x=alt.X('cost low:Q', title=titles[0]), x2='cost high:Q', y=y) + base.mark_rule().encode(x=x, y=alt.Y('quality low:Q', title=titles[1]), y2='quality high:Q')
-    points = base.mark_point(filled=True, size=60).encode(x=x, y=y, tooltip=['model', *(alt.Tooltip(n, format=f) for n, f in (('cost', '+.1%'), ('quality', '+.2f')))])
-    labels = [alt.Chart(rows[rows.above == up]).mark_text(dx=5, dy=dy, align='left', fontSize=11, color='#333').encode(x=x, y=y, text='model') for up, dy in ((True, -8), (False, 12))]
-    return alt.layer(zero.encode(x=alt.datum(0)), zero.encode(y=alt.datum(0)), bars, points, *labels).properties(width=600, height=300)
+    rows = changes(study, cost, quality)
+    x = alt.X('cost:Q', title=titles[0], axis=alt.Axis(format='+%', tickCount=6), scale=alt.Scale(padding=24))
+    y = alt.Y('quality:Q', title=titles[1], axis=alt.Axis(format='+.1f'), scale=alt.Scale(padding=12))
+    zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[3, 3], color='#888')
+    base = alt.Chart(rows).encode(color=recipe_colour('recipe', 'recipe'))
+    across = base.mark_rule().encode(x=alt.X('cost low:Q', title=titles[0]), x2='cost high:Q', y=y)
+    upright = base.mark_rule().encode(x=x, y=alt.Y('quality low:Q', title=titles[1]), y2='quality high:Q')
+    tips = ['model', alt.Tooltip('cost', format='+.1%'), alt.Tooltip('quality', format='+.2f')]
+    points = base.mark_point(filled=True, size=60).encode(x=x, y=y, tooltip=tips)
+    labels = [
+        alt.Chart(rows[rows.above == above]).mark_text(dx=5, dy=dy, align='left', fontSize=11, color='#333')
+        .encode(x=x, y=y, text='model')
+        for above, dy in ((True, -8), (False, 12))
+    ]
+    layers = [zero.encode(x=alt.datum(0)), zero.encode(y=alt.datum(0)), across + upright, points, *labels]
+    return alt.layer(*layers).properties(width=600, height=300)
+
+# %% ../../nbs/report/charts.ipynb #2da8b75f
+def flat_map(
+    chart:alt.Chart, # of a table with x and y
+)->alt.Chart:
+    "Put marks where x and y are, without axes: places on a map have no unit."
+    scale = alt.Scale(zero=False)
+    return chart.encode(x=alt.X('x:Q', axis=None, scale=scale), y=alt.Y('y:Q', axis=None, scale=scale))
+
+def route_tips()->list:
+    "What hovering over a node shows."
+    return [
+        alt.Tooltip('node:Q', format='d'), alt.Tooltip('step:Q', format='d'),
+        alt.Tooltip('level:Q', format='d'), alt.Tooltip('distance:Q', format='.3f'),
+    ]
+
+def step_colour()->alt.Color:
+    "The later in a search, the darker."
+    return alt.Color('step:Q', title='step', scale=alt.Scale(scheme='viridis', reverse=True))
+
+# %% ../../nbs/report/charts.ipynb #ad584221
+def route_map_layers(
+    points:pd.DataFrame, # of `route_map`
+    visited:alt.Chart, # of the visited nodes
+    brush:alt.Parameter, # over time
+)->list[alt.Chart]:
+    "The map: other passages, the way, the nodes, where it began, what was found and missed, the query."
+    seen = points[points.kind == 'visited']
+    places = lambda table: alt.Chart(table[['x', 'y']])
+    outline = lambda table, colour, shape, size: flat_map(
+        places(table).mark_point(color=colour, shape=shape, size=size, strokeWidth=2.2)
+    )
+    way = visited.transform_filter('isValid(datum.x2)').mark_rule(strokeWidth=.6, color='#888')
+    query = places(points[points.kind == 'query'])
+    return [
+        flat_map(places(points[points.kind == 'passage']).mark_circle(color='#bbb', size=12, opacity=.5)),
+        flat_map(way).encode(x2='x2:Q', y2='y2:Q', opacity=fading(brush, .35, .03)),
+        flat_map(visited.mark_circle(size=26)).encode(
+            color=step_colour(), opacity=fading(brush, .95, .06), tooltip=route_tips(),
+        ),
+        outline(seen.head(1), '#333', 'triangle-up', 110),
+        outline(points[points.near == 'found'], '#D55E00', 'circle', 90),
+        outline(points[points.near == 'missed'], '#D55E00', 'cross', 130),
+        flat_map(query.mark_point(
+            shape='diamond', filled=True, size=160, color='black', stroke='white', strokeWidth=1,
+        )),
+    ]
+
+# %% ../../nbs/report/charts.ipynb #2b5da34a
+def route_time(
+    points:pd.DataFrame, # of `route_map`
+    visited:alt.Chart, # of the visited nodes
+    brush:alt.Parameter, # is drawn here
+)->alt.LayerChart:
+    "Distances to the query in the order in which nodes were looked at; the nearest ones that were found are ringed."
+    found = points[(points.kind == 'visited') & (points.near == 'found')]
+    nodes = visited.mark_circle(size=18).encode(
+        x=alt.X('step:Q', title='step of the search'),
+        y=alt.Y('distance:Q', title='distance, 1 − cosine', scale=alt.Scale(zero=False)),
+        color=step_colour(), opacity=fading(brush, 1, .25), tooltip=route_tips(),
+    ).add_params(brush)
+    rings = alt.Chart(found[['step', 'distance']]).mark_point(color='#D55E00', size=60, strokeWidth=2)
+    return nodes + rings.encode(x='step:Q', y='distance:Q')
 
 # %% ../../nbs/report/charts.ipynb #a3ef6a08
 def route_chart(
@@ -182,19 +412,12 @@ def route_chart(
 )->alt.VConcatChart:
     "The nodes that a search visits, on the map and over time."
     points = points.round({'x': 3, 'y': 3, 'x2': 3, 'y2': 3, 'distance': 4})
+    seen = points[points.kind == 'visited']
     brush = alt.selection_interval(encodings=['x'])
-    seen, other = points[points.kind == 'visited'], points[points.kind == 'passage']
-    x, y = (f(f'{n}:Q', axis=None, scale=alt.Scale(zero=False)) for f, n in ((alt.X, 'x'), (alt.Y, 'y')))
-    colour = alt.Color('step:Q', title='step', scale=alt.Scale(scheme='viridis', reverse=True))
-    on = lambda full, faint: alt.condition(brush, alt.value(full), alt.value(faint))
-    tips = [alt.Tooltip('node:Q', format='d'), alt.Tooltip('step:Q', format='d'), alt.Tooltip('level:Q', format='d'), alt.Tooltip('distance:Q', format='.3f')]
     visited = alt.Chart(seen[['node', 'x', 'y', 'x2', 'y2', 'step', 'level', 'distance']])
-    mark = lambda table, colour, shape, size: alt.Chart(table[['x', 'y']]).mark_point(color=colour, shape=shape, size=size, strokeWidth=2.2).encode(x=x, y=y)
-    layers = [alt.Chart(other[['x', 'y']]).mark_circle(color='#bbb', size=12, opacity=.5).encode(x=x, y=y),
-              visited.transform_filter('isValid(datum.x2)').mark_rule(strokeWidth=.6, color='#888').encode(x=x, y=y, x2='x2:Q', y2='y2:Q', opacity=on(.35, .03)),
-              visited.mark_circle(size=26).encode(x=x, y=y, color=colour, opacity=on(.95, .06), tooltip=tips),
-              mark(seen.head(1), '#333', 'triangle-up', 110), mark(points[points.near == 'found'], '#D55E00', 'circle', 90), mark(points[points.near == 'missed'], '#D55E00', 'cross', 130),
-              alt.Chart(points[points.kind == 'query'][['x', 'y']]).mark_point(shape='diamond', filled=True, size=160, color='black', stroke='white', strokeWidth=1).encode(x=x, y=y)]
-    time = visited.mark_circle(size=18).encode(x=alt.X('step:Q', title='step of the search'), y=alt.Y('distance:Q', title='distance, 1 − cosine', scale=alt.Scale(zero=False)), color=colour, opacity=on(1, .25), tooltip=tips).add_params(brush)
-    ends = alt.Chart(seen[seen.near == 'found'][['step', 'distance']]).mark_point(color='#D55E00', size=60, strokeWidth=2).encode(x='step:Q', y='distance:Q')
-    return alt.vconcat(alt.layer(*layers).properties(width=width, height=width * .8, title=title), (time + ends).properties(width=width, height=130))
+    above = alt.layer(*route_map_layers(points, visited, brush))
+    below = route_time(points, visited, brush)
+    return alt.vconcat(
+        above.properties(width=width, height=width * .8, title=title),
+        below.properties(width=width, height=130),
+    )
