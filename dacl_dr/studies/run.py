@@ -22,7 +22,7 @@ from ..core.stamps import code_stamp, file_stamp, notebook_stamp, stamp
 from ..core.steps import step
 from ..data.codedocs import codedocs
 from ..report.notebook import execute, experiment_notebook, page
-from .task import Task
+from .task import Task, study_files
 from .models import Variant, variants
 from .steps import bm25_key, bm25_step, train_key, train_step
 from .measures import latency_step, map_step, search_step
@@ -31,7 +31,11 @@ from .tables import TABLES, table_file, write_tables
 # %% ../../nbs/studies/run.ipynb #b059724b
 def search_key(task:Task, v:Variant)->dict:
     "What a model's measures are made from."
-    return {'train': train_key(task, v), 'search': task.settings.search, 'code': code_stamp('studies.measures.search_step')}
+    return {
+        'train': train_key(task, v),
+        'search': task.settings.search,
+        'code': code_stamp('studies.measures.search_step'),
+    }
 
 def begin_run(task:Task, run_dir:Path, say=print)->Path: # BM25's folder
     "What all models of a run share."
@@ -44,13 +48,17 @@ def run_variant(
     say=print, # told of each finished step
 )->Path: # the model's folder, with train/ and search/
     "Train and measure one model. An interrupted training of a transformer goes on from its last checkpoint."
-    home, bm25 = run_dir/v.folder(task.settings), run_dir/'bm25'
-    work = home/f'checkpoints-{stamp(train_key(task, v))}' if task.settings.model else None
-    trained = step(home/'train', train_key(task, v), partial(train_step, task=task, variant=v, bm25_folder=bm25, work=work), say, f'{home.name} train')
+    home = run_dir/v.folder(task.settings)
+    shared = {'task': task, 'variant': v, 'bm25_folder': run_dir/'bm25'}
+    key = train_key(task, v)
+    work = home/f'checkpoints-{stamp(key)}' if task.settings.model else None
+    trained = step(home/'train', key, partial(train_step, work=work, **shared), say, f'{home.name} train')
     if work: shutil.rmtree(work, ignore_errors=True)
-    step(home/'search', search_key(task, v), partial(search_step, task=task, encoder_folder=trained/'encoder', bm25_folder=bm25, seed=v.seed, desc=f'searching {v.label(task.settings)}, seed {v.seed}'), say, f'{home.name} search')
+    search = partial(search_step, encoder_folder=trained/'encoder', **shared)
+    step(home/'search', search_key(task, v), search, say, f'{home.name} search')
     return home
 
+# %% ../../nbs/studies/run.ipynb #9526da66
 def finish_run(
     task:Task,
     run_dir:Path,
@@ -61,9 +69,14 @@ def finish_run(
     s = task.settings
     first = [v for v in done if v.seed == s.seeds[0]]
     homes = {v.label(s): run_dir/v.folder(s) for v in first}
-    step(run_dir/'latency', {'models': [search_key(task, v) for v in first]}, partial(latency_step, task=task, homes=homes), say)
+    timed = {'models': [search_key(task, v) for v in first]}
+    step(run_dir/'latency', timed, partial(latency_step, task=task, homes=homes), say)
     drawn = {n: h for n, h in homes.items() if n in s.recipes}
-    step(run_dir/'map', {'models': [train_key(task, v) for v in first if v.label(s) in drawn], 'code': code_stamp('studies.measures.map_step')}, partial(map_step, task=task, homes=drawn, seed=s.seeds[0]), say)
+    mapped = {
+        'models': [train_key(task, v) for v in first if v.label(s) in drawn],
+        'code': code_stamp('studies.measures.map_step'),
+    }
+    step(run_dir/'map', mapped, partial(map_step, task=task, homes=drawn, seed=s.seeds[0]), say)
     write_tables(run_dir, task, done)
     return run_dir
 
@@ -86,8 +99,12 @@ def write_report(
 )->Path: # the page
     "Execute the report notebook on a run and write its page, once."
     run_dir, notebook = Path(run_dir), experiment_notebook('quickstart')
-    made_from = {'tables': [file_stamp(f) for f in (*(table_file(run_dir, n) for n in TABLES), run_dir/'run.json')],
-                 'notebook': notebook_stamp(notebook), 'code': code_stamp('studies.run.write_report')}
+    tables = [*(table_file(run_dir, n) for n in TABLES), run_dir/'run.json']
+    made_from = {
+        'tables': [file_stamp(f) for f in tables],
+        'notebook': notebook_stamp(notebook),
+        'code': code_stamp('studies.run.write_report'),
+    }
     def make(folder):
         execute(notebook, folder/'quickstart.ipynb', {'run_dir': str(run_dir.resolve())})
         page(folder/'quickstart.ipynb', folder/'quickstart.html')
@@ -100,11 +117,18 @@ def study_data(
     say=print,
 )->Path: # in DPR's formats
     "Where a study's data stand; the embedded set is harvested first. Raises `DaclError` for a folder that has no data set."
-    if name == 'codedocs': return codedocs(Path(data_dir)/'codedocs', settings.corpus, say)
-    if Path(name).name != name or not (folder := Path(data_dir)/name).is_dir(): raise DaclError(f"{data_dir}: has no data set '{name}'; give --data_dir and the name of a folder in it, with psgs.tsv and NAME-train.json, NAME-dev.json, NAME-test.json")
-    Task(folder, settings).files
+    folder = Path(data_dir)/name
+    if name == 'codedocs': return codedocs(folder, settings.corpus, say)
+    if Path(name).name != name or not folder.is_dir():
+        raise DaclError(
+            f"{data_dir}: has no data set '{name}'; "
+            'give --data_dir and the name of a folder in it, '
+            'with psgs.tsv and NAME-train.json, NAME-dev.json, NAME-test.json'
+        )
+    study_files(folder)
     return folder
 
+# %% ../../nbs/studies/run.ipynb #c8bcc767
 def quickstart(
     settings:Settings=Settings(),
     data_dir:str|Path='data_set',
@@ -114,15 +138,24 @@ def quickstart(
 )->Path: # the report's page
     "Get the data, train and measure the models, write the report. Raises `DaclError` if another process is at work in the run folder."
     output_dir, data_dir = make_folder(output_dir), make_folder(data_dir)
+    written = data_dir if dataset == 'codedocs' else output_dir # another data set is only read
     try:
-        with alone_in(output_dir), FileLock((data_dir if dataset == 'codedocs' else output_dir)/'.data.lock', timeout=0):
+        with alone_in(output_dir), FileLock(written/'.data.lock', timeout=0):
             run_recipes(settings, study_data(dataset, data_dir, settings, say), output_dir, say)
             return write_report(output_dir, say)
-    except Timeout as e: raise DaclError(f'{Path(e.lock_file).parent}: another dacl process is at work here; wait for it or choose another folder') from None
+    except Timeout as e:
+        raise DaclError(
+            f'{Path(e.lock_file).parent}: another dacl process is at work here; '
+            'wait for it or choose another folder'
+        ) from None
 
 # %% ../../nbs/studies/run.ipynb #82bd4d67
 def tiny_settings()->Settings:
     "Settings of a run that takes seconds, for tests and tutorials."
     stages = [msgspec.to_builtins(s) | {'epochs': n} for s, n in zip(Settings().training.stages, (1, 1, 2))]
-    return build_settings({'corpus': {'packages': ['traitlets', 'nbformat', 'joblib']}, 'encoder': {'vocab_size': 2000, 'dim': 64},
-                           'training': {'batch_size': 64, 'num_epochs': 4, 'stages': stages}, 'search': {'m': 8, 'ef_construction': 40}})
+    return build_settings({
+        'corpus': {'packages': ['traitlets', 'nbformat', 'joblib']},
+        'encoder': {'vocab_size': 2000, 'dim': 64},
+        'training': {'batch_size': 64, 'num_epochs': 4, 'stages': stages},
+        'search': {'m': 8, 'ef_construction': 40},
+    })
