@@ -10,7 +10,6 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGE
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -40,7 +39,7 @@ class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Reading(Frozen):
     "How passages and questions are read."
     # where converted data and indexes are kept; None: DACL_CACHE in the environment, or ~/.cache/dacl-dr
-    cache_dir: str|Path|None = None
+    cache_dir: str|None = None
     skip_bad: NonNegative = 0 # malformed records to pass over, per file
     show_progress: bool = True # progress bars
 
