@@ -153,7 +153,7 @@ def clear_left_behind(
         except Timeout: # somebody is at work there
             pass
 
-# %% ../../nbs/core/files.ipynb #e7b554cc
+# %% ../../nbs/core/files.ipynb #b2fc3efa
 def lock_file(
     folder:Path,
     name:str='', # see `alone_in`
@@ -178,7 +178,10 @@ def alone_in(
             'wait for it or choose another folder'
         ) from None
     except OSError as e:
-        raise DaclError(f'{lock}: cannot be locked ({e.strerror}); remove it, or choose another folder') from None
+        raise DaclError(
+            f'{lock}: cannot be locked ({e.strerror}); '
+            'remove it, or choose another folder'
+        ) from None
     try:
         if swept: clear_left_behind(folder, name and f'{name}.')
         yield
@@ -191,7 +194,7 @@ def claimed(
     folder:str|Path, # may not exist yet
     name:str='', # see `alone_in`
 ):
-    "Make a folder and be alone in it. If the block fails, it is removed where it was new and is empty. Raises `DaclError`."
+    "Make a folder and be alone in it; remove it if the block fails and it is new and empty. Raises `DaclError`."
     folder = Path(folder)
     new = [p for p in (folder, *folder.parents) if not p.exists()]
     try:

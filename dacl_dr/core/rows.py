@@ -21,9 +21,10 @@ def some_of(
     order, # function of their number → numbers in another order, or `np.arange`
     most:int|None, # None: all
 )->list: # in the order of the file
-    "All, or so many of them: the first of an order of numbers, or evenly spaced where the order is numpy's range."
+    "All, or so many of them: the first of an order, or evenly spaced where the order is `np.arange`."
     if most is None or most >= len(items): return items
-    rows = spaced(len(items), most) if order is np.arange else np.sort(order(len(items))[:most])
+    if order is np.arange: rows = spaced(len(items), most)
+    else: rows = np.sort(order(len(items))[:most])
     return [items[i] for i in rows]
 
 # %% ../../nbs/core/rows.ipynb #ce57dbc1

@@ -23,10 +23,13 @@ Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Temperature = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 
-PACKAGES = ('numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython', 'ipykernel', 'jupyterlab',
-            'jupyterlab_server', 'jupyter_server', 'jupyter_client', 'jupyter_core', 'nbconvert', 'nbformat',
-            'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent', 'numba', 'huggingface_hub',
-            'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib', 'traitlets', 'tqdm')
+PACKAGES = (
+    'numpy', 'scipy', 'torch', 'transformers', 'scikit-learn', 'ipython', 'ipykernel',
+    'jupyterlab', 'jupyterlab_server', 'jupyter_server', 'jupyter_client', 'jupyter_core',
+    'nbconvert', 'nbformat', 'nbclient', 'papermill', 'altair', 'umap-learn', 'pynndescent',
+    'numba', 'huggingface_hub', 'tokenizers', 'safetensors', 'bm25s', 'rank-bm25', 'joblib',
+    'traitlets', 'tqdm',
+)
 
 # %% ../../nbs/core/settings.ipynb #1b595239
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +66,8 @@ class EncoderSettings(Frozen):
     "The static two-tower encoder."
     vocab_size: Positive = 8192 # WordPiece pieces, learnt from training texts
     dim: Positive = 256 # dimensions of a vector
-    init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5 # standard deviation of fresh token vectors
+    # standard deviation of fresh token vectors
+    init_std: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = .5
     token_dropout: Share = .1 # share of tokens that are left out of a text in training
 
 # %% ../../nbs/core/settings.ipynb #fe6b3ef0
@@ -72,7 +76,8 @@ class Stage(Frozen):
     name: str # of the stage, in logs and tables
     epochs: NonNegative # how long it lasts; 0 leaves it out
     weight: tuple[Weight, Weight] = (1., 1.) # of the distance loss at its start and end, as shares of w
-    negatives: Literal['in-batch', 'bm25', 'model', 'bm25+model'] = 'in-batch' # where hard negatives come from
+    # where hard negatives come from; in-batch: there are none
+    negatives: Literal['in-batch', 'bm25', 'model', 'bm25+model'] = 'in-batch'
 
 LEAST_NEGATIVES = {'in-batch': 0, 'bm25': 1, 'model': 1, 'bm25+model': 2} # per question, at least
 
@@ -95,7 +100,8 @@ class TrainSettings(Frozen):
     hard_negatives: NonNegative = 7 # per question, in the stages that use them
     num_epochs: Positive = 20 # epochs of recipes with a single stage
     stages: tuple[Stage, ...] = CURRICULUM # of recipes with several
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 2e-5 # AdamW's, decayed linearly to 0
+    # AdamW's, decayed linearly to 0
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 2e-5
     warmup: Share = .05 # share of the steps over which the learning rate rises
     weight_decay: Weight = 0. # AdamW's pull of all weights towards 0
     max_grad_norm: Weight = 1. # longer gradients are cut to this length; 0 does not clip
@@ -137,8 +143,10 @@ class EmbedSettings(Frozen):
 class IndexSettings(Frozen):
     "How an index is built."
     index_type: Literal['flat', 'hnsw'] = 'hnsw' # exact, or a graph
-    m: Annotated[int, msgspec.Meta(ge=2, le=512)] = 32 # links per node, twice as many on the lowest level
-    ef_construction: Positive = 200 # how carefully links are chosen: candidates kept while a node is inserted
+    # links per node, twice as many on the lowest level
+    m: Annotated[int, msgspec.Meta(ge=2, le=512)] = 32
+    # how carefully links are chosen: candidates kept while a node is inserted
+    ef_construction: Positive = 200
     # how the index keeps vectors: 4, 2 or 1 bytes a dimension; visited nodes are counted on float32 only
     storage: Literal['float32', 'float16', 'sq8'] = 'float32'
     chunk_rows: Positive = 50_000 # passages added at a time; another number gives another graph
@@ -149,17 +157,23 @@ class IndexSettings(Frozen):
 # %% ../../nbs/core/settings.ipynb #feecf181
 Recall = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
-EF_VALUES = (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+EF_VALUES = (
+    10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64,
+    80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512,
+)
 
 class SearchSettings(Frozen):
     "How the HNSW graph is built and swept."
-    m: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 32 # links per node, twice as many on the lowest level
-    ef_construction: Positive = 200 # how carefully links are chosen: candidates kept while a node is inserted
+    # links per node, twice as many on the lowest level
+    m: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 32
+    # how carefully links are chosen: candidates kept while a node is inserted
+    ef_construction: Positive = 200
     # passages per query, and the k of ANN recall@k; end-task metrics keep their own
     k: Annotated[int, msgspec.Meta(ge=10, lt=2**31)] = 10
     ef_values: tuple[Positive, ...] = EF_VALUES # efSearch: the coarse grid, refined where a goal is crossed
     targets: tuple[Recall, ...] = (.95, .99) # ANN recalls at which cost is given
-    task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # of exact search's end-task recall to keep
+    # share of exact search's end-task recall to keep
+    task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99
 
     def __post_init__(self):
         if not self.ef_values or not self.targets:
@@ -209,7 +223,7 @@ class MachineSettings(Frozen):
     torch_compile: bool = False # compile the encoder
     num_workers: NonNegative = 0 # processes that tokenise ahead
 
-# %% ../../nbs/core/settings.ipynb #b06e6f58
+# %% ../../nbs/core/settings.ipynb #e3de6f63
 class RunSettings(Frozen):
     "What is written down, and when."
     save_every: Positive = 500 # steps between checkpoints; there is one at the end of each epoch too
@@ -219,11 +233,12 @@ class RunSettings(Frozen):
     eval_passages: Positive = 10_000 # passages these are searched in, their positives included
     # what chooses the best epoch, on these questions
     best_by: Literal['recall@1', 'recall@10', 'mrr@10'] = 'recall@10'
-    report_to: tuple[str, ...] = ('tensorboard',) # where the log goes, as transformers names it; () for nowhere
+    # where the log goes, as transformers names it; () for nowhere
+    report_to: tuple[str, ...] = ('tensorboard',)
 
 # %% ../../nbs/core/settings.ipynb #93875165
 class ScaleSettings(Frozen):
-    "How much of a data set is used; None: all of it."
+    "How much of a data set is used."
     train: Positive|None = None # questions to train on, drawn at random; None: all
     test: Positive|None = None # questions to ask, evenly spaced; None: all
     # passages searched: the positives of these questions, and others evenly spaced up to this many; None: all
@@ -238,7 +253,7 @@ def quick_training()->TrainSettings: # of the quickstart
         learning_rate=1e-2, warmup=0, max_grad_norm=0,
     )
 
-# %% ../../nbs/core/settings.ipynb #ebf9c6b1
+# %% ../../nbs/core/settings.ipynb #cabbdd06
 RECIPES = ('A', 'B', 'C', 'D')
 
 class Settings(Frozen):
@@ -250,7 +265,8 @@ class Settings(Frozen):
     search: SearchSettings = SearchSettings()
     recipes: tuple[str, ...] = RECIPES # which of A, B, C and D are trained
     weights: tuple[Weight, ...] = () # w that B and D are trained with besides training.w
-    temperatures: tuple[Temperature, ...] = () # at which all of it is trained besides training.temperature
+    # at which all of it is trained besides training.temperature
+    temperatures: tuple[Temperature, ...] = ()
     # by name, with which C and D are trained besides training.stages
     curricula: dict[str, tuple[Stage, ...]] = {}
     seeds: tuple[NonNegative, ...] = (0,) # each model is trained with each
@@ -272,7 +288,8 @@ class Settings(Frozen):
 # %% ../../nbs/core/settings.ipynb #aba2cce3
 class RecipeSettings(Frozen):
     "All settings of training one encoder."
-    recipe: Literal['A', 'B', 'C', 'D'] = 'D' # one stage without (A) or with (B) L_dis, several (C, D) likewise
+    # A and B have one stage, C and D several; A and C are without L_dis, B and D with it
+    recipe: Literal['A', 'B', 'C', 'D'] = 'D'
     seed: NonNegative = 0 # of order, dropout and fresh weights
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()

@@ -159,7 +159,7 @@ def bare(
 def code_stamp(
     *names:str, # of the functions that do the work, such as 'studies.steps.train_step'
 )->str: # 16 hexadecimal digits
-    "A hash of all code of this package that functions use. Raises `LookupError` for a function that there is not."
+    "A hash of all code of this package that functions use. Raises `LookupError` for one that is not there."
     statements = {id(n): n for nodes in reached(names).values() for n in nodes}
     return stamp(sorted(map(bare, statements.values())))
 
@@ -171,4 +171,5 @@ def notebook_stamp(
     cells = msgspec.json.decode(Path(path).read_bytes())['cells']
     source = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
     imported = imports_in(ast.parse(re.sub(r'^[%!].*$', '', source, flags=re.M)), '')
-    return stamp(file_stamp(path), code_stamp(*sorted({'.'.join(n).strip('.') for n in imported.values()})))
+    names = {'.'.join(n).strip('.') for n in imported.values()}
+    return stamp(file_stamp(path), code_stamp(*sorted(names)))

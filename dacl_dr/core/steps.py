@@ -58,7 +58,7 @@ def step(
     say=print, # told when the step is done or reused
     label:str|None=None, # its name when told; None: the folder's
 )->Path: # the folder
-    "Make a folder once, and again when `made_from` changes or a file is missing. Raises `DaclError` where another stands."
+    "Make a folder once, and again when `made_from` changes or a file is missing. Raises `DaclError`."
     folder, key, label = Path(folder), stamp(made_from), label or Path(folder).name
     if is_whole(folder, key):
         say(f'{label:<24} reused')
@@ -67,7 +67,8 @@ def step(
     wall, cpu = time.perf_counter(), cpu_seconds()
     with atomic_folder(folder) as tmp:
         facts = make(tmp) or {}
-        spent = {'wall_s': round(time.perf_counter() - wall, 2), 'cpu_s': round(cpu_seconds() - cpu, 2)}
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+        spent = {'wall_s': round(wall, 2), 'cpu_s': round(cpu, 2)}
         files = sorted(str(f.relative_to(tmp)) for f in tmp.rglob('*') if f.is_file())
         manifest = {'key': key, 'made_from': made_from, 'facts': facts, 'files': files}
         write_manifest(tmp/'manifest.json', {**manifest, **spent, 'environment': environment()})

@@ -18,7 +18,7 @@ from .settings import Settings
 
 # %% ../../nbs/core/yaml.ipynb #238012f8
 class Loader(yaml.SafeLoader):
-    "PyYAML's safe loader, with 1e-3 as a number. Refuses aliases, and half of a surrogate pair, which is no character."
+    "PyYAML's safe loader, with 1e-3 as a number. Refuses aliases, and half of a surrogate pair."
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             alias = self.peek_event()
@@ -28,7 +28,7 @@ class Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node):
         value = super().construct_scalar(node)
-        value.encode() # fails on half of a surrogate pair
+        value.encode() # fails on half of a surrogate pair, which is no character
         return value
 
 POWER_OF_TEN = re.compile(r'^[-+]?\d+(\.\d*)?[eE][-+]?\d+$') # a number by YAML 1.2
@@ -177,10 +177,10 @@ def put(
         tree = tree[int(group) if isinstance(tree, (list, tuple)) else group]
     tree[key] = value
 
-# %% ../../nbs/core/yaml.ipynb #7da35848
+# %% ../../nbs/core/yaml.ipynb #ecec13f3
 def load_settings(
     path:str|Path|None=None, # a YAML file; None keeps the defaults
-    overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None values are skipped
+    overrides:dict[str, object]|None=None, # dotted path -> value, laid over the file; None is skipped
     flags:dict[str, str]|None=None, # dotted path -> the flag that gave it, named in errors
     cls=Settings, # or `RecipeSettings`
 ): # a `cls`

@@ -30,7 +30,8 @@ def ideal_of(
 )->np.ndarray: # (Q, J) grades of each query, best first, filled with 0
     "The best ranking there could be."
     ideal = np.zeros((len(relevant), max(map(len, relevant), default=0)))
-    for row, of_query in zip(ideal, relevant): row[:len(of_query)] = sorted(of_query.values(), reverse=True)
+    for row, of_query in zip(ideal, relevant):
+        row[:len(of_query)] = sorted(of_query.values(), reverse=True)
     return ideal
 
 def gain(
@@ -137,7 +138,7 @@ def write_run(
     tag:str, # names the system; no white space
     decimals:int=4, # as in `make_run`
 )->Path:
-    "Write a run in TREC's format: query, Q0, passage, rank, score, tag. Raises `DaclError` for an id with white space."
+    "Write a run in TREC's format. Raises `DaclError` for an id with white space."
     with atomic_file(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
         for q, docs in run.items():
             check_ids((q, *docs), path)
@@ -175,7 +176,8 @@ def qrels_metrics(
     "End-task metrics by judgements: recall, success (any positive), MRR, nDCG."
     judged = {q: of_query for q, of_query in qrels.items() if of_query}
     relevant = [{i: g for i, g in of_query.items() if g > 0} for of_query in judged.values()]
-    names = [*(f'recall@{k}' for k in ks), *(f'success@{k}' for k in ks), f'ndcg@{depth}', f'mrr@{depth}']
+    names = [f'{family}@{k}' for family in ('recall', 'success') for k in ks]
+    names += [f'ndcg@{depth}', f'mrr@{depth}']
 
     grades = np.zeros((len(judged), max([*ks, depth])))
     for row, q, of_query in zip(grades, judged, relevant):

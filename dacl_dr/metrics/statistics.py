@@ -46,7 +46,7 @@ def unbounded(
     means:np.ndarray|None, # (B,) over seeds, of draws of queries; some of them infinite or nan
     level:float,
 )->Estimate: # nan bounds where nothing is known
-    "Percentiles over draws of queries, which know infinity; nothing of the variation between seeds, and no p-value."
+    "Percentiles over draws of queries, which know infinity; there is no p-value."
     if means is None or np.isnan(means).all(): return Estimate(mean, np.nan, np.nan)
     ends = (1 - level) / 2, (1 + level) / 2
     low, high = (float(np.nanquantile(means, e, method='nearest')) for e in ends)
@@ -60,12 +60,13 @@ def unvaried(
     low = high = mean if known else np.nan
     return Estimate(mean, low, high, 1. if mean == 0 else np.nan)
 
+# %% ../../nbs/metrics/statistics.ipynb #9e8af4ec
 def estimate(
     values, # (S,) one a seed
     drawn:np.ndarray|None=None, # (B, S) the same for draws of queries; None: queries are taken as fixed
     level:float=.95, # of the interval
 )->Estimate: # nan bounds where nothing varies
-    "Mean over seeds, with Student's interval over seeds and queries, degrees of freedom by Welch and Satterthwaite."
+    "Mean over seeds, with Student's interval over seeds and queries."
     x = np.asarray(values, float)
     mean, n = float(x.mean()), len(x)
     means = None if drawn is None else drawn.mean(1) # (B,)
@@ -83,7 +84,7 @@ def estimate(
 # %% ../../nbs/metrics/statistics.ipynb #a8a441df
 def against(
     values, # (S,) of a model
-    baseline, # (S,) of the baseline, the same seeds in the same order; other numbers of seeds are compared with its mean
+    baseline, # (S,) of the baseline, the same seeds in the same order; of another length: its mean is taken
     drawn:np.ndarray|None=None, # (B, S) each, or None
     baseline_drawn:np.ndarray|None=None,
     relative:bool=True, # value / baseline - 1, or value - baseline
@@ -120,7 +121,7 @@ def verdict(
     if change.low <= 0 <= change.high: return 'no difference seen'
     return words[int(change.value > 0)]
 
-# %% ../../nbs/metrics/statistics.ipynb #0baddfa8
+# %% ../../nbs/metrics/statistics.ipynb #835f012e
 STUDY_COLUMNS = (
     'metric', 'model', 'value', 'low', 'high', 'seeds',
     'change', 'change low', 'change high', 'p', 'verdict',
@@ -137,7 +138,7 @@ def study_table(
     base, base_drawn = next(iter(models.values()))
     for name, (values, drawn) in models.items():
         e = estimate(values, drawn)
-        row = {'metric': metric, 'model': name, 'value': e.value, 'low': e.low, 'high': e.high, 'seeds': len(values)}
+        row = {'metric': metric, 'model': name, 'seeds': len(values), 'value': e.value, 'low': e.low, 'high': e.high}
         if rows: # not the baseline itself
             c = against(values, base, drawn, base_drawn, relative)
             row |= {'change': c.value, 'change low': c.low, 'change high': c.high, 'p': c.p}

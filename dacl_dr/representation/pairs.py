@@ -102,7 +102,7 @@ def kept_neighbours(
     "How much of the neighbour lists another model keeps."
     earlier, later = exact_search(*before, k), exact_search(*after, k)
     q, passages = after
-    cosines = np.stack([(q * passages[rows]).sum(1) for rows in earlier.T], 1) # of the earlier list, best first
+    cosines = np.stack([(q * passages[rows]).sum(1) for rows in earlier.T], 1) # (Q, k) best first before
     ranks = np.argsort(np.argsort(-cosines, axis=1, kind='stable'), axis=1, kind='stable')
-    order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1)) # Spearman's, of ranks without ties
+    order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1)) # Spearman's, without ties
     return {'kept neighbours': overlap(earlier, later), 'kept order': order}

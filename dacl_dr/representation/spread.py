@@ -78,7 +78,7 @@ def query_gap(
     return {
         'centroid gap': float(np.linalg.norm(mean_q - mean_p)),
         'covariance gap': float(np.sqrt(max(bures, 0))),
-        'outside span': outside, # share of the queries' squared distance that no axis of the passages holds
+        'outside span': outside, # share of the queries' squared distance that no axis holds
         'mahalanobis': float(np.sqrt(mean_square)), # root mean square, 1 for the passages themselves
     }
 

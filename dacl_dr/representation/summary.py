@@ -32,7 +32,8 @@ def geometry(
         'pos var': float(cos.var()),
         **query_gap(few, some),
         'effective dimension': effective_dimension(some),
-        'mean cosine': float((some.mean(0, dtype=np.float64)**2).sum()), # of two random passages, itself included
+        # of two random passages, which may be the same
+        'mean cosine': float((some.mean(0, dtype=np.float64)**2).sum()),
     }
 
 # %% ../../nbs/representation/summary.ipynb #901ea1ed
