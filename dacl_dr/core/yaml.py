@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POWER_OF_TEN', 'NO_VALUE', 'Loader', 'parse_yaml', 'key_lines', 'first_line', 'yaml_fault', 'read_yaml', 'group_in',
-           'known_keys', 'explain_fault', 'laid_over', 'build_settings', 'put', 'load_settings']
+           'known_keys', 'explain_fault', 'laid_over', 'defaults_of', 'build_settings', 'put', 'load_settings']
 
 # %% ../../nbs/core/yaml.ipynb #a2b98e4b
 import re
@@ -153,6 +153,14 @@ def laid_over(
     if not isinstance(base, dict) or not isinstance(top, dict): return top
     return base | {k: laid_over(base[k], v) if k in base else v for k, v in top.items()}
 
+def defaults_of(
+    cls, # a settings struct
+)->dict: # nested values; fields that must be given are left out
+    "The defaults of a struct, as they would stand in YAML."
+    fields = [f for f in msgspec.structs.fields(cls) if not f.required]
+    made = lambda f: f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory()
+    return {f.name: msgspec.to_builtins(made(f)) for f in fields}
+
 def build_settings(
     data:dict, # nested values; what is absent keeps its default
     source:str='settings', # named in the error
@@ -161,7 +169,7 @@ def build_settings(
 ): # a `cls`
     "Check a mapping and freeze it. Raises `DaclError` with one line."
     try:
-        return msgspec.convert(laid_over(msgspec.to_builtins(cls()), data), cls)
+        return msgspec.convert(laid_over(defaults_of(cls), data), cls)
     except msgspec.ValidationError as e:
         raise DaclError(explain_fault(e, source, places or {}, cls)) from None
 
