@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['REMEMBERED', 'SMALL', 'ENGLISH', 'append', 'npy_header', 'TermIds', 'Runs', 'run_columns', 'write_runs',
-           'document_frequencies', 'write_index', 'write_vocabulary', 'write_parameters', 'check_room', 'build_bm25',
-           'compiled_scoring', 'check_arrays', 'MappedBm25', 'open_bm25', 'bm25_engine', 'bm25_open', 'indexed_texts',
-           'check_choices', 'searchable']
+           'document_frequencies', 'write_index', 'write_vocabulary', 'write_parameters', 'check_index_room',
+           'build_bm25', 'compiled_scoring', 'check_arrays', 'MappedBm25', 'open_bm25', 'bm25_engine', 'bm25_open',
+           'indexed_texts', 'check_choices', 'searchable']
 
 # %% ../../nbs/search/bm25_disk.ipynb #46558ea3
 import io, shutil
@@ -218,7 +218,7 @@ def write_parameters(
         'backend': 'numpy',
     })
 
-def check_room(
+def check_index_room(
     folder:str|Path, # in the error
     need:int, # bytes
     free:int, # bytes
@@ -244,7 +244,7 @@ def build_bm25(
         lengths = write_runs(batches, runs, ids, n)
         n_terms = write_vocabulary(tmp, ids.terms)
         del ids # a gigabyte for all of Wikipedia
-        check_room(folder, 8 * (runs.postings + n_terms), shutil.disk_usage(tmp).free)
+        check_index_room(folder, 8 * (runs.postings + n_terms), shutil.disk_usage(tmp).free)
         write_index(tmp, runs, lengths, n_terms, settings)
         shutil.rmtree(tmp/'runs')
         write_parameters(tmp, settings, len(lengths))

@@ -48,7 +48,9 @@ def start(home, out, **env):
     "Embedding in another process, slowly."
     code = ('import time, dacl_dr.search.vectors as e\nfrom dacl_dr.encoders.static import load_encoder\nfrom dacl_dr.data.store import open_passages\n'
             'one = e.embed_shard\ndef slow(*args): time.sleep(.12); one(*args)\ne.embed_shard = slow\n'
-            f'e.embed_corpus(load_encoder({str(home/"encoder")!r}), open_passages({str(home/"data"/"psgs.tsv")!r}, {str(home/"cache")!r}, show_progress=False), {str(out)!r}, e.EmbedSettings(shard_rows=16), show_progress=False)')
+            'from dacl_dr.core.settings import Reading\n'
+            f'passages = open_passages({str(home/"data"/"psgs.tsv")!r}, Reading({str(home/"cache")!r}, show_progress=False))\n'
+            f'e.embed_corpus(load_encoder({str(home/"encoder")!r}), passages, {str(out)!r}, e.EmbedSettings(shard_rows=16), show_progress=False)')
     return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=os.environ | env, stderr=subprocess.PIPE, text=True)
 
 
