@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'unreadable', 'Source', 'open_data', 'lines_of', 'BadRecords', 'Rows', 'JsonArray', 'all_characters',
-           'fault_of', 'records_of', 'json_records']
+           'record_fault', 'records_of', 'json_records']
 
 # %% ../../nbs/data/records.ipynb #b0c17101
 import codecs, csv, gzip, io, json, os, re, zlib
@@ -253,7 +253,7 @@ def all_characters(
         return False
     return True
 
-def fault_of(
+def record_fault(
     record, # a value of JSON
     text:str, # it was parsed from
 )->str: # '' if there is none
@@ -282,7 +282,7 @@ def records_of(
         try:
             record, text = array.value()
             if isinstance(record, dict): key = re.escape(next(iter(record), ''))
-            fault = fault_of(record, text)
+            fault = record_fault(record, text)
             if fault: bad(place, fault)
             else: yield place, record
             after = array.peek()
