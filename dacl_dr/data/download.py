@@ -32,6 +32,7 @@ class PublicFile(msgspec.Struct, frozen=True):
     unpacked: int = 0 # bytes on disk, nearly
     lines: int|None = None # checked where there is no md5
 
+# %% ../../nbs/data/download.ipynb #4ea6ba90
 def biencoder(
     name:str, # of the file on the server
     target:str, # where it belongs in the data folder
@@ -141,6 +142,7 @@ def check_status(
     remedy = REMEDIES.get(code, 'check the address and the proxy settings')
     raise DaclError(f'{url}: {code} {response.reason}; {remedy}')
 
+# %% ../../nbs/data/download.ipynb #18201e08
 def total_size(
     response:requests.Response, # its headers are enough
 )->int|None: # bytes of the whole file
@@ -163,6 +165,7 @@ def append_body(
             f.write(block)
             bar.update(len(block))
 
+# %% ../../nbs/data/download.ipynb #6f345aae
 def attempt(
     url:str, # address of the file
     part:Path, # from `part_of`, appended to
@@ -210,6 +213,7 @@ def plain_fault(
     "What went wrong with a connection, in words."
     return next((words for sign, words in FAULTS if sign in str(e)), 'the connection breaks off')
 
+# %% ../../nbs/data/download.ipynb #9def2b4a
 def fetch(
     url:str, # address of the file
     part:Path, # from `part_of`
@@ -321,6 +325,7 @@ def fetch_checked(
     if packed and part != packed: os.replace(part, packed)
     return packed or part
 
+# %% ../../nbs/data/download.ipynb #22df0aea
 def download_file(
     file:PublicFile, # what is fetched
     data_dir:Path, # the `data_set/` folder
@@ -361,6 +366,7 @@ def check_download_room(
             'make room or choose another --data_dir'
         )
 
+# %% ../../nbs/data/download.ipynb #550d9fe1
 def download(
     name:str, # a key of `files`
     data_dir:str|Path='data_set', # the `data_set/` folder
