@@ -123,6 +123,7 @@ def is_kept(
     is_test = f.name.startswith('test_') or f.name.endswith('_test.py')
     return not is_test and not LEFT_OUT & set(f.parts)
 
+# %% ../../nbs/data/codedocs.ipynb #e49e13d6
 def source_files(
     package:str, # distribution name
 )->list[tuple[str, str]]: # (path inside site-packages, path on disk), sorted

@@ -53,6 +53,7 @@ def passage_files(
     is_beir = re.search(r'\.jsonl(\.gz)?$', path.name)
     return SourceFiles(beir_rows if is_beir else passage_rows, [path])
 
+# %% ../../nbs/data/conversion.ipynb #eb85c018
 def question_files(
     path:str|Path, # biencoder JSON, question TSV, or qrels/SPLIT.tsv of a BEIR folder
 )->SourceFiles:
@@ -121,6 +122,7 @@ FORMAT = 2 # of the files below; another number converts everything again
 # bytes of a converted file that are hashed when it is opened; of a larger one, blocks that are evenly spaced
 HASHED = 1 << 28
 
+# %% ../../nbs/data/conversion.ipynb #7a76d691
 class Conversion(msgspec.Struct, frozen=True):
     "The manifest of a converted source."
     sources: tuple[SourceState, ...]
@@ -164,6 +166,7 @@ def read_conversion(
     if check and c.digests != file_digests(folder): return None
     return c
 
+# %% ../../nbs/data/conversion.ipynb #5312286f
 def conversion_of(
     folder:Path, # of the cache
     files:list[Path], # its sources
@@ -194,6 +197,7 @@ def check_room(
             'make room or choose another disk with --cache_dir'
         )
 
+# %% ../../nbs/data/conversion.ipynb #a9e29ebd
 @contextmanager
 def locked(
     folder:Path, # that one process at a time may write
@@ -250,6 +254,7 @@ def convert(
         ) from None
     return done
 
+# %% ../../nbs/data/conversion.ipynb #b9c93821
 def converted(
     files:list[Path], # sources, the main one first
     make, # function of (folder, bad, digest) that writes data.arrow and returns the number of rows

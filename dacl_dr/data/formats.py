@@ -25,6 +25,7 @@ class Passage(msgspec.Struct, frozen=True):
     text: str
     title: str = ''
 
+# %% ../../nbs/data/formats.ipynb #f382a43f
 class Context(msgspec.Struct, frozen=True, omit_defaults=True):
     "A passage as it stands inside a DPR question."
     title: str = ''
@@ -32,6 +33,7 @@ class Context(msgspec.Struct, frozen=True, omit_defaults=True):
     passage_id: str = ''
     score: float = 0 # of the retriever that found it, or the grade of a qrels file
 
+# %% ../../nbs/data/formats.ipynb #c8af4651
 class Question(msgspec.Struct, frozen=True):
     "A question with what is known about its answer: one record of DPR's biencoder JSON."
     question: str
@@ -98,6 +100,7 @@ class RawContext(msgspec.Struct):
     id: str|int|None = None
     score: float|str|None = None
 
+# %% ../../nbs/data/formats.ipynb #78010059
 class RawQuestion(msgspec.Struct):
     "A question as the files have it."
     question: str
@@ -132,6 +135,7 @@ def to_question(
         id='' if r.id is None else str(r.id),
     )
 
+# %% ../../nbs/data/formats.ipynb #d0a22e87
 def stream_questions(
     path:str|Path, # one JSON array, may be .gz
     bad:BadRecords|None=None, # None: the first bad record raises
@@ -167,6 +171,7 @@ def write_questions(
         f.write(b'\n]\n')
     return Path(path)
 
+# %% ../../nbs/data/formats.ipynb #aca6e821
 def read_questions(
     path:str|Path, # one JSON array
 )->list[Question]:
@@ -194,6 +199,7 @@ def gold_file(
     path = Path(path)
     return path.with_name(re.sub(r'\.(csv|tsv)(\.gz)?$', '', path.name) + '-gold.json')
 
+# %% ../../nbs/data/formats.ipynb #d9ae607e
 def read_gold(
     path:str|Path, # JSON array of objects with question and passage_id
 )->list[tuple[str, str]]: # question and passage id, in the file's order
@@ -222,6 +228,7 @@ class Gold:
         pairs = self.pairs[n:n + 1] if in_place else self.by_text.get(question, ())
         return tuple(Context(passage_id=id) for _, id in pairs)
 
+# %% ../../nbs/data/formats.ipynb #63ac5f06
 def stream_tsv_questions(
     path:str|Path, # question⇥['answer', …], no header; may be .gz
     bad:BadRecords|None=None, # None: the first bad record raises
@@ -258,6 +265,7 @@ def beir_file(
     packed = path.with_name(name + '.gz')
     return packed if packed.exists() and not path.exists() else path
 
+# %% ../../nbs/data/formats.ipynb #182853d7
 def beir_rows(
     path:str|Path, # corpus.jsonl or queries.jsonl, may be .gz
     bad:BadRecords|None=None, # None: the first bad record raises
@@ -323,7 +331,7 @@ def positive_rows(
     questions, # of `Question`
     passages, # of `Passage`
 )->list[int]: # row of each question's first positive
-    "The corpus row of each question's first positive. Raises `DaclError` for a positive that is absent from the corpus."
+    "The row of each question's first positive. Raises `DaclError` for a positive that is absent from the corpus."
     row = {p.id: i for i, p in enumerate(passages)}
     for n, q in enumerate(questions):
         if not q.positive_ctxs:

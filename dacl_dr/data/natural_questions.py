@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TAG', 'BLOCK_WORDS', 'DROPPED', 'TokenSpan', 'Candidate', 'Annotation', 'NaturalQuestion', 'page_title', 'words_of',
-           'page_blocks', 'block_of', 'ShortAnswers', 'short_answers', 'raw_questions', 'spans_fit', 'Preprocessor',
-           'write_nq', 'preprocess_nq']
+           'page_blocks', 'block_of', 'ShortAnswers', 'short_answers', 'raw_questions', 'spans_fit', 'passage_hash',
+           'Preprocessor', 'write_nq', 'preprocess_nq']
 
 # %% ../../nbs/data/natural_questions.ipynb #adbc7e52
 import hashlib, html, re
@@ -97,6 +97,7 @@ class ShortAnswers(NamedTuple):
     blocks: tuple[int, ...] = () # numbers of those that hold an answer where it was marked
     dropped: str = '' # one of `DROPPED`
 
+# %% ../../nbs/data/natural_questions.ipynb #6c343ecb
 def short_answers(
     raw:NaturalQuestion, # one line of the file
     tokens:list[str], # of the page
@@ -138,6 +139,7 @@ def raw_questions(
             if spans_fit(raw, len(tokens)): yield raw, tokens
             else: bad(f'line {n}', f'a span lies outside the page of {len(tokens)} tokens; was document_text changed?')
 
+# %% ../../nbs/data/natural_questions.ipynb #5d14117b
 def spans_fit(
     raw:NaturalQuestion, # one line of the file
     n:int, # tokens of its page
@@ -147,6 +149,14 @@ def spans_fit(
     return all(0 <= s.start_token < s.end_token <= n for s in spans)
 
 # %% ../../nbs/data/natural_questions.ipynb #501d459b
+def passage_hash(
+    title:str,
+    text:str,
+)->bytes: # 64 bits
+    "The hash by which a passage is known that was written before."
+    return hashlib.blake2b(f'{title}\0{text}'.encode(), digest_size=8).digest()
+
+# %% ../../nbs/data/natural_questions.ipynb #40a6f56a
 class Preprocessor:
     "Turns raw questions into passages and questions, in one pass."
     def __init__(self,
@@ -154,7 +164,7 @@ class Preprocessor:
         dev_share:float, # of the pages
     ):
         self.dev_share = dev_share
-        self.ids = {} # hash of title and text → number of the passage
+        self.ids = {} # `passage_hash` → number
         self.counts = Counter()
         self.spool = {s: open(folder/f'{s}.jsonl', 'wb') for s in ('train', 'dev')}
 
@@ -165,7 +175,7 @@ class Preprocessor:
             contexts = []
             for block in blocks:
                 text = ' '.join(tokens[i] for i in block)
-                key = hashlib.blake2b(f'{title}\0{text}'.encode(), digest_size=8).digest()
+                key = passage_hash(title, text)
                 if key not in self.ids:
                     self.ids[key] = len(self.ids) + 1
                     yield Passage(str(self.ids[key]), text, title)

@@ -28,15 +28,17 @@ def missing_positives(
     rows = passages.rows([c['passage_id'] for c in positives])
     missing = int((rows < 0).sum())
     if positives and missing == len(rows):
+        first = positives[0]['passage_id']
         raise DaclError(
-            f"{test_file}: none of its {missing:,} positives, such as '{positives[0]['passage_id']}', is in the corpus; "
+            f"{test_file}: none of its {missing:,} positives, such as '{first}', is in the corpus; "
             'are both of one data set and one version?'
         )
     shown = [(c, int(r)) for c, r in zip(positives, rows) if r >= 0 and c['text'].strip()][:1000]
     texts = passages.column('text', [r for _, r in shown])
     if shown and not any(alike(c['text'], text) for (c, _), text in zip(shown, texts)):
+        first = shown[0][0]['passage_id']
         raise DaclError(
-            f"{test_file}: its positives, such as '{shown[0][0]['passage_id']}', have other texts in the corpus; "
+            f"{test_file}: its positives, such as '{first}', have other texts in the corpus; "
             'are both of one data set and one version?'
         )
     return missing

@@ -30,6 +30,7 @@ def id_hash(
     "The hash a passage id is found by."
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), 'little')
 
+# %% ../../nbs/data/store.ipynb #53507a19
 class Passages(Table):
     "A corpus. `passages[row]` is a `Passage`."
     def __init__(self, folder:Path):
@@ -125,6 +126,7 @@ def convert_passages(
         index_ids(folder, all_hashes[keep], all_lines[keep], bad)
     return finish(folder)
 
+# %% ../../nbs/data/store.ipynb #c76613b3
 def filter_rows(
     folder:Path, # with data.arrow
     keep:np.ndarray, # (N,) bool
@@ -159,6 +161,7 @@ class Questions(Table):
     def __iter__(self):
         for row in range(len(self)): yield self[row]
 
+# %% ../../nbs/data/store.ipynb #435bb955
 def question_size(
     q:Question, # as it will be stored
 )->int: # characters, nearly

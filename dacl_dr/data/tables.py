@@ -49,6 +49,7 @@ def in_batches(
             batch, total = [], 0
     if batch: yield batch
 
+# %% ../../nbs/data/tables.ipynb #83db2776
 def write_arrow(
     path:Path, # of the file to write
     schema:pa.Schema, # of the batches
@@ -115,7 +116,6 @@ class Table:
     def __reduce__(self): return type(self), (self.folder,) # to another process goes the folder, not the data
 
     def batch(self, b:int)->pa.RecordBatch:
-        "A batch by its number."
         if b not in self.read: self.read[b] = self.file.get_batch(b)
         return self.read[b]
 

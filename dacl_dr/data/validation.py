@@ -53,6 +53,7 @@ class Finding(msgspec.Struct, frozen=True):
     count: int
     examples: tuple[str, ...] # the first five
 
+# %% ../../nbs/data/validation.ipynb #5b7191f9
 class Findings:
     "Collects the findings about one file."
     def __init__(self, file): self.file, self.counts, self.examples = str(file), Counter(), {}
@@ -82,6 +83,7 @@ class CheckedCorpus(NamedTuple):
     counts: dict # passages and their mean_chars
     findings: list[Finding]
 
+# %% ../../nbs/data/validation.ipynb #457cc5da
 def check_corpus(
     path:Path, # a passage file
     reading:Reading=Reading(), # cache, progress bars; bad records are counted
@@ -166,6 +168,7 @@ class CheckedSplit(NamedTuple):
     counts: dict[str, int] # empty if the file cannot be read
     findings: list[Finding]
 
+# %% ../../nbs/data/validation.ipynb #a7b53840
 def check_split(
     path:Path, # a question file
     passages:Passages|None, # None: there is no corpus
@@ -203,6 +206,7 @@ class SetReport(msgspec.Struct, frozen=True):
     splits: dict[str, dict] # split → counts
     findings: tuple[Finding, ...]
 
+# %% ../../nbs/data/validation.ipynb #9f4f0416
 def check_data_set(
     data:DataSet, # to check
     corpora:dict, # results of `check_corpus` by path, shared by the data sets of a tree
@@ -223,6 +227,7 @@ def check_data_set(
     findings.sort(key=lambda f: order.index(f.check))
     return SetReport(data.name, corpus.counts, splits, tuple(findings))
 
+# %% ../../nbs/data/validation.ipynb #74c3cfd7
 def errors(
     reports:list[SetReport], # one a data set
 )->int:
@@ -250,6 +255,7 @@ def split_line(
         f"hard negatives {c['hard_negatives'] / n:.1f} each",
     ))
 
+# %% ../../nbs/data/validation.ipynb #0caa42eb
 def corpus_line(
     c:dict, # counts, from `check_corpus`
 )->str:
@@ -265,6 +271,7 @@ def finding_lines(
     examples = f.examples[:3] if f.level != 'note' else ()
     return [said, *(f'          e.g. {e}' for e in examples)]
 
+# %% ../../nbs/data/validation.ipynb #67f37f76
 def readable(
     reports:list[SetReport], # one a data set
 )->str:

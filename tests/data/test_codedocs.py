@@ -2,9 +2,10 @@
 from collections import Counter
 from itertools import product
 
-from dacl_dr.data.codedocs import codedocs, drop_repeats, harvest, source_files, split_of, pair_passage
+from dacl_dr.data.codedocs import codedocs, drop_repeats, harvest, source_files, pair_passage
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import CorpusSettings
+from dacl_dr.data.folders import split_of
 from dacl_dr.data.formats import positive_rows, read_passages, read_questions
 from dacl_dr.core.steps import read_manifest
 

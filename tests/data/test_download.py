@@ -10,9 +10,10 @@ from filelock import FileLock
 
 import dacl_dr.data.download as dl
 from dacl_dr.core.errors import DaclError
-from dacl_dr.data.download import PUBLIC_FILES, PublicFile, download, fetch, part_of
+from dacl_dr.data.download import PUBLIC_FILES, Fetching, PublicFile, download, fetch, part_of
 
 CONTENT = os.urandom(50_000)
+QUICK = Fetching(wait=.001, show_progress=False)
 
 
 class Server:
@@ -56,7 +57,7 @@ def server():
 @pytest.fixture
 def get(server, tmp_path):
     "Fetch from the server into tmp_path/x."
-    return lambda **kw: fetch(server.url + 'x', part_of(tmp_path/'x'), **{'wait': .001, 'show_progress': False, **kw})
+    return lambda size=None, **kw: fetch(server.url + 'x', part_of(tmp_path/'x'), size, QUICK.but(**kw))
 
 
 def test_goes_on_after_each_drop(server, get):
@@ -139,7 +140,7 @@ def test_a_silent_server(server, get):
 def test_nobody_there(tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     for url, said in ((f'http://127.0.0.1:{port}/x', 'the connection is refused'), ('http://no-such-host.invalid/x', 'its name is not known here'), ('http://[bad/x', 'is no address')):
-        with pytest.raises(DaclError, match=said) as e: fetch(url, part_of(tmp_path/'x'), tries=2, wait=.001, show_progress=False)
+        with pytest.raises(DaclError, match=said) as e: fetch(url, part_of(tmp_path/'x'), how=QUICK.but(tries=2))
         assert '\n' not in str(e.value) and str(e.value).startswith(url)
 
 
@@ -156,7 +157,8 @@ FILES = {'toy': (PublicFile('a/train.json.gz', 'Toy/toy-train.json', len(PACKED)
 def toy(server, tmp_path):
     "Download the toy data set from the server."
     server.content = PACKED
-    return lambda **kw: download('toy', tmp_path/'data', **{'base_url': server.url, 'files': FILES, 'wait': .001, 'show_progress': False, **kw})
+    how = QUICK.but(base_url=server.url)
+    return lambda files=FILES, **kw: download('toy', tmp_path/'data', how=how, files=files, **kw)
 
 
 def names(tmp_path): return sorted(str(p.relative_to(tmp_path/'data')) for p in (tmp_path/'data').rglob('*') if p.is_file() and not p.name.endswith('.lock'))
@@ -225,7 +227,7 @@ def test_one_process_at_a_time(toy, tmp_path):
 def test_interrupted(toy, server, tmp_path):
     "Ctrl-C leaves a part, no file, and the next call goes on."
     server.plan = [{'send': 20, 'stall': 20}]
-    code = f'from dacl_dr.data.download import *\nimport sys; sys.path.insert(0, "tests/data")\nfrom test_download import FILES\ndownload("toy", {str(tmp_path/"data")!r}, base_url={server.url!r}, files=FILES, show_progress=False)'
+    code = f'from dacl_dr.data.download import *\nimport sys; sys.path.insert(0, "tests/data")\nfrom test_download import FILES\ndownload("toy", {str(tmp_path/"data")!r}, how=Fetching(base_url={server.url!r}, show_progress=False), files=FILES)'
     p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).resolve().parents[2], stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # where tests run in the background, it is ignored
     part = part_of(tmp_path/'data'/'Toy'/'toy-train.json')
     for _ in range(600):

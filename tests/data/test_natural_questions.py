@@ -6,6 +6,8 @@ import pytest
 from dacl_dr.data.answers import has_answer
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.options import PreprocessNq
+from dacl_dr.core.settings import Reading
 from dacl_dr.data.formats import read_passages, read_questions
 from dacl_dr.data.natural_questions import DROPPED, preprocess_nq
 from dacl_dr.core.steps import read_manifest
@@ -29,10 +31,19 @@ def page(i): return f'<H1> Page {i} </H1> <P> Animal {i} lives in <B> place {i} 
 many = [line(f'where does animal {i} live', f'Page_{i}', page(i), [[f'place {i}']]) for i in range(60)]
 
 
-def run(tmp_path, lines, **kw):
-    (f := tmp_path/'simplified-nq-train.jsonl').write_text('\n'.join(lines) + '\n')
-    out = preprocess_nq(f, tmp_path/'out', **{'dev_share': .3, 'show_progress': False, 'say': lambda line: None, **kw})
-    return read_passages(out/'psgs.tsv'), {s: read_questions(out/f'nq-{s}.json') for s in ('train', 'dev')}, read_manifest(out)['facts']
+def preprocess(source, folder, say=lambda line: None, skip_bad=0, dev_share=.3):
+    reading = Reading(skip_bad=skip_bad, show_progress=False)
+    o = PreprocessNq(input_file=source, output_dir=folder, dev_share=dev_share, reading=reading)
+    return preprocess_nq(o, say)
+
+
+def run(tmp_path, lines):
+    "The passages, the questions of each split, and the counts."
+    f = tmp_path/'simplified-nq-train.jsonl'
+    f.write_text('\n'.join(lines) + '\n')
+    out = preprocess(f, tmp_path/'out')
+    questions = {s: read_questions(out/f'nq-{s}.json') for s in ('train', 'dev')}
+    return read_passages(out/'psgs.tsv'), questions, read_manifest(out)['facts']
 
 
 def test_every_positive_is_a_passage_that_holds_an_answer(tmp_path):
@@ -63,7 +74,7 @@ def test_gzip_gives_the_same_and_a_second_run_nothing_new(tmp_path):
     plain = run(tmp_path, many)
     said = []
     with gzip.open(tmp_path/'x.jsonl.gz', 'wt') as f: f.write('\n'.join(many))
-    for _ in range(2): preprocess_nq(tmp_path/'x.jsonl.gz', tmp_path/'gz', dev_share=.3, show_progress=False, say=said.append)
+    for _ in range(2): preprocess(tmp_path/'x.jsonl.gz', tmp_path/'gz', said.append)
     assert read_passages(tmp_path/'gz'/'psgs.tsv') == plain[0] and 'reused' in said[1] and 'reused' not in said[0]
 
 
@@ -75,7 +86,7 @@ def test_gzip_gives_the_same_and_a_second_run_nothing_new(tmp_path):
 ])
 def test_bad_lines(tmp_path, bad, said):
     (f := tmp_path/'raw.jsonl').write_bytes('\n'.join(many[:30] + [bad] + many[30:]).encode(errors='surrogateescape'))
-    go = lambda **kw: preprocess_nq(f, tmp_path/'out', dev_share=.3, show_progress=False, say=lambda s: None, **kw)
+    go = lambda **kw: preprocess(f, tmp_path/'out', **kw)
     with pytest.raises(DaclError, match=f'raw.jsonl {said}.*--skip_bad 1'): go()
     assert [p.name for p in tmp_path.iterdir() if p.suffix != '.lock'] == ['raw.jsonl']
     assert read_manifest(go(skip_bad=1))['facts']['bad lines passed over'] == 1
@@ -83,12 +94,12 @@ def test_bad_lines(tmp_path, bad, said):
 
 def test_refusals(tmp_path, capsys):
     (f := tmp_path/'raw.jsonl').write_text(json.dumps({'document_tokens': []}) + '\n')
-    with pytest.raises(DaclError, match='line 1: is the full format .* give simplified-nq-train.jsonl'): preprocess_nq(f, tmp_path/'out', show_progress=False)
+    with pytest.raises(DaclError, match='line 1: is the full format .* give simplified-nq-train.jsonl'): preprocess(f, tmp_path/'out')
     f.write_text(many[0] + '\n')
-    with pytest.raises(DaclError, match='gives . training and . dev questions of 1'): preprocess_nq(f, tmp_path/'out', show_progress=False)
-    with pytest.raises(DaclError, match='dev_share 1.0 must be between'): preprocess_nq(f, tmp_path/'out', dev_share=1.)
+    with pytest.raises(DaclError, match='gives . training and . dev questions of 1'): preprocess(f, tmp_path/'out')
+    with pytest.raises(DaclError, match='dev_share 1.0 must be between'): preprocess(f, tmp_path/'out', dev_share=1.)
     f.write_text('\n'.join(many)); (tmp_path/'out').mkdir(); (tmp_path/'out'/'thesis.txt').touch()
-    with pytest.raises(DaclError, match='is not a finished step'): preprocess_nq(f, tmp_path/'out', dev_share=.3, show_progress=False)
+    with pytest.raises(DaclError, match='is not a finished step'): preprocess(f, tmp_path/'out')
     assert main(['preprocess-nq', '--input_file', str(f), '--output_dir', str(tmp_path/'nq'), '--dev_share', '.3']) == 0 and 'passages: 120' in capsys.readouterr().out
     assert main(['preprocess-dpr', '--data_dir', str(tmp_path), '--output_path', str(tmp_path/'checked'), '--cache_dir', str(tmp_path/'cache')]) == 0
     assert main(['preprocess-nq', '--input_file', str(tmp_path/'absent')]) == 2 and 'No such file' in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dacl_dr.data.conversion as conversion
 import dacl_dr.data.store as store
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import Reading
@@ -114,7 +115,7 @@ def test_full_disk(corpus, kind):
 
 
 def test_no_room_is_seen_before_the_work(corpus, monkeypatch):
-    monkeypatch.setattr(store.shutil, 'disk_usage', lambda p: namedtuple('U', 'free')(1000))
+    monkeypatch.setattr(conversion.shutil, 'disk_usage', lambda p: namedtuple('U', 'free')(1000))
     with pytest.raises(DaclError, match=r'0.0 GiB free, converting .*psgs.tsv needs at least .* --cache_dir'): opened(corpus)
     assert cached(corpus) == []
 

@@ -166,8 +166,13 @@ def rawnq_judge(home, found, sound):
 @reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
 def _(home):
     from dacl_dr.data.natural_questions import preprocess_nq
+    from dacl_dr.core.options import PreprocessNq
+    from dacl_dr.core.settings import Reading
     from dacl_dr.core.steps import read_manifest
-    folder = preprocess_nq(home/'nq.jsonl', home/'out', .5, show_progress=False, say=lambda m: None)
+    o = PreprocessNq(
+        input_file=home/'nq.jsonl', output_dir=home/'out', dev_share=.5, reading=Reading(show_progress=False),
+    )
+    folder = preprocess_nq(o, say=lambda m: None)
     return read_manifest(folder)['facts'] | {'there': len(simple_rows((folder/'psgs.tsv').read_text())) - 1}
 
 def make_lines(home): (home/'texts.txt').write_text(''.join(f'line {i} ü\n' for i in range(9)))
