@@ -138,7 +138,8 @@ def arguments():
     p.add_argument('--precision', default='fp32')
     p.add_argument('--steps', type=int, default=6)
     p.add_argument('--repeats', type=int, default=3)
-    p.add_argument('--parts', action='store_true', help='also without chunks of equal length, and with cached gradients')
+    p.add_argument(
+        '--parts', action='store_true', help='also without chunks of equal length, and with cached gradients')
     p.add_argument('--what', help=argparse.SUPPRESS)
     p.add_argument('--folder', help=argparse.SUPPRESS)
     return p.parse_args()
