@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MiningPass', 'PoolScores', 'this_process', 'score_pool', 'merge_ranks', 'mine', 'write_mined', 'read_mined',
-           'Negatives', 'negatives_message']
+           'mined_name', 'filled_bm25', 'Negatives', 'negatives_message']
 
 # %% ../../nbs/curriculum/mining.ipynb #40cdb2e5
 import time
@@ -124,6 +124,28 @@ def read_mined(
     if not kept or not path.is_file() or file_digest(path) != kept['digest']: return None
     return load_arrays(path)['negatives'], kept['facts']
 
+# %% ../../nbs/curriculum/mining.ipynb #64026aa1
+def mined_name(
+    weights:str, # hash of the encoder's
+    data:TrainingData,
+    settings:RecipeSettings, # of the recipe
+)->str:
+    "The file of what these weights mine: its name is a hash of all that it depends on."
+    key = stamp(weights, settings.mining, settings.training.hard_negatives, settings.seed, data.stamp)
+    return f'{key}.safetensors'
+
+def filled_bm25(
+    data:TrainingData,
+    settings:RecipeSettings, # of the recipe
+)->np.ndarray: # (Q, H) without -1
+    "BM25's negatives, filled up with random passages. Raises `DaclError` if there are none."
+    if not data.bm25.shape[1]:
+        raise DaclError(
+            'a stage takes bm25 negatives, but there are none; '
+            'make some with: dacl bm25-negatives')
+    own = data.bm25[:, :settings.training.hard_negatives]
+    return fill_random(own, data.known, data.numbers, settings.seed, data.answers or no_answer)
+
 # %% ../../nbs/curriculum/mining.ipynb #94f70a6e
 class Negatives:
     "The hard negatives of each epoch of a recipe."
@@ -142,14 +164,7 @@ class Negatives:
     @property
     def bm25(self)->np.ndarray: # (Q, H) without -1
         "BM25's, filled up with random passages. Raises `DaclError` if there are none."
-        if self._bm25 is None:
-            data, s = self.data, self.settings
-            if not data.bm25.shape[1]:
-                raise DaclError(
-                    'a stage takes bm25 negatives, but there are none; '
-                    'make some with: dacl bm25-negatives')
-            own = data.bm25[:, :s.training.hard_negatives]
-            self._bm25 = fill_random(own, data.known, data.numbers, s.seed, data.answers or no_answer)
+        if self._bm25 is None: self._bm25 = filled_bm25(self.data, self.settings)
         return self._bm25
 
     def of(self,
@@ -164,17 +179,10 @@ class Negatives:
         if self.mined is None or due: self.refresh()
         return self.mined if stage.negatives == 'model' else mix_negatives(self.bm25, self.mined)
 
-    def file_of(self, weights:str)->Path|None:
-        "Where what these weights mine is kept; None: nowhere."
-        if self.folder is None: return None
-        s = self.settings
-        key = stamp(weights, s.mining, s.training.hard_negatives, s.seed, self.data.stamp)
-        return self.folder/f'{key}.safetensors'
-
     def refresh(self):
         "Mine, or read what was mined with these weights."
         weights = weights_hash(self.encoder)
-        path = self.file_of(weights)
+        path = self.folder and self.folder/mined_name(weights, self.data, self.settings)
         found = read_mined(path) if path else None
         if found is None:
             found = mine(self.encoder, self.data, self.settings, self.how)

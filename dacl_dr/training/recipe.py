@@ -59,7 +59,8 @@ def dev_metrics(
     return task_metrics(ranks, ['recall@1', 'recall@10', 'mrr@10']) | geometry(unit_q, unit_p, dev.gold)
 
 # %% ../../nbs/training/recipe.ipynb #cba73ad7
-FREE = r'run\.(save_every|log_every|report_to)(\.|$)|machine\.num_workers$' # settings that don't change what is computed
+# settings that don't change what is computed
+FREE = r'run\.(save_every|log_every|report_to)(\.|$)|machine\.num_workers$'
 
 def recipe_written(
     path:Path, # of recipe.json

@@ -132,7 +132,7 @@ def negatives_from(
         raise DaclError(f'{path}: has no hard negatives; make some with dacl bm25-negatives')
     return contexts
 
-# %% ../../nbs/training/sources.ipynb #d38544bf
+# %% ../../nbs/training/sources.ipynb #9483d233
 class NegativesFile(NamedTuple):
     "Questions with hard negatives, opened."
     questions: Questions
@@ -159,6 +159,7 @@ def mined_with_bm25(
             hard_negatives=n, depth=max(100, n), fields=settings.data.fields,
             reading=reading.but(skip_bad=settings.data.skip_bad)))
 
+# %% ../../nbs/training/sources.ipynb #cf5ccf8d
 def bm25_source(
     settings:RecipeSettings, # of the recipe
     sources:Sources, # from `open_sources`
@@ -200,7 +201,7 @@ def bm25_contexts(
     trained_on = [text for text, contexts in zip(texts, positives) if contexts]
     return negatives_from(found.questions, trained_on, found.path)
 
-# %% ../../nbs/training/sources.ipynb #d9bfe9b1
+# %% ../../nbs/training/sources.ipynb #599cd539
 def read_data(
     settings:RecipeSettings, # of the recipe
     sources:Sources, # from `open_sources`

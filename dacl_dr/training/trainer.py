@@ -112,7 +112,8 @@ class Curriculum(TrainerCallback):
         control.should_save = self.trainer.folder is not None
 
 # %% ../../nbs/training/trainer.ipynb #30ee61db
-DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16} # of `MachineSettings.precision`; None: the weights'
+# of `MachineSettings.precision`; None: the weights'
+DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 def training_arguments(
     settings:RecipeSettings, # of the recipe

@@ -13,7 +13,7 @@ from dacl_dr.evaluation.bm25 import bm25_eval
 from dacl_dr.search.bm25 import Bm25Settings
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.options import Bm25Eval
+from dacl_dr.core.options import Bm25Eval, Bm25Negatives
 from dacl_dr.core.settings import Reading
 from dacl_dr.data.formats import Context, Passage, Question, read_questions, write_passages, write_questions
 from dacl_dr.data.store import open_passages, open_questions
@@ -54,7 +54,10 @@ def test_command_line(toy, tmp_path, capsys, monkeypatch):
 
 
 def test_hard_negatives_are_none_of_the_relevant(toy, tmp_path):
-    bm25_negatives(toy/'psgs.tsv', toy/'toy-train.json', tmp_path/'out.json', n=4, depth=300, reading=Reading(tmp_path, show_progress=False))
+    o = Bm25Negatives(
+        corpus_file=toy/'psgs.tsv', train_file=toy/'toy-train.json', output_path=tmp_path/'out.json',
+        hard_negatives=4, depth=300, reading=Reading(tmp_path, show_progress=False))
+    bm25_negatives(o)
     before, after = read_questions(toy/'toy-train.json'), read_questions(tmp_path/'out.json')
     for b, a in zip(before, after, strict=True):
         assert (a.question, a.positive_ctxs, a.answers) == (b.question, b.positive_ctxs, b.answers)
@@ -62,14 +65,16 @@ def test_hard_negatives_are_none_of_the_relevant(toy, tmp_path):
         scores = [c.score for c in a.hard_negative_ctxs]
         assert scores == sorted(scores, reverse=True) and len({c.passage_id for c in a.hard_negative_ctxs}) == len(scores) <= 4
     assert np.mean([len(a.hard_negative_ctxs) for a in after]) > 3
-    again = bm25_negatives(toy/'psgs.tsv', tmp_path/'out.json', tmp_path/'again.json', n=7, reading=Reading(tmp_path, show_progress=False))
+    more = o.but(train_file=tmp_path/'out.json', output_path=tmp_path/'again.json', hard_negatives=7, depth=100)
+    again = bm25_negatives(more)
     assert [q.hard_negative_ctxs for q in read_questions(tmp_path/'again.json') if q.hard_negative_ctxs][:50] == [q.hard_negative_ctxs for q in after if q.hard_negative_ctxs][:50] and again['questions'] == 100
 
 
 def test_a_copy_of_the_positive_is_no_negative(tmp_path):
     ps = [Passage('1', 'the okapi eats leaves'), Passage('2', 'the  okapi eats leaves'), Passage('3', 'the okapi sleeps')]
     f, q = write_passages(tmp_path/'psgs.tsv', ps), write_questions(tmp_path/'q.json', [Question('okapi leaves', (Context(passage_id='1'),)), Question('okapi leaves', (Context(text=ps[0].text),))])
-    bm25_negatives(f, q, tmp_path/'o.json', reading=Reading(tmp_path, show_progress=False))
+    bm25_negatives(Bm25Negatives(
+        corpus_file=f, train_file=q, output_path=tmp_path/'o.json', reading=Reading(tmp_path, show_progress=False)))
     assert [[c.passage_id for c in x.hard_negative_ctxs] for x in read_questions(tmp_path/'o.json')] == [['3'], ['3']]
 
 
@@ -92,8 +97,10 @@ def test_refusals(toy, tmp_path):
         bm25_eval(o.but(test_file=write_questions(tmp_path/'none.json', ask[1:])))
     half = bm25_eval(o.but(test_file=write_questions(tmp_path/'half.json', ask), output_path=tmp_path/'half'))
     assert json.loads(half.read_text())['positives_not_in_corpus'] == 1
-    with pytest.raises(DaclError, match='give the name of the .json file'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path, reading=reading)
-    with pytest.raises(DaclError, match='at most depth 5'): bm25_negatives(corpus, toy/'toy-train.json', tmp_path/'o.json', depth=5, reading=reading)
+    n = Bm25Negatives(corpus_file=corpus, train_file=toy/'toy-train.json', output_path=tmp_path, reading=reading)
+    with pytest.raises(DaclError, match='give the name of the .json file'): bm25_negatives(n)
+    with pytest.raises(DaclError, match='at most depth 5'):
+        bm25_negatives(n.but(output_path=tmp_path/'o.json', depth=5))
     assert not (tmp_path/'out').exists()
 
 

@@ -386,13 +386,16 @@ def _(home): return encodes(home/'model')
 
 def make_checkpoints(home):
     import torch
-    from dacl_dr.training.checkpoints import save_checkpoint
+    from dacl_dr.training.checkpoints import TrainingState, save_checkpoint
     e = static()
     opt = torch.optim.AdamW(e.parameters(), lr=.01)
     sum(p.sum() for p in e.parameters()).backward(); opt.step()
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: 1.)
     facts = lambda step: {'step': step, 'best_step': 1, 'settings': {'recipe': 'A', 'seed': 0, 'training': {}, 'mining': {}}, 'processes': 1, 'data': 'd'}
-    for step in (1, 2): save_checkpoint(home/'checkpoints'/f'step-{step:06d}', e, opt.state_dict(), schedule.state_dict(), np.arange(20, dtype=np.uint8)[None], None, np.arange(6).reshape(2, 3), facts(step), json.dumps({'global_step': step}))
+    for step in (1, 2):
+        save_checkpoint(home/'checkpoints'/f'step-{step:06d}', TrainingState(
+            e, opt.state_dict(), schedule.state_dict(), np.arange(20, dtype=np.uint8)[None], facts(step),
+            json.dumps({'global_step': step}), negatives=np.arange(6).reshape(2, 3)))
 
 def checkpoint_judge(home, found, sound):
     "The last whole checkpoint, or the one before it."

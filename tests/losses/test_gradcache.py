@@ -12,7 +12,7 @@ from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
 from dacl_dr.losses.gradcache import cached_backward
 from dacl_dr.data.toy import toy_data
 from dacl_dr.data.formats import read_questions
-from dacl_dr.curriculum.trainset import training_set
+from dacl_dr.curriculum.trainset import QuestionSource, training_set
 from dacl_dr.curriculum.loader import Collator, training_data
 from dacl_dr.training.trainer import batch_losses
 
@@ -23,7 +23,7 @@ ROWS = np.arange(24)
 def world(home, towers, dropout):
     "A random BERT and the toy data, with random passages for hard negatives."
     toy = home/'toy' if (home/'toy').exists() else toy_data(home/'toy')
-    trainset = training_set(read_questions(toy/'toy-train.json'), 0, path=toy, show_progress=False)
+    trainset = training_set(QuestionSource(read_questions(toy/'toy-train.json'), toy), 0, show_progress=False)
     bert = home/'bert' if (home/'bert').exists() else tiny_bert(home/'bert', trainset.pool.take(np.arange(len(trainset.pool))) + trainset.questions, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     encoder = TransformerEncoder.open(bert, ModelSettings(towers=towers, query_length=16, passage_length=32))
     data = training_data(encoder, trainset)
@@ -74,7 +74,7 @@ def test_cache_equals_full_batch_with_dropout(tmp_path, towers, hard, symmetric)
 SCRIPT = '''
 import sys, torch, numpy as np
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)] # of this test and of `processes`
 from test_gradcache import ROWS, collator, gradients, world
 from safetensors.torch import load_file, save_file
 from dacl_dr.losses.gradcache import average_gradients, cached_backward

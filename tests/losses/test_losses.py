@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from dacl_dr.core.settings import CURRICULUM, Stage, TrainSettings
-from dacl_dr.curriculum.stages import recipe_stages, weight_at
+from dacl_dr.curriculum.stages import RecipeStage, recipe_stages, weight_at
 from dacl_dr.losses.infonce import infonce_loss, known_mask
 from dacl_dr.losses.distance import combined_loss, distance_loss
 
@@ -119,5 +119,5 @@ def test_weight_schedule_of_recipe_d_by_hand():
 
 def test_weights_of_the_other_recipes():
     s = TrainSettings(w=.5)
-    assert {r: {w for st in recipe_stages(r, s) for w in st.weight} for r in 'ABC'} == {'A': {0}, 'B': {.5}, 'C': {0}}
-    assert weight_at(Stage('distance', 1, (0, .5), 'bm25'), 0, 1) == 0 # one step: no division by zero
+    assert {r: {w for st in recipe_stages(r, s) for w in st.w} for r in 'ABC'} == {'A': {0}, 'B': {.5}, 'C': {0}}
+    assert weight_at(RecipeStage('distance', 1, (0, .5), 'bm25'), 0, 1) == 0 # one step: no division by zero
