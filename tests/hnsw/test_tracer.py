@@ -126,7 +126,7 @@ def test_marks_begin_anew_before_they_overflow(world):
     _, q, index = world
     tracer = Tracer(index)
     first = tracer.search(q, 10, 20, threads=1)
-    tracer.tables[0][1] = 2**31 - 50
+    tracer.tables[0].turn[0] = 2**31 - 50
     again = tracer.search(q, 10, 20, threads=1)
     np.testing.assert_array_equal(first.evaluations, again.evaluations)
 
