@@ -1,18 +1,20 @@
-"""Is the effect one library's, and does it add to what an index can do by itself? A finished quickstart, searched three ways.
+"""Is the effect one library's, and does it add to what an index can do by itself?
+
+A finished quickstart, searched three ways.
 
     python benchmarks/cross_checks.py --run_dir runs/quickstart --output cross-checks.csv
 
-Sweeps every trained encoder of the run through faiss, through usearch (another HNSW), and through faiss with early termination by
-patience in place of efSearch, over the same questions. Prints the evaluations at matched ANN recall, and the change against recipe A
-with a 95% interval from drawing questions and seeds again.
+Sweeps every trained encoder of the run through faiss, through usearch (another HNSW), and through faiss with early
+termination by patience in place of efSearch, over the same questions. Prints the evaluations at matched ANN recall,
+and the change against recipe A with a 95% interval from drawing questions and seeds again.
 """
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from dacl_dr.core.rows import spaced
 from dacl_dr.core.settings import SearchSettings
 from dacl_dr.hnsw.curves import sweep
 from dacl_dr.hnsw.cost import compare
@@ -25,6 +27,19 @@ from dacl_dr.encoders.static import load_encoder
 from dacl_dr.hnsw.tracer import Tracer
 
 
+COLUMNS = ['engine', 'question', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high']
+
+
+def searches(queries, passages, index, k, search):
+    "Engine → a function of what is swept."
+    tracer, other = Tracer(index), Usearch(InMemory(passages), search.m, search.ef_construction)
+    return {
+        'faiss': lambda ef: tracer.search(queries, k, ef),
+        'usearch': lambda ef: other.search(queries, k, ef),
+        'patience': patience_search(tracer, queries, k),
+    }
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--run_dir', type=Path, required=True)
@@ -33,17 +48,18 @@ def main():
     p.add_argument('--output', type=Path)
     a = p.parse_args()
     settings = read_tables(a.run_dir).settings
-    task, s, found = Task(a.data_dir/'codedocs', settings), SearchSettings(targets=(.95,)), {e: {r: [] for r in sorted(settings.recipes)} for e in ('faiss', 'usearch', 'patience')}
-    picked = np.unique(np.linspace(0, len(task.eval_questions) - 1, a.questions).astype(int))
-    for recipe, seed in tqdm([(r, x) for r in sorted(settings.recipes) for x in settings.seeds], unit='model'):
+    task, s, recipes = Task(a.data_dir/'codedocs', settings), SearchSettings(targets=(.95,)), sorted(settings.recipes)
+    found = {engine: {r: [] for r in recipes} for engine in ('faiss', 'usearch', 'patience')}
+    picked = spaced(len(task.eval_questions), a.questions)
+    for recipe, seed in tqdm([(r, x) for r in recipes for x in settings.seeds], unit='model'):
         home = a.run_dir/f'{recipe}-seed{seed}'
         encoder = load_encoder(home/'train'/'encoder')
         queries, passages = task.encode(encoder, 'test', picked), task.encode(encoder, 'all')
-        exact, tracer, other = exact_search(queries, passages, s.k), Tracer(load_index(home/'search'/'index.faiss')), Usearch(InMemory(passages), settings.search.m, settings.search.ef_construction)
-        for engine, search in (('faiss', lambda ef: tracer.search(queries, s.k, ef)), ('usearch', lambda ef: other.search(queries, s.k, ef)), ('patience', patience_search(tracer, queries, s.k))):
+        exact, index = exact_search(queries, passages, s.k), load_index(home/'search'/'index.faiss')
+        for engine, search in searches(queries, passages, index, s.k, settings.search).items():
             found[engine][recipe].append(sweep(search, exact, lambda ids: {}, s, None))
-    table = pd.concat([compare(models, s, None, 'evaluations', draws=400).assign(engine=e) for e, models in found.items()])
-    table = table[['engine', 'question', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high']]
+    compared = [compare(m, s, None, 'evaluations', draws=400).assign(engine=e) for e, m in found.items()]
+    table = pd.concat(compared)[COLUMNS]
     print(table.round(3).to_string(index=False))
     if a.output: table.to_csv(a.output, index=False, float_format='%.6g')
 

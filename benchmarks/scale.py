@@ -1,16 +1,18 @@
 """Build and sweep an HNSW index of a million synthetic vectors: time and peak memory, and what follows for 21 million.
 
-    python benchmarks/scale.py --folder scale-run            # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
+    python benchmarks/scale.py --folder scale-run # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
     python benchmarks/scale.py --folder small-run --rows 20000
 
-The vectors lie in clusters on a 64-dimensional subspace with a little noise, so that their neighbours are as hard to find
-as those of real encoders, not as hard as those of random vectors. Each phase runs in a process of its own, whose peak
-resident memory is reported.
+The vectors lie in clusters on a 64-dimensional subspace with a little noise, so that their neighbours are as hard
+to find as those of real encoders, not as hard as those of random vectors. Each phase runs in a process of its own,
+whose peak resident memory is reported.
 """
 import argparse, json, resource, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
+
+from dacl_dr.core.settings import EmbedSettings, IndexSettings
 
 PASSAGES = 21_015_324 # DPR's Wikipedia
 
@@ -23,8 +25,10 @@ class Ids:
 def synthetic(rows, dim, seed, centres=10_000, rank=64):
     "Unit vectors: a random cluster each, spread inside a subspace that all seeds share."
     shared, rng = np.random.default_rng(0), np.random.default_rng(seed)
-    centre, basis = shared.normal(size=(centres, rank)).astype('f4'), shared.normal(size=(rank, dim)).astype('f4')
-    x = (centre[rng.integers(0, centres, rows)] + .7 * rng.normal(size=(rows, rank)).astype('f4')) @ basis
+    centre = shared.normal(size=(centres, rank)).astype('f4')
+    basis = shared.normal(size=(rank, dim)).astype('f4')
+    picked = centre[rng.integers(0, centres, rows)]
+    x = (picked + .7 * rng.normal(size=(rows, rank)).astype('f4')) @ basis
     x += .5 * rng.normal(size=x.shape).astype('f4')
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
@@ -32,14 +36,17 @@ def synthetic(rows, dim, seed, centres=10_000, rank=64):
 def make_vectors(folder, rows, dim):
     "The folder that `embed_corpus` would have made."
     from dacl_dr.search.vectors import Embedding, Shard, digest, shard_paths
-    from dacl_dr.core.files import make_folder, write_json
+    from dacl_dr.core.files import make_folder, write_manifest
     s, shards = EmbedSettings(), []
     make_folder(folder)
     for i in range(-(-rows // s.shard_rows)):
         x = synthetic(min(s.shard_rows, rows - i * s.shard_rows), dim, i + 1)
         np.save(shard_paths(folder, i)[0], x)
         shards.append(Shard(len(x), digest(x), 0.))
-    write_json(folder/'manifest.json', Embedding(encoder='synthetic', corpus='synthetic', rows=rows, dim=dim, max_tokens=None, settings=s, shards=tuple(shards)))
+    about = Embedding(
+        encoder='synthetic', corpus='synthetic', rows=rows, dim=dim, max_tokens=None, settings=s,
+        shards=tuple(shards))
+    write_manifest(folder/'manifest.json', about)
 
 
 def build(folder, args):
@@ -64,8 +71,40 @@ def sweep(folder, args):
     for ef in (16, 32, 64, 128, 256, 512):
         start = time.perf_counter()
         t = search(queries, 10, ef)
-        rows.append({'ef': ef, 'ANN recall@10': round(float(ann_recall(t.ids, exact).mean()), 4), 'evaluations': float(t.evaluations.mean()), 'hops': float(t.hops.mean()), 'queries/s': round(1000 / (time.perf_counter() - start))})
+        seconds = time.perf_counter() - start
+        recall = float(ann_recall(t.ids, exact).mean())
+        rows.append({
+            'ef': ef,
+            'ANN recall@10': round(recall, 4),
+            'evaluations': float(t.evaluations.mean()),
+            'hops': float(t.hops.mean()),
+            'queries/s': round(1000 / seconds),
+        })
     return {'exact_s': round(exact_s, 1), 'sweep': rows}
+
+
+def run_phase(args):
+    "One phase in this process; what it found goes to a file of its name."
+    if args.phase == 'vectors': return make_vectors(args.folder/'vectors', args.rows, args.dim)
+    found = build(args.folder, args) if args.phase == 'build' else sweep(args.folder, args)
+    found['peak_bytes'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (args.folder/f'{args.phase}.json').write_text(json.dumps(found, indent=1))
+
+
+def write_measured(path, args, b, s):
+    "The table of what was measured."
+    measured = {
+        'rows': args.rows,
+        'dim': args.dim,
+        'index bytes': b['index_bytes'],
+        'build seconds': b['build_s'],
+        'build threads': b['threads'],
+        'build peak bytes': b['peak_bytes'],
+        'sweep peak bytes': s['peak_bytes'],
+    }
+    for row in s['sweep']:
+        for k in ('ANN recall@10', 'evaluations'): measured[f"{k} at ef {row['ef']}"] = row[k]
+    path.write_text('measure,value\n' + ''.join(f'{k},{v}\n' for k, v in measured.items()))
 
 
 def main():
@@ -75,28 +114,29 @@ def main():
     p.add_argument('--dim', type=int, default=768)
     p.add_argument('--storage', default='float32')
     p.add_argument('--output', type=Path, help='table (CSV) of what was measured')
-    p.add_argument('--phase', choices=['vectors', 'build', 'sweep'], help='run one phase only; what the others call')
+    phases = ('vectors', 'build', 'sweep')
+    p.add_argument('--phase', choices=phases, help='run one phase only; what the others call')
     args = p.parse_args()
-    if args.phase:
-        found = {'vectors': lambda: make_vectors(args.folder/'vectors', args.rows, args.dim), 'build': lambda: build(args.folder, args), 'sweep': lambda: sweep(args.folder, args)}[args.phase]()
-        if found: (args.folder/f'{args.phase}.json').write_text(json.dumps(found | {'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}, indent=1))
-        return
-    for phase in ('vectors', 'build', 'sweep'):
-        if phase == 'vectors' and (args.folder/'vectors'/'manifest.json').exists(): continue
+    if args.phase: return run_phase(args)
+    done = (args.folder/'vectors'/'manifest.json').exists()
+    for phase in phases:
+        if phase == 'vectors' and done: continue
         subprocess.run([sys.executable, __file__, *sys.argv[1:], '--phase', phase], check=True)
     b, s = (json.loads((args.folder/f'{phase}.json').read_text()) for phase in ('build', 'sweep'))
     size, n = b['index_bytes'], args.rows
-    print(f"{n:,} x {args.dim}, {args.storage}: index {size / 1e9:.2f} GB, built in {b['build_s'] / 60:.1f} minutes on {b['threads']} threads")
-    print(f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
+    print(
+        f'{n:,} x {args.dim}, {args.storage}: index {size / 1e9:.2f} GB, '
+        f"built in {b['build_s'] / 60:.1f} minutes on {b['threads']} threads")
+    print(
+        f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, "
+        f"sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
     for row in b['levels']: print(row)
     for row in s['sweep']: print(row)
-    if args.output:
-        measured = {'rows': n, 'dim': args.dim, 'index bytes': size, 'build seconds': b['build_s'], 'build threads': b['threads'], 'build peak bytes': b['peak_bytes'], 'sweep peak bytes': s['peak_bytes']}
-        measured |= {f"{k} at ef {row['ef']}": row[k] for row in s['sweep'] for k in ('ANN recall@10', 'evaluations')}
-        args.output.write_text('measure,value\n' + ''.join(f'{k},{v}\n' for k, v in measured.items()))
+    if args.output: write_measured(args.output, args, b, s)
     hours = b['build_s'] * b['threads'] / 3600 * PASSAGES / n * np.log(PASSAGES) / np.log(n)
-    print(f"for {PASSAGES:,} passages, in proportion (times the growth of log n for building): index {size / n * PASSAGES / 1e9:.0f} GB, {hours:.0f} core hours, {hours / 32:.1f} hours on 32 cores")
+    print(
+        f'for {PASSAGES:,} passages, in proportion (times the growth of log n for building): '
+        f'index {size / n * PASSAGES / 1e9:.0f} GB, {hours:.0f} core hours, {hours / 32:.1f} hours on 32 cores')
 
 
 if __name__ == '__main__': main()
-from dacl_dr.core.settings import EmbedSettings, IndexSettings

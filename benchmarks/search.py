@@ -14,6 +14,8 @@ from statistics import median
 
 import numpy as np
 
+from dacl_dr.core.rows import spaced
+from dacl_dr.core.settings import EmbedSettings, IndexSettings, Reading
 from scale import synthetic
 
 EFS = (16, 64, 256)
@@ -25,8 +27,18 @@ def ratios(ours, theirs):
 
 
 def timed(f):
-    start = time.perf_counter(); f()
+    start = time.perf_counter()
+    f()
     return time.perf_counter() - start
+
+
+def in_turns(ours, theirs, rounds):
+    "Pairs of times; every other round the other goes first."
+    pairs = []
+    for i in range(rounds):
+        if i % 2: pairs.append((timed(ours), timed(theirs)))
+        else: pairs.append((timed(theirs), timed(ours))[::-1])
+    return pairs
 
 
 def search_part(a, threads):
@@ -38,14 +50,20 @@ def search_part(a, threads):
     index = build_hnsw(x, 32, 200)
     tracer = Tracer(index)
     faiss.omp_set_num_threads(threads)
-    print(f"\n{'tracer' if threads == 1 else 'batched'}: {a.rows:,} x {a.dim}, M=32, 2,000 queries, k=10, {threads} thread(s); time of the tracer over time of faiss")
+    part = 'tracer' if threads == 1 else 'batched'
+    print(
+        f'\n{part}: {a.rows:,} x {a.dim}, M=32, 2,000 queries, k=10, {threads} thread(s); '
+        'time of the tracer over time of faiss')
     for ef in EFS:
         index.hnsw.efSearch = ef
         search = lambda: index.search(q, 10)
         trace = lambda: tracer.search(q, 10, ef, threads=threads)
         same = (search()[1] == trace().ids).all()
-        pairs = [(timed(trace), timed(search)) if i % 2 else tuple(reversed((timed(search), timed(trace)))) for i in range(a.repeats)]
-        print(f'  ef {ef:>3}: {ratios(*zip(*pairs))}, faiss {2000 / median(p[1] for p in pairs):,.0f} queries/s, ids equal for every query: {bool(same)}, {trace().evaluations.mean():,.0f} evaluations')
+        pairs = in_turns(trace, search, a.repeats)
+        rate = 2000 / median(theirs for _, theirs in pairs)
+        print(
+            f'  ef {ef:>3}: {ratios(*zip(*pairs))}, faiss {rate:,.0f} queries/s, '
+            f'ids equal for every query: {bool(same)}, {trace().evaluations.mean():,.0f} evaluations')
 
 
 def build_one(a, whose):
@@ -54,24 +72,41 @@ def build_one(a, whose):
     from dacl_dr.search.graph import fill_index
     x = synthetic(a.build_rows, a.dim, 1)
     start = time.perf_counter()
-    if whose == 'ours': index = fill_index(InMemory(x), IndexSettings(chunk_rows=len(x)))
+    if whose == 'ours':
+        index = fill_index(InMemory(x), IndexSettings(chunk_rows=len(x)))
     else:
         index = faiss.IndexHNSWFlat(a.dim, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 200
         index.add(x)
-    print(json.dumps({'s': time.perf_counter() - start, 'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'bytes': len(faiss.serialize_index(index))}))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({'s': seconds, 'peak': peak, 'bytes': len(faiss.serialize_index(index))}))
+
+
+def build_apart(a, whose):
+    "What `build_one` measures, in a process of its own."
+    command = [sys.executable, __file__, '--parts', whose, '--dim', str(a.dim), '--build_rows', str(a.build_rows)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 def build_part(a):
-    print(f'\nbuild: {a.build_rows:,} x {a.dim}, M=32, efConstruction=200, one add(), {os.cpu_count()} threads; each in its own process, the vectors in memory')
+    print(
+        f'\nbuild: {a.build_rows:,} x {a.dim}, M=32, efConstruction=200, one add(), {os.cpu_count()} threads; '
+        'each in its own process, the vectors in memory')
     runs = {w: [] for w in ('ours', 'faiss')}
     for _ in range(3):
-        for w in runs: runs[w].append(json.loads(subprocess.run([sys.executable, __file__, '--parts', w, '--dim', str(a.dim), '--build_rows', str(a.build_rows)], capture_output=True, check=True, text=True).stdout))
-    print(f"  time over faiss's {ratios([r['s'] for r in runs['ours']], [r['s'] for r in runs['faiss']])}, faiss {median(r['s'] for r in runs['faiss']):.1f} s")
-    print(f"  peak memory {median(r['peak'] for r in runs['ours']) / 1e6:,.0f} MB, faiss {median(r['peak'] for r in runs['faiss']) / 1e6:,.0f} MB; index {runs['ours'][0]['bytes'] / 1e6:,.0f} MB, as many bytes as faiss's: {runs['ours'][0]['bytes'] == runs['faiss'][0]['bytes']}")
+        for whose, found in runs.items(): found.append(build_apart(a, whose))
+    seconds = {whose: [r['s'] for r in found] for whose, found in runs.items()}
+    peak = {whose: median(r['peak'] for r in found) / 1e6 for whose, found in runs.items()}
+    size = {whose: found[0]['bytes'] for whose, found in runs.items()}
+    print(f"  time over faiss's {ratios(seconds['ours'], seconds['faiss'])}, faiss {median(seconds['faiss']):.1f} s")
+    print(
+        f"  peak memory {peak['ours']:,.0f} MB, faiss {peak['faiss']:,.0f} MB; "
+        f"index {size['ours'] / 1e6:,.0f} MB, as many bytes as faiss's: {size['ours'] == size['faiss']}")
 
 
-def padded(lengths, chunks): return sum(len(c) * lengths[c].max() for c in chunks)
+def padded(lengths, chunks):
+    return sum(len(c) * lengths[c].max() for c in chunks)
 
 
 def embedding_part(a):
@@ -87,35 +122,52 @@ def embedding_part(a):
     model = encoder.model
     with tempfile.TemporaryDirectory() as d:
         whole = open_passages(a.corpus_file, reading=Reading(d))
-        rows = np.unique(np.linspace(0, len(whole) - 1, a.passages).astype(int))
-        write_passages(Path(d)/'psgs.tsv', [whole[int(r)] for r in rows])
+        write_passages(Path(d)/'psgs.tsv', [whole[int(r)] for r in spaced(len(whole), a.passages)])
         passages = open_passages(Path(d)/'psgs.tsv', reading=Reading(d))
         texts = [f'{p.title} {p.text}' for p in passages]
-        lengths = np.array([len(t) for t in encoder.tower('passage').tokenizer(texts, truncation=True, max_length=a.max_length)['input_ids']])
-        number, pairs = iter(range(1000)), []
-        ours = lambda: embed_corpus(encoder, passages, Path(d)/f'v{next(number)}', EmbedSettings(), show_progress=False)
+        tokens = encoder.tower('passage').tokenizer(texts, truncation=True, max_length=a.max_length)
+        lengths = np.array([len(t) for t in tokens['input_ids']])
+        number = iter(range(1000))
+        def ours():
+            return embed_corpus(encoder, passages, Path(d)/f'v{next(number)}', EmbedSettings(), show_progress=False)
         theirs = lambda: model.encode_document(texts, batch_size=32, normalize_embeddings=True)
         far = float(np.abs(ours().take(np.arange(len(texts))) - theirs()).max())
-        for i in range(a.repeats // 2): pairs.append((timed(ours), timed(theirs)) if i % 2 else tuple(reversed((timed(theirs), timed(ours)))))
+        pairs = in_turns(ours, theirs, a.repeats // 2)
     linears = [m for m in encoder.tower('passage').modules() if isinstance(m, torch.nn.Linear)]
     per_token = sum(2 * m.in_features * m.out_features for m in linears)
-    peak = median(bound(torch, *max(((m.in_features, m.out_features) for m in linears), key=lambda s: s[0] * s[1])) for _ in range(5))
-    o, t = (len(texts) / median(p[i] for p in pairs) for i in (0, 1))
-    pad = {'ours': padded(lengths, chunk_rows(lengths, 2048)), 'theirs': padded(lengths, np.array_split(np.argsort([-len(x) for x in texts]), range(32, len(texts), 32)))}
-    print(f'\nembedding: {len(texts):,} passages of {lengths.mean():.0f} tokens (at most {a.max_length}), float32, {torch.get_num_threads()} threads, largest difference of a value {far:.0e}')
-    print(f'  passages/s over those of SentenceTransformer.encode: {ratios([p[1] for p in pairs], [p[0] for p in pairs])}: {o:,.1f} against {t:,.1f}')
-    print(f"  padding computed: {pad['ours'] / lengths.sum() - 1:.1%} against {pad['theirs'] / lengths.sum() - 1:.1%}")
-    print(f"  what bounds it: the linear layers take {per_token / 1e6:.1f} MFLOP a token and run here at {peak:.0f} GFLOP/s alone; of that bound are reached {o * lengths.mean() * per_token / peak / 1e9:.0%} and {t * lengths.mean() * per_token / peak / 1e9:.0%}")
+    widest = max(((m.in_features, m.out_features) for m in linears), key=lambda shape: shape[0] * shape[1])
+    peak = median(bound(torch, *widest) for _ in range(5))
+    our_rate, their_rate = (len(texts) / median(p[i] for p in pairs) for i in (0, 1))
+    longest_first = np.argsort([-len(x) for x in texts])
+    batches = np.array_split(longest_first, range(32, len(texts), 32))
+    our_padding = padded(lengths, chunk_rows(lengths, 2048)) / lengths.sum() - 1
+    their_padding = padded(lengths, batches) / lengths.sum() - 1
+    share = lambda rate: rate * lengths.mean() * per_token / peak / 1e9 # of the bound
+    print(
+        f'\nembedding: {len(texts):,} passages of {lengths.mean():.0f} tokens (at most {a.max_length}), float32, '
+        f'{torch.get_num_threads()} threads, largest difference of a value {far:.0e}')
+    ratio = ratios([theirs for _, theirs in pairs], [ours for ours, _ in pairs])
+    print(
+        f'  passages/s over those of SentenceTransformer.encode: {ratio}: '
+        f'{our_rate:,.1f} against {their_rate:,.1f}')
+    print(f'  padding computed: {our_padding:.1%} against {their_padding:.1%}')
+    print(
+        f'  what bounds it: the linear layers take {per_token / 1e6:.1f} MFLOP a token and run here at '
+        f'{peak:.0f} GFLOP/s alone; of that bound are reached {share(our_rate):.0%} and {share(their_rate):.0%}')
 
 
 def bound(torch, n, m):
+    "GFLOP/s of a linear layer."
     x, w = torch.randn(2048, n), torch.randn(m, n)
-    with torch.no_grad(): return 20 * 2 * 2048 * n * m / timed(lambda: [torch.nn.functional.linear(x, w) for _ in range(20)]) / 1e9
+    def twenty():
+        for _ in range(20): torch.nn.functional.linear(x, w)
+    with torch.no_grad(): return 20 * 2 * 2048 * n * m / timed(twenty) / 1e9
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--parts', nargs='+', default=['tracer', 'batched', 'build', 'embedding'], help='which (default: all)')
+    parts = ['tracer', 'batched', 'build', 'embedding']
+    p.add_argument('--parts', nargs='+', default=parts, help='which (default: all)')
     p.add_argument('--rows', type=int, default=50_000)
     p.add_argument('--build_rows', type=int, default=20_000)
     p.add_argument('--dim', type=int, default=768)
@@ -127,12 +179,12 @@ def main():
     a = p.parse_args()
     for part in a.parts:
         if part in ('ours', 'faiss'): build_one(a, part)
-        elif part in ('tracer', 'batched'): search_part(a, 1 if part == 'tracer' else os.cpu_count())
+        elif part == 'tracer': search_part(a, 1)
+        elif part == 'batched': search_part(a, os.cpu_count())
         elif part == 'build': build_part(a)
-        elif not (a.corpus_file and a.model_name): p.error('embedding needs --corpus_file and --model_name')
+        elif not (a.corpus_file and a.model_name):
+            p.error('embedding needs --corpus_file and --model_name')
         else: embedding_part(a)
 
 
 if __name__ == '__main__': main()
-
-from dacl_dr.core.settings import EmbedSettings, IndexSettings, Reading

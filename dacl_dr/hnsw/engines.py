@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..core.errors import DaclError
 from ..search.vectors import check_unit
 from ..search.graph import check_search
-from .tracer import Trace, Tracer
+from .tracer import Trace, Tracer, counts_only
 
 # %% ../../nbs/hnsw/engines.ipynb #9d528438
 class Usearch:
@@ -25,23 +25,35 @@ class Usearch:
         ef_construction:int=200,
         desc:str|None=None, # of the progress bar; None: no bar
     ):
-        if not find_spec('usearch'): raise DaclError("engine 'usearch' is not installed; pip install 'dacl-dr[engines]'")
+        if not find_spec('usearch'):
+            raise DaclError("engine 'usearch' is not installed; pip install 'dacl-dr[engines]'")
         import usearch.index
-        self.index = usearch.index.Index(ndim=vectors.dim, metric='ip', dtype='f32', connectivity=m, expansion_add=ef_construction)
-        with tqdm(total=len(vectors), desc=desc, unit='passage', unit_scale=True, leave=False, mininterval=.5, disable=desc is None) as bar:
-            for i, x in vectors.blocks(8192): self.index.add(np.arange(i, i + len(x)), check_unit(x, first=i), threads=1); bar.update(len(x)) # several threads would make another graph each time
+        self.index = usearch.index.Index(
+            ndim=vectors.dim, metric='ip', dtype='f32', connectivity=m, expansion_add=ef_construction)
+        bar = tqdm(
+            total=len(vectors), desc=desc, unit='passage', unit_scale=True, leave=False, mininterval=.5,
+            disable=desc is None)
+        with bar:
+            for i, x in vectors.blocks(8192):
+                # several threads would make another graph each time
+                self.index.add(np.arange(i, i + len(x)), check_unit(x, first=i), threads=1)
+                bar.update(len(x))
 
     def search(self, queries:np.ndarray, k:int, ef:int)->Trace:
         "Search one by one, counting."
         check_search(k, ef, len(self.index))
         self.index.expansion_search = ef
         n = len(queries)
-        ids, dis, counts = np.full((n, k), -1), np.full((n, k), np.inf, np.float32), np.empty((n, 2), np.int64)
+        ids, distances = np.full((n, k), -1), np.full((n, k), np.inf, np.float32)
+        evaluations, hops = np.empty(n, np.int64), np.empty(n, np.int64)
         for i, q in enumerate(queries):
-            m = self.index.search(q, k)
-            ids[i, :len(m.keys)], dis[i, :len(m.keys)], counts[i] = m.keys, m.distances - 1, (m.computed_distances, m.visited_members)
-        unknown = np.full(n, np.nan)
-        return Trace(ids, dis, counts[:, 0], unknown, counts[:, 1], unknown, unknown)
+            hits = self.index.search(q, k)
+            found = len(hits.keys)
+            ids[i, :found] = hits.keys
+            distances[i, :found] = hits.distances - 1
+            evaluations[i] = hits.computed_distances
+            hops[i] = hits.visited_members
+        return counts_only(ids, distances, evaluations, hops)
 
 # %% ../../nbs/hnsw/engines.ipynb #7f565272
 def patience_search(

@@ -23,7 +23,8 @@ def graph(x, m, metric, ef_construction=40):
 
 def agree(index, queries, k, ef, **kwargs):
     ours, theirs = Tracer(index).search(queries, k, ef, **kwargs), faiss_counts(index, queries, k, ef)
-    for name in ('ids', 'distances', 'evaluations', 'hops'): np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
+    for name in ('ids', 'distances', 'evaluations', 'hops'):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
     return ours
 
 
@@ -67,10 +68,17 @@ def world():
 
 
 def traverse(index, x, q, ef, patience):
-    "One search as the HNSW paper has it, in plain Python: the ten nearest, the nodes it looks at, and how many of the lowest level it expands; patience ends it after as many in a row that bring no new result."
+    """One search as the HNSW paper has it, in plain Python.
+
+    Gives the ten nearest, the nodes it looks at, and how many of the lowest level it expands.
+    Patience ends it after as many in a row that bring no new result.
+    """
     h = index.hnsw
-    neighbours, offsets, widths = (faiss.vector_to_array(v).astype(np.int64) for v in (h.neighbors, h.offsets, h.cum_nneighbor_per_level))
-    links = lambda node, level: [n for n in neighbours[offsets[node] + widths[level]:offsets[node] + widths[level + 1]] if n >= 0]
+    arrays = h.neighbors, h.offsets, h.cum_nneighbor_per_level
+    neighbours, offsets, widths = (faiss.vector_to_array(v).astype(np.int64) for v in arrays)
+    def links(node, level):
+        begin, end = offsets[node] + widths[level], offsets[node] + widths[level + 1]
+        return [n for n in neighbours[begin:end] if n >= 0]
     far = lambda node: -float(x[node].astype('f8') @ q.astype('f8'))
     here, everything = h.entry_point, {h.entry_point}
     for level in range(h.max_level, 0, -1):
@@ -80,7 +88,9 @@ def traverse(index, x, q, ef, patience):
             best = min([here, *around], key=far)
             if best == here: break
             here = best
-    seen, todo, kept, ten, hops, idle = {here}, [(far(here), here)], [(-far(here), here)], [far(here)], 0, 0
+    todo, kept = [(far(here), here)], [(-far(here), here)]
+    seen, ten = {here}, [far(here)]
+    hops = idle = 0
     while todo:
         d, node = heapq.heappop(todo)
         if len(kept) >= ef and d > -kept[0][0]: break
@@ -88,9 +98,11 @@ def traverse(index, x, q, ef, patience):
         for n in links(node, 0):
             if n in seen: continue
             seen.add(n)
-            if len(ten) < 10 or far(n) < ten[-1]: ten, idle = sorted([*ten, far(n)])[:10], 0
+            if len(ten) < 10 or far(n) < ten[-1]:
+                ten, idle = sorted([*ten, far(n)])[:10], 0
             if len(kept) < ef or far(n) < -kept[0][0]:
-                heapq.heappush(todo, (far(n), n)); heapq.heappush(kept, (-far(n), n))
+                heapq.heappush(todo, (far(n), n))
+                heapq.heappush(kept, (-far(n), n))
                 if len(kept) > ef: heapq.heappop(kept)
         if patience and idle >= patience: break
     return {n for _, n in sorted(kept, reverse=True)[:10]}, everything | seen, hops
@@ -103,7 +115,8 @@ def test_distinct_nodes_equal_an_independent_traversal(world, ef, patience):
     same = 0
     for i in range(len(q)):
         ids, visited, hops = traverse(index, x, q[i], ef, patience)
-        same += ids == set(t.ids[i].tolist()) and len(visited) == t.visited[i] and hops == t.hops[i] - t.upper_hops[i]
+        counts = t.visited[i], t.hops[i] - t.upper_hops[i]
+        same += ids == set(t.ids[i].tolist()) and (len(visited), hops) == counts
     assert same >= .97 * len(q) # the rest: distances that are equal in float32 and not in float64
 
 
@@ -126,7 +139,7 @@ def test_marks_begin_anew_before_they_overflow(world):
     _, q, index = world
     tracer = Tracer(index)
     first = tracer.search(q, 10, 20, threads=1)
-    tracer.tables[0][1] = 2**31 - 50
+    tracer.tables[0].turn[0] = 2**31 - 50
     again = tracer.search(q, 10, 20, threads=1)
     np.testing.assert_array_equal(first.evaluations, again.evaluations)
 
@@ -145,7 +158,14 @@ def test_patience_stops_early_and_never_changes_what_was_seen_before(world):
 def test_what_cannot_be_searched_is_refused(world):
     x, q, index = world
     tracer = Tracer(index)
-    for args, word in (((q, 10, 9), 'below k=10'), ((q, 2501, 4000), 'ask for 1 to 2,500'), ((q, 0, 10), 'k=0'), ((q[:, :5], 10, 20), 'do not fit'), ((q, 10, 1 << 21), 'out of range')):
+    refused = (
+        ((q, 10, 9), 'below k=10'),
+        ((q, 2501, 4000), 'ask for 1 to 2,500'),
+        ((q, 0, 10), 'k=0'),
+        ((q[:, :5], 10, 20), 'do not fit'),
+        ((q, 10, 1 << 21), 'out of range'),
+    )
+    for args, word in refused:
         with pytest.raises(DaclError, match=word): tracer.search(*args)
     scalar = faiss.IndexHNSWSQ(24, faiss.ScalarQuantizer.QT_fp16, 8, faiss.METRIC_INNER_PRODUCT)
     with pytest.raises(DaclError, match='float32'): Tracer(scalar)
