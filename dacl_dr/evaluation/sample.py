@@ -115,7 +115,7 @@ class Lines:
         wanted = set(np.asarray(rows).tolist())
         return [text for i, text in enumerate(self.read()) if i in wanted]
 
-# %% ../../nbs/evaluation/sample.ipynb #ba00832e
+# %% ../../nbs/evaluation/sample.ipynb #b218e442
 def split_file(
     folder:Path, # BEIR's
 )->Path: # qrels/SPLIT.tsv
@@ -128,6 +128,7 @@ def split_file(
     if splits: fault = 'has several splits, ' + ', '.join(f.name for f in splits)
     raise DaclError(f'{folder}: {fault}; name the file of queries itself')
 
+# %% ../../nbs/evaluation/sample.ipynb #f63c02d4
 def open_corpus(
     path:str|Path, # .txt, passage TSV, corpus.jsonl or a BEIR folder, .gz too
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
@@ -168,7 +169,7 @@ class Sample(msgspec.Struct):
     asked: list[str]|None = None # texts of the queries
     texts: list[str]|None = None # of the passages
 
-# %% ../../nbs/evaluation/sample.ipynb #a36ba75a
+# %% ../../nbs/evaluation/sample.ipynb #05cc8feb
 def check_pair(
     vectors:str|Path, # .npy of the passages
     query_vectors:str|Path, # .npy of the queries
@@ -186,6 +187,7 @@ def check_pair(
             'embed both with one model'
         )
 
+# %% ../../nbs/evaluation/sample.ipynb #a93ec91f
 def vector_sample(
     vectors:str|Path, # .npy of the passages
     query_vectors:str|Path|None=None, # .npy; None: some of the passages stand for queries
@@ -215,7 +217,7 @@ def vector_sample(
         'normalised': passages_changed or queries_changed,
     })
 
-# %% ../../nbs/evaluation/sample.ipynb #d1db048c
+# %% ../../nbs/evaluation/sample.ipynb #b3d6f81e
 class Chosen(msgspec.Struct):
     "The rows of a corpus and of its queries that are embedded."
     queries: np.ndarray # (Q,) rising
@@ -241,7 +243,7 @@ def choose_rows(
     rows = sample_rows(len(passages), o.max_passages, np.concatenate([positives[i] for i in q_rows]))
     return Chosen(q_rows, rows, np.searchsorted(rows, [positives[i][0] for i in q_rows]), len(known))
 
-# %% ../../nbs/evaluation/sample.ipynb #94becd9c
+# %% ../../nbs/evaluation/sample.ipynb #3dbd9d84
 def encoder_name(
     path:str|Path,
 )->str: # with its folder's where the name alone says nothing
