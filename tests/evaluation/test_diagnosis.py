@@ -8,12 +8,16 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.options import Diagnose
 from dacl_dr.core.settings import EncoderSettings, Reading, SearchSettings
 from dacl_dr.hnsw.curves import Sweep
 from dacl_dr.data.formats import read_passages, read_questions
 from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
-from dacl_dr.evaluation.diagnosis import TARGETS, THRESHOLDS, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of, passage_facts, search_times, suggestions, times_line
+from dacl_dr.evaluation.diagnosis import (
+    TARGETS, THRESHOLDS, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of,
+    passage_facts, search_times, suggestions, times_line,
+)
 from dacl_dr.core.rows import sample_rows
 from dacl_dr.data.positives import positives_in
 from dacl_dr.evaluation.sample import Lines, open_queries, open_vectors, read_vectors, text_sample, unit_rows, vector_sample
@@ -21,6 +25,7 @@ from dacl_dr.data.store import open_passages, open_questions
 
 SEEDS, SMALL = st.integers(0, 10_000), SearchSettings(m=8, ef_construction=40)
 QUICK = settings(max_examples=25, deadline=None)
+QUIET = Reading(show_progress=False)
 FILES = {'diagnosis.json', 'diagnosis.html', 'sweep.csv', 'costs.csv', 'explains.csv', 'queries.parquet'}
 
 
@@ -55,8 +60,20 @@ def toy(tmp_path_factory):
     return home
 
 
+def texts_of(toy, corpus='psgs.tsv', queries='toy-dev.json', **more):
+    "A look at the encoder's vectors of these files, which stand beside it."
+    return Diagnose(**{
+        'encoder': toy/'encoder', 'corpus': toy/corpus, 'queries': toy/queries, 'fields': 'text', 'search': SMALL,
+        'reading': Reading(toy/'cache', show_progress=False), **more,
+    })
+
+
+def vectors_of(vectors, query_vectors=None, **more):
+    return Diagnose(vectors=vectors, query_vectors=query_vectors, search=SMALL, reading=QUIET, **more)
+
+
 def run(toy, out, corpus='psgs.tsv', queries='toy-dev.json', **more):
-    return json.loads(diagnose(out, toy/'encoder', toy/corpus, toy/queries, s=SMALL, fields='text', **more, reading=Reading(toy/'cache', show_progress=False)).read_text())
+    return json.loads(diagnose(texts_of(toy, corpus, queries, output_path=out, **more)).read_text())
 
 
 # vectors from a file
@@ -120,9 +137,9 @@ def test_an_error_names_the_row_of_the_file_and_not_of_the_sample(tmp_path):
 def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
     p, q, _ = cloud()
     np.save(tmp_path/'p.npy', p); np.save(tmp_path/'q.npy', q[:, :8]); np.save(tmp_path/'few.npy', p[:12])
-    go = lambda **kw: diagnose(tmp_path/'out', **{'s': SMALL} | kw, reading=Reading(show_progress=False))
+    go = lambda **kw: diagnose(Diagnose(**{'output_path': tmp_path/'out', 'search': SMALL, 'reading': QUIET} | kw))
     for said, kw in ((r'q\.npy: its rows have 8 dimensions, those of .*p\.npy 16; ', dict(vectors=tmp_path/'p.npy', query_vectors=tmp_path/'q.npy')), ('each of which would find itself; ', dict(vectors=tmp_path/'p.npy', query_vectors=tmp_path/'p.npy')),
-        ('too few for the 700 nearest; ', dict(vectors=tmp_path/'p.npy', s=SearchSettings(k=700, ef_values=(700,)))), ('too few', dict(vectors=tmp_path/'few.npy')), ('must be at least 1', dict(vectors=tmp_path/'p.npy', max_queries=0)),
+        ('too few for the 700 nearest; ', dict(vectors=tmp_path/'p.npy', search=SearchSettings(k=700, ef_values=(700,)))), ('too few', dict(vectors=tmp_path/'few.npy')), ('must be at least 1', dict(vectors=tmp_path/'p.npy', max_queries=0)),
         ('encoder, corpus, queries are not given', {}), ('corpus is not given', dict(encoder='a', queries='b')), ('without vectors', dict(encoder='a', corpus='c', queries='b', query_vectors=tmp_path/'q.npy')), ('either vectors, or', dict(vectors=tmp_path/'p.npy', encoder='a'))):
         with pytest.raises(DaclError, match=said): go(**kw)
     assert not (tmp_path/'out').exists()
@@ -145,13 +162,14 @@ def test_a_sample_keeps_what_it_must(n, most, seed):
 
 
 def test_positives_stay_in_a_small_sample(toy):
-    s = text_sample(toy/'encoder', toy/'psgs.tsv', toy/'toy-dev.json', 50, 30, 'text', reading=Reading(toy/'cache', show_progress=False))
+    s = text_sample(texts_of(toy, max_passages=50, max_queries=30))
     questions = read_questions(toy/'toy-dev.json')
     assert s.passages.shape == (50, 16) and len(s.q) == 30 and s.about['all_passages'] == 400
     for i, row in enumerate(s.rows): assert s.asked[i] == questions[row].question and s.texts[s.gold[i]] == questions[row].positive_ctxs[0].text
     said = ' '.join(notes_of(s.about | {'passages': 50, 'queries': 30}))
     assert '50 of 400 passages' in said and 'all positives' in said and '30 of 100 queries' in said
-    with pytest.raises(DaclError, match='max_passages 20: the queries alone have 30 positives'): text_sample(toy/'encoder', toy/'psgs.tsv', toy/'toy-dev.json', 20, 30, 'text', reading=Reading(toy/'cache', show_progress=False))
+    with pytest.raises(DaclError, match='max_passages 20: the queries alone have 30 positives'):
+        text_sample(texts_of(toy, max_passages=20, max_queries=30))
 
 
 def test_positives_in_is_a_lookup_by_id(toy):
@@ -167,7 +185,7 @@ def test_without_query_vectors_some_passages_stand_for_them_and_leave_the_graph(
     assert s.q.shape == (40, 16) and s.passages.shape == (200, 16) and s.about['all_passages'] == 560 and s.gold is None
     np.testing.assert_allclose(s.q, p[s.rows], atol=1e-6)
     assert not {x.tobytes() for x in s.q} & {x.tobytes() for x in s.passages}
-    d = json.loads(diagnose(tmp_path/'out', vectors=tmp_path/'p.npy', s=SMALL, reading=Reading(show_progress=False)).read_text())
+    d = json.loads(diagnose(vectors_of(tmp_path/'p.npy', output_path=tmp_path/'out')).read_text())
     assert d['in_distribution'] and d['normalised'] and (d['queries'], d['passages']) == (60, 540)
     page = (tmp_path/'out'/'diagnosis.html').read_text()
     assert all(t in said for said in (page, diagnosis_lines(tmp_path/'out'/'diagnosis.json')) for t in ('in distribution, so the costs are optimistic', 'were normalised'))
@@ -324,11 +342,12 @@ def test_the_page_holds_its_charts_and_sections(diagnosed):
 
 
 def test_text_and_vectors_of_one_data_set_agree(toy, tmp_path):
-    s = text_sample(toy/'encoder', toy/'passages.txt', toy/'queries.txt', fields='text', reading=Reading(toy/'cache', show_progress=False))
+    s = text_sample(texts_of(toy, 'passages.txt', 'queries.txt'))
     assert s.gold is None and len(s.passages) == 400 and len(s.q) == 100
     np.save(tmp_path/'p.npy', s.passages); np.save(tmp_path/'q.npy', s.q)
     text = run(toy, tmp_path/'text', 'passages.txt', 'queries.txt')
-    vectors = json.loads(diagnose(tmp_path/'vectors', vectors=tmp_path/'p.npy', query_vectors=tmp_path/'q.npy', s=SMALL, reading=Reading(show_progress=False)).read_text())
+    found = diagnose(vectors_of(tmp_path/'p.npy', tmp_path/'q.npy', output_path=tmp_path/'vectors'))
+    vectors = json.loads(found.read_text())
     assert text['numbers'] == vectors['numbers'] and text['costs'] == vectors['costs'] and text['suggestions'] == vectors['suggestions'] and not vectors['in_distribution']
     a, b = (pd.read_parquet(tmp_path/n/'queries.parquet') for n in ('text', 'vectors'))
     pd.testing.assert_frame_equal(a.drop(columns='query'), b)
@@ -336,13 +355,14 @@ def test_text_and_vectors_of_one_data_set_agree(toy, tmp_path):
 
 
 def test_dpr_beir_and_lines_are_one_data_set(toy):
-    read = lambda c, q: text_sample(toy/'encoder', toy/c, toy/q, fields='text', reading=Reading(toy/'cache', show_progress=False))
+    read = lambda c, q: text_sample(texts_of(toy, c, q))
     dpr, lines = read('psgs.tsv', 'toy-dev.json'), read('passages.txt', 'queries.txt')
     for c, q, known in (('beir', 'beir', True), ('beir/corpus.jsonl', 'beir/qrels/test.tsv', True), ('beir', 'beir/queries.jsonl', False)):
         s = read(c, q)
         assert (s.gold is not None) == known and (s.passages == dpr.passages).all() and (s.q == dpr.q).all() and s.asked == lines.asked
         if known: assert (s.gold == dpr.gold).all()
-    with pytest.raises(DaclError, match="fields: 'txt' is not known. Did you mean 'text'"): text_sample(toy/'encoder', toy/'psgs.tsv', toy/'toy-dev.json', fields='txt', reading=Reading(toy/'cache', show_progress=False))
+    with pytest.raises(DaclError, match="fields: 'txt' is not known. Did you mean 'text'"):
+        text_sample(texts_of(toy, fields='txt'))
 
 
 def test_an_encoder_of_other_norms_is_normalised_and_said_so(toy, monkeypatch):
@@ -354,7 +374,7 @@ def test_an_encoder_of_other_norms_is_normalised_and_said_so(toy, monkeypatch):
         encoder = real(path)
         encoder.__class__ = Long
         return encoder
-    read = lambda: text_sample(toy/'encoder', toy/'psgs.tsv', toy/'toy-dev.json', 200, 40, 'text', reading=Reading(toy/'cache', show_progress=False))
+    read = lambda: text_sample(texts_of(toy, max_passages=200, max_queries=40))
     plain, real = read(), module.load_encoder
     monkeypatch.setattr(module, 'load_encoder', load)
     s = read()
@@ -367,7 +387,7 @@ def test_text_of_users_is_escaped(toy, tmp_path):
     asked = (toy/'queries.txt').read_text().splitlines()[:20]
     (tmp_path/'q<b>.txt').write_text('\n'.join(f'{evil} {a}' for a in asked))
     (tmp_path/'p.txt').write_text('\n'.join(f'<img src=x onerror=alert(2)> {t}' for t in (toy/'passages.txt').read_text().splitlines()))
-    diagnose(tmp_path/'out', toy/'encoder', tmp_path/'p.txt', tmp_path/'q<b>.txt', s=SMALL, reading=Reading(toy/'cache', show_progress=False))
+    diagnose(texts_of(toy, output_path=tmp_path/'out', corpus=tmp_path/'p.txt', queries=tmp_path/'q<b>.txt', fields=None))
     page = (tmp_path/'out'/'diagnosis.html').read_text()
     body = page[page.index('<body>'):]
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in body and '&lt;img src=x' in body and 'q&lt;b&gt;.txt' in body
@@ -379,6 +399,6 @@ def test_text_of_users_is_escaped(toy, tmp_path):
 def test_a_handful_of_queries_still_gives_a_page(tmp_path):
     p, q, _ = cloud()
     np.save(tmp_path/'p.npy', p[:40]); np.save(tmp_path/'q.npy', q[:2])
-    d = json.loads(diagnose(tmp_path/'out', vectors=tmp_path/'p.npy', query_vectors=tmp_path/'q.npy', s=SMALL, reading=Reading(show_progress=False)).read_text())
+    d = json.loads(diagnose(vectors_of(tmp_path/'p.npy', tmp_path/'q.npy', output_path=tmp_path/'out')).read_text())
     assert d['queries'] == 2 and 'Not told by this data: too few queries' in (tmp_path/'out'/'diagnosis.html').read_text()
     assert cost_map(vector_sample(tmp_path/'p.npy', tmp_path/'q.npy', 6), np.ones(2)) is None
