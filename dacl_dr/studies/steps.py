@@ -143,6 +143,7 @@ def bm25_key(task:Task)->dict:
         'code': code_stamp('studies.steps.bm25_step'),
     }
 
+# %% ../../nbs/studies/steps.ipynb #be5f0e64
 def train_key(task:Task, v:Variant)->dict:
     "What a trained model is made from; w, stages and epochs act through the recipe's stages."
     s, whole = variant_settings(task.settings, v), task.settings

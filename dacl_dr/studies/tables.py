@@ -137,6 +137,7 @@ def quality_study(
         tables.append(study_table(metric, samples, False, ('worse', 'better')).assign(kind='quality'))
     return tables
 
+# %% ../../nbs/studies/tables.ipynb #470db0d1
 def space_study(
     numbers:pd.DataFrame, # rows of results
     names:list[str], # of models, the baseline first
@@ -149,6 +150,7 @@ def space_study(
         tables.append(study_table(metric, samples, False).assign(kind='space'))
     return tables
 
+# %% ../../nbs/studies/tables.ipynb #4824412b
 def study_of(
     tables:dict[str, pd.DataFrame], # from `gather_tables`
     sweeps:dict[str, list[Sweep]], # model → its seeds; the baseline first
@@ -163,7 +165,7 @@ def study_of(
     about = results[list(WHO)].drop_duplicates()
     return pd.concat([*quality, cost, *space], ignore_index=True).merge(about, on='model')
 
-# %% ../../nbs/studies/tables.ipynb #5d2b3ab6
+# %% ../../nbs/studies/tables.ipynb #75a271ff
 def sweeps_of(
     run_dir:Path,
     s:Settings,
@@ -179,6 +181,7 @@ def sweeps_of(
         found.setdefault(v.label(s), []).append(sweep)
     return found
 
+# %% ../../nbs/studies/tables.ipynb #172c417a
 def write_table(
     table:pd.DataFrame,
     path:Path, # .csv or .parquet
@@ -222,7 +225,7 @@ WORDS = ( # columns that hold no numbers
     'kind', 'stage', 'part', 'cost', 'measure', 'method',
 )
 
-# %% ../../nbs/studies/tables.ipynb #be20b1c1
+# %% ../../nbs/studies/tables.ipynb #ebfa124e
 def fault_of(
     name:str, # of `TABLES`
     table:pd.DataFrame,

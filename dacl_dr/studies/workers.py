@@ -212,6 +212,7 @@ def time_left(
     minutes = seconds / ended * waiting / 60
     return f', about {minutes:.0f} min left' if minutes >= 1 else ', less than a minute left'
 
+# %% ../../nbs/studies/workers.ipynb #b5147fbc
 class StudyProgress:
     "Tells how a study stands."
     def __init__(self,
