@@ -34,7 +34,7 @@ def main():
     a = p.parse_args()
     settings = read_tables(a.run_dir).settings
     task, s, found = Task(a.data_dir/'codedocs', settings), SearchSettings(targets=(.95,)), {e: {r: [] for r in sorted(settings.recipes)} for e in ('faiss', 'usearch', 'patience')}
-    picked = np.unique(np.linspace(0, len(task.eval_questions) - 1, a.questions).astype(int))
+    picked = np.unique(np.linspace(0, len(task.test.questions) - 1, a.questions).astype(int))
     for recipe, seed in tqdm([(r, x) for r in sorted(settings.recipes) for x in settings.seeds], unit='model'):
         home = a.run_dir/f'{recipe}-seed{seed}'
         encoder = load_encoder(home/'train'/'encoder')

@@ -188,7 +188,7 @@ def within(table:pd.DataFrame)->pd.DataFrame:
         high=table.high.clip(upper=high),
     )
 
-# %% ../../nbs/studies/paper.ipynb #c17568f3
+# %% ../../nbs/studies/paper.ipynb #24341a7b
 def weights_row(
     t:dict,
     lang:str,
@@ -221,7 +221,7 @@ def weights_row(
         rows.append([panel(name, metric, title) for metric, title in metrics.items()])
     return grid(rows)
 
-# %% ../../nbs/studies/paper.ipynb #543ebe50
+# %% ../../nbs/studies/paper.ipynb #70b0102a
 def positives(t:dict, lang:str)->alt.Chart:
     "Mean and variance of the positives' cosine by w."
     metrics = {'pos mean': 'mean positive cosine', 'pos var': 'variance of positive cosine'}
@@ -510,61 +510,19 @@ class Figure(msgspec.Struct, frozen=True):
 
     def title_in(self, lang:str)->str: return self.chinese if lang == 'zh' else self.title
 
-# %% ../../nbs/studies/paper.ipynb #aa9b98e2
+# %% ../../nbs/studies/paper.ipynb #2ffa5725
 FIGURES = (
     Figure('losses', 'Loss parts and w over training', '损失分量与 w 随训练的变化', losses, 'history'),
-    Figure(
-        'positive-cosines',
-        'Cosines of positive, hard-negative and random pairs',
-        '正例、难负例与随机样本对的余弦分布',
-        distributions,
-        'similarities',
-    ),
-    Figure(
-        'positives-by-weight',
-        'Mean and variance of positive cosines by w',
-        '不同 w 下正例余弦的均值与方差',
-        positives,
-        weights=True,
-    ),
-    Figure(
-        'plane',
-        'Alignment and uniformity by w and stage',
-        '不同 w 与阶段的 Alignment–Uniformity',
-        planes,
-        weights=True,
-    ),
-    Figure(
-        'maps',
-        'Queries and passages before and after training',
-        '训练前后的查询与段落 (UMAP / t-SNE)',
-        maps,
-        'map',
-    ),
+    Figure('positive-cosines', 'Cosines of positive, hard-negative and random pairs', '正例、难负例与随机样本对的余弦分布', distributions, 'similarities'),
+    Figure('positives-by-weight', 'Mean and variance of positive cosines by w', '不同 w 下正例余弦的均值与方差', positives, weights=True),
+    Figure('plane', 'Alignment and uniformity by w and stage', '不同 w 与阶段的 Alignment–Uniformity', planes, weights=True),
+    Figure('maps', 'Queries and passages before and after training', '训练前后的查询与段落 (UMAP / t-SNE)', maps, 'map'),
     Figure('recall', 'Recall@K of BM25 and A to D', 'BM25 与 A–D 的 Recall@K', recall),
-    Figure(
-        'ranking-by-weight',
-        'MRR@10 and nDCG@10 by w',
-        '不同 w 下的 MRR@10 与 NDCG@10',
-        ranking,
-        weights=True,
-    ),
+    Figure('ranking-by-weight', 'MRR@10 and nDCG@10 by w', '不同 w 下的 MRR@10 与 NDCG@10', ranking, weights=True),
     Figure('visited', 'Visited nodes by efSearch', '访问节点数随 efSearch 的变化', visited, 'sweeps'),
-    Figure(
-        'latency',
-        'Latency by efSearch, median and 99th percentile',
-        '查询延迟随 efSearch 的变化 (p50, p99)',
-        latency,
-        'latency',
-    ),
+    Figure('latency', 'Latency by efSearch, median and 99th percentile', '查询延迟随 efSearch 的变化 (p50, p99)', latency, 'latency'),
     Figure('frontier', 'Recall against visited nodes', '召回率与访问节点数', frontiers, 'sweeps'),
-    Figure(
-        'cost-by-weight',
-        'Cost at matched recall by w, against A',
-        '同等召回率下不同 w 的搜索代价 (相对 A)',
-        matched,
-        weights=True,
-    ),
+    Figure('cost-by-weight', 'Cost at matched recall by w, against A', '同等召回率下不同 w 的搜索代价 (相对 A)', matched, weights=True),
     Figure('balance', 'Quality against cost of A to D', 'A–D 的检索质量与搜索代价', balance),
 )
 
