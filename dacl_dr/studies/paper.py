@@ -103,24 +103,26 @@ def translated(
     "A table with the words of a column in the reader's language."
     return table.assign(**{column: table[column].map(lambda x: in_language(x, lang))})
 
-# %% ../../nbs/studies/paper.ipynb #048f0568
+# %% ../../nbs/studies/paper.ipynb #927fc12f
 LOSS_PARTS = {'infonce': 'InfoNCE (nats)', 'distance': 'L_dis (1 − cosine)', 'w': 'w'} # part → title
 
 def stage_edges(
     history:pd.DataFrame, # of a data set
     lang:str,
-)->alt.Chart:
-    "Dashed lines where the stages of C and D begin, with their names."
+)->tuple[alt.Chart, alt.Chart]: # lines, names
+    "Dashed lines where the stages of C and D begin, and their names."
     starts = history[history.model.isin(['C', 'D'])].groupby('stage', sort=False).epoch.min().reset_index()
     starts = translated(starts[starts.epoch > 1], 'stage', lang)
     starts = starts.assign(epoch=starts.epoch - .5)
     edge = alt.Chart(starts).mark_rule(strokeDash=[4, 3], color='#999').encode(x='epoch:Q')
-    return edge + edge.mark_text(align='left', dx=3, y=8, color='#666', fontSize=11).encode(text='stage:N')
+    names = edge.mark_text(align='left', dx=3, y=8, color='#666', fontSize=11).encode(text='stage:N')
+    return edge, names
 
 def losses(t:dict, lang:str)->alt.Chart:
     "The parts of the loss and w by epoch, means over seeds."
     def row(history, name):
         history = recipes_of(history)
+        edges, names = stage_edges(history, lang)
         def panel(part):
             lines = series_panel(
                 over_seeds(history[history.part == part], ['model', 'epoch'], 'value'),
@@ -135,7 +137,7 @@ def losses(t:dict, lang:str)->alt.Chart:
                 zero=part == 'w',
                 title=name,
             )
-            return lines + stage_edges(history, lang)
+            return lines + edges + names
         return [panel(part) for part in LOSS_PARTS]
     return each(t['history'], row)
 
@@ -510,19 +512,40 @@ class Figure(msgspec.Struct, frozen=True):
 
     def title_in(self, lang:str)->str: return self.chinese if lang == 'zh' else self.title
 
-# %% ../../nbs/studies/paper.ipynb #2ffa5725
+# %% ../../nbs/studies/paper.ipynb #c178ab8f
 FIGURES = (
     Figure('losses', 'Loss parts and w over training', '损失分量与 w 随训练的变化', losses, 'history'),
-    Figure('positive-cosines', 'Cosines of positive, hard-negative and random pairs', '正例、难负例与随机样本对的余弦分布', distributions, 'similarities'),
-    Figure('positives-by-weight', 'Mean and variance of positive cosines by w', '不同 w 下正例余弦的均值与方差', positives, weights=True),
-    Figure('plane', 'Alignment and uniformity by w and stage', '不同 w 与阶段的 Alignment–Uniformity', planes, weights=True),
-    Figure('maps', 'Queries and passages before and after training', '训练前后的查询与段落 (UMAP / t-SNE)', maps, 'map'),
+    Figure(
+        'positive-cosines', 'Cosines of positive, hard-negative and random pairs',
+        '正例、难负例与随机样本对的余弦分布', distributions, 'similarities',
+    ),
+    Figure(
+        'positives-by-weight', 'Mean and variance of positive cosines by w',
+        '不同 w 下正例余弦的均值与方差', positives, weights=True,
+    ),
+    Figure(
+        'plane', 'Alignment and uniformity by w and stage',
+        '不同 w 与阶段的 Alignment–Uniformity', planes, weights=True,
+    ),
+    Figure(
+        'maps', 'Queries and passages before and after training',
+        '训练前后的查询与段落 (UMAP / t-SNE)', maps, 'map',
+    ),
     Figure('recall', 'Recall@K of BM25 and A to D', 'BM25 与 A–D 的 Recall@K', recall),
-    Figure('ranking-by-weight', 'MRR@10 and nDCG@10 by w', '不同 w 下的 MRR@10 与 NDCG@10', ranking, weights=True),
+    Figure(
+        'ranking-by-weight', 'MRR@10 and nDCG@10 by w',
+        '不同 w 下的 MRR@10 与 NDCG@10', ranking, weights=True,
+    ),
     Figure('visited', 'Visited nodes by efSearch', '访问节点数随 efSearch 的变化', visited, 'sweeps'),
-    Figure('latency', 'Latency by efSearch, median and 99th percentile', '查询延迟随 efSearch 的变化 (p50, p99)', latency, 'latency'),
+    Figure(
+        'latency', 'Latency by efSearch, median and 99th percentile',
+        '查询延迟随 efSearch 的变化 (p50, p99)', latency, 'latency',
+    ),
     Figure('frontier', 'Recall against visited nodes', '召回率与访问节点数', frontiers, 'sweeps'),
-    Figure('cost-by-weight', 'Cost at matched recall by w, against A', '同等召回率下不同 w 的搜索代价 (相对 A)', matched, weights=True),
+    Figure(
+        'cost-by-weight', 'Cost at matched recall by w, against A',
+        '同等召回率下不同 w 的搜索代价 (相对 A)', matched, weights=True,
+    ),
     Figure('balance', 'Quality against cost of A to D', 'A–D 的检索质量与搜索代价', balance),
 )
 
