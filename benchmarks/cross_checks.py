@@ -50,7 +50,7 @@ def main():
     settings = read_tables(a.run_dir).settings
     task, s, recipes = Task(a.data_dir/'codedocs', settings), SearchSettings(targets=(.95,)), sorted(settings.recipes)
     found = {engine: {r: [] for r in recipes} for engine in ('faiss', 'usearch', 'patience')}
-    picked = spaced(len(task.eval_questions), a.questions)
+    picked = spaced(len(task.test.questions), a.questions)
     for recipe, seed in tqdm([(r, x) for r in recipes for x in settings.seeds], unit='model'):
         home = a.run_dir/f'{recipe}-seed{seed}'
         encoder = load_encoder(home/'train'/'encoder')

@@ -16,7 +16,7 @@ from dacl_dr.data.formats import positive_rows
 from dacl_dr.encoders.static import StaticEncoder, bag_texts
 from dacl_dr.search.exact import exact_search
 from dacl_dr.metrics.ranking import gold_rank, task_metrics
-from dacl_dr.studies.task import Task
+from dacl_dr.studies.task import Task, with_positives
 from dacl_dr.studies.models import Variant, variant_settings
 from dacl_dr.curriculum.loader import TrainingData
 from dacl_dr.training.trainer import train
@@ -48,7 +48,7 @@ def main():
     args = parser.parse_args()
     settings = Settings()
     task = Task(Path(args.data_dir)/'codedocs', settings)
-    dev = task.questions('dev')
+    dev = with_positives(task.files.dev)
     gold, questions = np.array(positive_rows(dev, task.passages)), bag_texts(task.tokenizer, [q.question for q in dev])
     for name, enc, tr, power in VARIANTS:
         m = dev_quality(task, gold, questions, msgspec.structs.replace(settings.encoder, **enc), msgspec.structs.replace(settings.training, **tr), power, args.seed)

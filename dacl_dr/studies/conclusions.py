@@ -18,7 +18,8 @@ HEADLINE_COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact rec
 def matched_cost(
     study:pd.DataFrame, # of `Tables`
 )->str:
-    "The lowest ANN recall at which visited nodes can be compared: on a small corpus the smallest efSearch may find more than .95."
+    """The lowest ANN recall at which visited nodes can be compared: on a small corpus the smallest efSearch may
+    find more than .95."""
     known = study[study.metric.str.startswith('visited at ANN recall') & study.change.notna()].metric
     return min(known, default=HEADLINE_COSTS[0])
 
@@ -38,7 +39,8 @@ def study_rows(
     study:pd.DataFrame, # of `Tables`
     metrics=None, # None: recall@10, mrr@10, visited nodes at matched ANN recall and at 99% of own recall@10
 )->pd.DataFrame: # strings, one row a model
-    "The table of a study: each metric, its change against A, and whether that is more than chance after Holm's correction."
+    """The table of a study: each metric, its change against A, and whether that is more than chance after Holm's
+    correction."""
     metrics = metrics or ('recall@10', 'mrr@10', matched_cost(study), HEADLINE_COSTS[1])
     rows = study[study.metric.isin(metrics)]
     cells = rows.assign(cell=rows.apply(study_cell, axis=1)).pivot(index='model', columns='metric', values='cell')
@@ -78,6 +80,7 @@ def own_recall_sentence(
     differ = ', '.join(f'{r.model} differs ({r.change:+.1%})' for r in own.itertuples())
     return f'{begins} {differ}.'
 
+# %% ../../nbs/studies/conclusions.ipynb #0d8617dd
 def model_line(
     study:pd.DataFrame,
     model:str,
@@ -108,7 +111,8 @@ def above_temperature(
     quality:str='mrr@10',
     cost:str=HEADLINE_COSTS[0],
 )->pd.DataFrame: # model, value, low, high in points; nan where no two temperatures of A enclose the cost
-    "What a distance loss adds to the temperature: quality above A's curve over temperatures, mean over seeds with Student's 95% interval."
+    """What a distance loss adds to the temperature: quality above A's curve over temperatures, mean over seeds
+    with Student's 95% interval."""
     table = results[results.metric.isin([quality, cost])].pivot_table(
         index=['model', 'seed'], columns='metric', values='value')
     def models_of(recipe): return sorted(set(results[results.recipe == recipe].model))

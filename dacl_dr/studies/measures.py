@@ -48,14 +48,15 @@ def read_frame(
             'delete its folder and run again'
         ) from None
 
-# %% ../../nbs/studies/measures.ipynb #4c37f65c
+# %% ../../nbs/studies/measures.ipynb #e2df452e
 KEPT = ('visited', 'ann recall', 'recall@10') # of a sweep, per query
 
 def save_sweep(
     found:Sweep,
     path:Path, # .parquet
 ):
-    "Write what a paired comparison needs of a sweep: a column an efSearch and value, a row a query, exact search first."
+    """Write what a paired comparison needs of a sweep: a column an efSearch and value, a row a query, exact
+    search first."""
     columns = {'exact recall@10': found.exact['recall@10'].astype(np.float32)}
     for i, ef in enumerate(found.ef):
         for name in KEPT: columns[f'{ef} {name}'] = found.values[name][i].astype(np.float32)

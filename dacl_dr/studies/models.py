@@ -33,7 +33,7 @@ class Variant(msgspec.Struct, frozen=True, order=True):
         name = self.label(s).replace(' ', '-').replace('=', '').replace('τ', 't')
         return f'{name}-seed{self.seed}'
 
-# %% ../../nbs/studies/models.ipynb #451c6d89
+# %% ../../nbs/studies/models.ipynb #577263bc
 def weights_of(
     recipe:str,
     s:Settings,
@@ -46,7 +46,8 @@ def curricula_of(
     recipe:str,
     s:Settings,
 )->list[str]: # '', the settings' own, first
-    "The curricula that a recipe is trained with; C, which has no distance loss, only with those that change more than its weight."
+    """The curricula that a recipe is trained with; C, which has no distance loss, only with those that change
+    more than its weight."""
     def without_weight(stages): return [(x.epochs, x.negatives) for x in stages if x.epochs]
     own = without_weight(s.training.stages)
     if recipe == 'D': return ['', *s.curricula]

@@ -40,7 +40,7 @@ def own_layer(
     try: return bool(layer_file('datasets', name))
     except DaclError: return False
 
-# %% ../../nbs/studies/plan.ipynb #157747be
+# %% ../../nbs/studies/plan.ipynb #090f79a4
 def read_layers(
     layers:dict[str, str], # kind → name, or the path of a YAML file; each is laid over the one before
     about:dict[str, str], # the texts that a layer may give besides settings; changed in place
@@ -72,6 +72,7 @@ def given_settings(
         found[path] = parse_yaml(value)
     return found
 
+# %% ../../nbs/studies/plan.ipynb #6656b4f3
 def with_given(
     tree:dict, # nested settings, changed in place
     o:RunStudy,
@@ -87,7 +88,7 @@ def with_given(
             raise DaclError(f"{flags[path]}: unknown setting '{path}'.{known}") from None
     return build_settings(tree, 'command line', flags)
 
-# %% ../../nbs/studies/plan.ipynb #60851e56
+# %% ../../nbs/studies/plan.ipynb #92b86d30
 class StudyPlan(msgspec.Struct, frozen=True):
     "A study that can be run."
     name: str

@@ -58,7 +58,7 @@ def run_variant(
     step(home/'search', search_key(task, v), search, say, f'{home.name} search')
     return home
 
-# %% ../../nbs/studies/run.ipynb #9526da66
+# %% ../../nbs/studies/run.ipynb #a95fea84
 def finish_run(
     task:Task,
     run_dir:Path,
@@ -86,7 +86,8 @@ def run_recipes(
     run_dir:str|Path,
     say=print, # told of each finished step
 )->Path: # the run folder, with its tables
-    "Train and measure every model of the settings, one after the other; write the tables. Raises `DaclError` for bad data."
+    """Train and measure every model of the settings, one after the other; write the tables. Raises `DaclError`
+    for bad data."""
     run_dir, task = make_folder(run_dir), Task(corpus, settings)
     begin_run(task, run_dir, say)
     for v in variants(settings): run_variant(task, v, run_dir, say)
@@ -116,7 +117,8 @@ def study_data(
     settings:Settings=Settings(),
     say=print,
 )->Path: # in DPR's formats
-    "Where a study's data stand; the embedded set is harvested first. Raises `DaclError` for a folder that has no data set."
+    """Where a study's data stand; the embedded set is harvested first. Raises `DaclError` for a folder that has
+    no data set."""
     folder = Path(data_dir)/name
     if name == 'codedocs': return codedocs(folder, settings.corpus, say)
     if Path(name).name != name or not folder.is_dir():
@@ -128,7 +130,7 @@ def study_data(
     study_files(folder)
     return folder
 
-# %% ../../nbs/studies/run.ipynb #c8bcc767
+# %% ../../nbs/studies/run.ipynb #685cf0ea
 def quickstart(
     settings:Settings=Settings(),
     data_dir:str|Path='data_set',
@@ -136,7 +138,8 @@ def quickstart(
     say=print,
     dataset:str='codedocs', # or the name of a folder in data_dir
 )->Path: # the report's page
-    "Get the data, train and measure the models, write the report. Raises `DaclError` if another process is at work in the run folder."
+    """Get the data, train and measure the models, write the report. Raises `DaclError` if another process is at
+    work in the run folder."""
     output_dir, data_dir = make_folder(output_dir), make_folder(data_dir)
     written = data_dir if dataset == 'codedocs' else output_dir # another data set is only read
     try:

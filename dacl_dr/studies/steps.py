@@ -56,7 +56,7 @@ def bm25_pool_negatives(
     )
     return negatives
 
-# %% ../../nbs/studies/steps.ipynb #1c400fdd
+# %% ../../nbs/studies/steps.ipynb #45d8ad07
 def task_data(
     task:Task,
     encoder:Encoder, # whose tokenizer is used
@@ -86,6 +86,7 @@ def dev_measures(
     found = exact_search(q, passages, min(10, len(some)))
     return {'recall@10': recall_at(10)(gold_rank(found, own)).mean()} | geometry(q, passages, own)
 
+# %% ../../nbs/studies/steps.ipynb #faae992d
 def epoch_rows(
     start:dict[str, float], # of the untrained encoder
     evaluations:list[dict], # of a training's history: epoch and the same measures
@@ -143,6 +144,7 @@ def bm25_key(task:Task)->dict:
         'code': code_stamp('studies.steps.bm25_step'),
     }
 
+# %% ../../nbs/studies/steps.ipynb #987a1a9f
 def train_key(task:Task, v:Variant)->dict:
     "What a trained model is made from; w, stages and epochs act through the recipe's stages."
     s, whole = variant_settings(task.settings, v), task.settings

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ..core.options import RunStudy
+from ..core.settings import Settings
 from ..core.yaml import build_settings
 from ..core.files import alone_in, make_folder, write_manifest
 from ..core.stamps import code_stamp, file_stamp, notebook_stamp
@@ -35,7 +36,7 @@ def git_commit()->str|None:
     changed = ask('status', '--porcelain', '-uno').stdout.strip()
     return found.stdout.strip() + ('+' if changed else '')
 
-# %% ../../nbs/studies/study.ipynb #b9000a41
+# %% ../../nbs/studies/study.ipynb #60b91ad5
 def do_jobs(
     jobs:list[Job],
     o:RunStudy, # where, and how many at once
@@ -48,12 +49,14 @@ def do_jobs(
         if found.error: failed.append(found)
     return failed
 
+# %% ../../nbs/studies/study.ipynb #177d0912
 def run_study(
     plan:StudyPlan,
     o:RunStudy, # where its data and its results stand, and how many runs go at once
     say=print,
 )->tuple[Path, list[EndedRun]]: # the study's folder, the runs that failed
-    "Do what a study lacks, and write its tables and page if any run went well. Raises `DaclError` if another process is at work here, or the data is bad."
+    """Do what a study lacks, and write its tables and page if any run went well. Raises `DaclError` if another
+    process is at work here, or the data is bad."""
     s = plan.settings
     study_dir = make_folder(Path(o.output_dir)/f'{plan.name}-{plan.dataset}-{plan.encoder}')
     with alone_in(study_dir):
@@ -80,7 +83,7 @@ def run_study(
             study_page(study_dir, plan, say)
         return study_dir, failed
 
-# %% ../../nbs/studies/study.ipynb #22d9766a
+# %% ../../nbs/studies/study.ipynb #fbd41b8a
 def study_page(
     study_dir:Path, # with its tables
     plan:StudyPlan,
@@ -100,7 +103,8 @@ def study_page(
 
 # %% ../../nbs/studies/study.ipynb #3fb750c1
 def tiny_curricula(curricula:dict)->dict:
-    "The first two, with the epochs of `tiny_settings` at most, so that C, which has no w, is not trained again for each."
+    """The first two, with the epochs of `tiny_settings` at most, so that C, which has no w, is not trained again
+    for each."""
     epochs = [s.epochs for s in tiny_settings().training.stages]
     def tiny_stage(stage, most):
         negatives = 'bm25' if stage['negatives'] == 'bm25+model' else stage['negatives']
@@ -112,7 +116,7 @@ def tiny_curricula(curricula:dict)->dict:
 
 def tiny_study_settings(
     wanted:dict, # settings of a study, nested
-): # `Settings`
+)->Settings:
     "A study in seconds: two seeds, and at most two weights, temperatures and curricula."
     return build_settings(msgspec.to_builtins(tiny_settings()) | {
         'recipes': wanted['recipes'],

@@ -80,6 +80,7 @@ def bm25_tables(
     metrics = [{**who, 'metric': k, 'value': x} for k, x in task_metrics(ranks['rank']).items()]
     return {'ranks': ranks.assign(question=range(len(ranks)), **who), 'results': pd.DataFrame(metrics)}
 
+# %% ../../nbs/studies/tables.ipynb #b4ec2118
 def model_tables(
     home:Path, # of a model, with train/ and search/
 )->dict[str, pd.DataFrame]: # all that have a row a model
@@ -96,7 +97,7 @@ def model_tables(
         'ranks': ranks.assign(question=range(len(ranks))),
     }
 
-# %% ../../nbs/studies/tables.ipynb #3522f73f
+# %% ../../nbs/studies/tables.ipynb #2eb314d4
 def gather_tables(
     run_dir:Path,
     s:Settings,
@@ -137,6 +138,7 @@ def quality_study(
         tables.append(study_table(metric, samples, False, ('worse', 'better')).assign(kind='quality'))
     return tables
 
+# %% ../../nbs/studies/tables.ipynb #2de9ef13
 def space_study(
     numbers:pd.DataFrame, # rows of results
     names:list[str], # of models, the baseline first
@@ -149,6 +151,7 @@ def space_study(
         tables.append(study_table(metric, samples, False).assign(kind='space'))
     return tables
 
+# %% ../../nbs/studies/tables.ipynb #651c4299
 def study_of(
     tables:dict[str, pd.DataFrame], # from `gather_tables`
     sweeps:dict[str, list[Sweep]], # model → its seeds; the baseline first
@@ -163,7 +166,7 @@ def study_of(
     about = results[list(WHO)].drop_duplicates()
     return pd.concat([*quality, cost, *space], ignore_index=True).merge(about, on='model')
 
-# %% ../../nbs/studies/tables.ipynb #5d2b3ab6
+# %% ../../nbs/studies/tables.ipynb #c0007cf1
 def sweeps_of(
     run_dir:Path,
     s:Settings,
@@ -179,6 +182,7 @@ def sweeps_of(
         found.setdefault(v.label(s), []).append(sweep)
     return found
 
+# %% ../../nbs/studies/tables.ipynb #52aa5e59
 def write_table(
     table:pd.DataFrame,
     path:Path, # .csv or .parquet
@@ -222,7 +226,7 @@ WORDS = ( # columns that hold no numbers
     'kind', 'stage', 'part', 'cost', 'measure', 'method',
 )
 
-# %% ../../nbs/studies/tables.ipynb #be20b1c1
+# %% ../../nbs/studies/tables.ipynb #363aa264
 def fault_of(
     name:str, # of `TABLES`
     table:pd.DataFrame,

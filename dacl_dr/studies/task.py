@@ -117,7 +117,7 @@ class StudyData:
     def texts(self)->list[str]: # of all passages, as they are encoded
         return [FIELDS[self.settings.fields].format(p.title, p.text) for p in self.passages]
 
-# %% ../../nbs/studies/task.ipynb #8aba8884
+# %% ../../nbs/studies/task.ipynb #2156b02c
 class Task(StudyData):
     "A data set with what the encoders need of it."
     @cached_property
@@ -136,7 +136,9 @@ class Task(StudyData):
     def prepared(self)->dict: # what `prepare` has made
         return {}
 
-    def texts_of(self, which:str)->list[str]: # which: questions of 'train', 'dev', 'test', passages of the 'pool' or 'all'
+    def texts_of(self,
+        which:str, # questions of 'train', 'dev' or 'test', passages of the 'pool' or 'all'
+    )->list[str]:
         if which == 'all': return self.texts
         if which == 'pool': return [self.texts[i] for i in self.pool]
         return [q.question for q in getattr(self, which).questions]

@@ -212,14 +212,10 @@ def time_left(
     minutes = seconds / ended * waiting / 60
     return f', about {minutes:.0f} min left' if minutes >= 1 else ', less than a minute left'
 
+# %% ../../nbs/studies/workers.ipynb #11836032
 class StudyProgress:
     "Tells how a study stands."
-    def __init__(self,
-        runs:list[str],
-        reused:int, # runs that were done already
-        workers:int, # runs at once
-        say=print,
-    ):
+    def __init__(self, runs:list[str], reused:int, workers:int, say=print): # reused: runs that were done already
         self.state, self.started = dict.fromkeys(runs, ''), time.monotonic() # run → how it ended, '' before
         self.reused, self.workers, self.say = reused, workers, say
         self.live = None

@@ -224,8 +224,12 @@ def layers_judge(home, found, sound):
 @reader('layers of a study', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, judge=layers_judge, tried=600)
 def _(home):
     import msgspec
+    from dacl_dr.core.options import RunStudy
     from dacl_dr.studies.plan import study_plan
-    return msgspec.to_builtins(study_plan(str(home/'studies.yaml'), str(home/'datasets.yaml'), str(home/'encoders.yaml'), home).settings), [home/f'{k}.yaml' for k in ('datasets', 'encoders', 'studies')]
+    places = [home/f'{k}.yaml' for k in ('datasets', 'encoders', 'studies')]
+    dataset, encoder, study = map(str, places)
+    o = RunStudy(study=study, dataset=dataset, encoder=encoder, data_dir=str(home))
+    return msgspec.to_builtins(study_plan(o).settings), places
 
 # --- vectors, stores, indexes
 N, D = 40, 8
@@ -438,8 +442,10 @@ def _(home):
 
 def make_study(home):
     from dacl_dr.core.files import write_manifest
+    from dacl_dr.core.options import RunStudy
     from dacl_dr.studies.plan import study_plan
-    write_manifest(home/'study'/'study.json', {'plan': study_plan('weights'), 'corpus': str(home/'data')})
+    plan = study_plan(RunStudy(study='weights'))
+    write_manifest(home/'study'/'study.json', {'plan': plan, 'corpus': str(home/'data')})
 
 def study_judge(home, found, sound): return '' if isinstance(found[0], str) and found[2] else 'no plan'
 @reader('plan of a study', 'study/study.json', make=make_study, judge=study_judge, tried=200)

@@ -62,7 +62,7 @@ def test_training_learns(tiny_run):
     from dacl_dr.metrics.ranking import gold_rank, task_metrics
     task = Task(data/'codedocs', tiny_settings())
     raw = StaticEncoder.create(task.tokenizer, task.prepare('pool'), tiny_settings().encoder, 0)
-    before = task_metrics(gold_rank(exact_search(task.encode(raw, 'test'), task.encode(raw, 'all'), 100), task.gold))
+    before = task_metrics(gold_rank(exact_search(task.encode(raw, 'test'), task.encode(raw, 'all'), 100), task.test.gold))
     assert numbers(run)['A', 0, 'recall@10'] > before['recall@10']
 
 

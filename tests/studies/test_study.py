@@ -6,6 +6,7 @@ import pytest
 
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.options import RunStudy
 from dacl_dr.studies.tables import read_tables
 from dacl_dr.studies.task import Task
 from dacl_dr.studies.plan import study_plan
@@ -29,9 +30,9 @@ def data(tmp_path_factory, tiny_run):
     return tiny_run[0]
 
 
-def plan_of(tmp_path, **changed):
-    (tmp_path/'small.yaml').write_text(YAML)
-    return study_plan(str(tmp_path/'small.yaml'), overrides=changed)
+def asked(home, data, **changed):
+    "What `dacl run-study` is told, of the study in a folder."
+    return RunStudy(study=str(home/'small.yaml'), data_dir=str(data), output_dir=str(home/'runs'), **changed)
 
 
 def numbers(folder): return pd.read_csv(folder/'results.csv').set_index(['model', 'seed', 'metric']).value.sort_index()
@@ -53,7 +54,8 @@ def six(tmp_path_factory, data):
     done = {f.parts[-3] for f in folder.glob('*/run/manifest.json')}
     assert 2 <= len(done) < 6
     said = []
-    assert run_study(study_plan(str(home/'small.yaml')), data, home/'runs', 2, say=said.append) == (folder, [])
+    o = asked(home, data, jobs=2)
+    assert run_study(study_plan(o), o, said.append) == (folder, [])
     return folder, done, said, home
 
 
@@ -81,7 +83,8 @@ def test_its_page_answers_the_question(six):
 def test_a_changed_setting_repeats_only_what_it_touches(six, data):
     folder, _, _, home = six
     said = []
-    run_study(study_plan(str(home/'small.yaml'), overrides={'weights': [.6, .3]}), data, home/'runs', 2, say=said.append)
+    o = asked(home, data, jobs=2, weights=(.6, .3))
+    run_study(study_plan(o), o, said.append)
     assert {m.split()[1] for m in said if re.match(r'\d/\d', m)} == {'B-w0.3-seed0', 'B-w0.3-seed1'}
     assert set(read_tables(folder).study.model) == {'A', 'B', 'B w=0.3', 'BM25'}
 
@@ -102,7 +105,8 @@ def test_a_failing_run_is_told_and_stops_no_other(tmp_path, data, capsys):
 def test_the_same_study_under_ray(six, tmp_path, data):
     pytest.importorskip('ray')
     (tmp_path/'small.yaml').write_text(YAML.replace('seeds: [0, 1]', 'seeds: [1]'))
-    folder, failed = run_study(study_plan(str(tmp_path/'small.yaml')), data, tmp_path/'runs', 2, ray='local', say=lambda m: None)
+    o = asked(tmp_path, data, jobs=2, ray='local')
+    folder, failed = run_study(study_plan(o), o, lambda m: None)
     assert failed == []
     here, there = numbers(six[0]), numbers(folder)
     same = there.index.intersection(here.index)
@@ -127,13 +131,15 @@ def test_a_setting_in_a_file_is_refused_by_line(tmp_path, capsys):
 
 def test_a_second_process_is_refused(six, data):
     from filelock import FileLock
-    with FileLock(six[0]/'.lock'), pytest.raises(DaclError, match='another dacl process'): run_study(study_plan(str(six[3]/'small.yaml')), data, six[3]/'runs')
+    o = asked(six[3], data)
+    with FileLock(six[0]/'.lock'), pytest.raises(DaclError, match='another dacl process'):
+        run_study(study_plan(o), o)
 
 
 def test_a_run_whose_process_dies_is_told(six, data, monkeypatch):
-    plan = study_plan(str(six[3]/'small.yaml'), overrides={'seeds': [7]})
+    plan = study_plan(asked(six[3], data, seeds=(7,)))
     jobs, _ = jobs_of(plan, Task(data/'codedocs', plan.settings), six[0], 1)
     (dies := six[3]/'dies').write_text('#!/bin/sh\nkill -9 $$\n'); dies.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(dies))
     found = execute_run(jobs[0])
-    assert found['run'] == 'A-seed7' and 'ended with -9' in found['error']
+    assert found.run == 'A-seed7' and 'ended with -9' in found.error

@@ -133,8 +133,8 @@ def test_tokenizer_and_idf_see_training_texts_only(tiny_run):
     "A word that occurs in no training text is not a piece of its own."
     data, *_ = tiny_run
     task = Task(data/'codedocs', tiny_settings())
-    train_text = ' '.join([q.question for q in task.train_questions] + [task.texts[i] for i in task.pool]).lower()
+    train_text = ' '.join([q.question for q in task.train.questions] + [task.texts[i] for i in task.pool]).lower()
     pieces = [p for p in task.tokenizer.get_vocab() if len(p) > 3 and not p.startswith(('##', '['))]
     assert len(pieces) > 100 and all(p in train_text for p in pieces)
-    gold_rows = set(task.gold.tolist())
+    gold_rows = set(task.test.gold.tolist())
     assert not gold_rows & set(task.pool.tolist())
