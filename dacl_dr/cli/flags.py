@@ -16,7 +16,7 @@ import msgspec
 
 from ..core.yaml import build_settings, load_settings, put
 
-# %% ../../nbs/cli/flags.ipynb #e4f79cf4
+# %% ../../nbs/cli/flags.ipynb #d728447b
 def comment_lines(
     source:str, # of a module or a class
 )->tuple[dict[int, str], dict[int, str]]: # line → comment: those beside code, those on a line of their own
@@ -39,6 +39,7 @@ def comment_of(
     while first - 1 in alone: first -= 1
     return ' '.join(alone[i] for i in range(first, node.lineno))
 
+# %% ../../nbs/cli/flags.ipynb #1484dd80
 @lru_cache(None)
 def source_text(
     module:str, # its full name
@@ -66,7 +67,7 @@ def field_comment(
         return comments_in(source_text(base.__module__)).get((base.__name__, name), '')
     return ''
 
-# %% ../../nbs/cli/flags.ipynb #30230cd5
+# %% ../../nbs/cli/flags.ipynb #97769e3f
 class Flag(NamedTuple):
     "One flag of a command."
     name: str # without the dashes
@@ -92,7 +93,7 @@ def field_at(
         owner = type(value)
     return found
 
-# %% ../../nbs/cli/flags.ipynb #8e23c37d
+# %% ../../nbs/cli/flags.ipynb #b0f7bbfb
 def is_group(
     annotation, # of a field
 )->bool:
@@ -113,7 +114,7 @@ def flags_of(
         flags.append(Flag(name, path, annotation, default, help or comment))
     return flags
 
-# %% ../../nbs/cli/flags.ipynb #6e466055
+# %% ../../nbs/cli/flags.ipynb #99043475
 class Kind(NamedTuple):
     "What a flag takes."
     type: object # str, int, float or bool
@@ -145,7 +146,7 @@ def at_least(
         return number
     return whole
 
-# %% ../../nbs/cli/flags.ipynb #c416f33d
+# %% ../../nbs/cli/flags.ipynb #9907ac5a
 def default_words(
     value, # of a field
 )->str:
@@ -166,7 +167,7 @@ def help_of(
     told = f'{text} (default: {words})' if words else text
     return told.strip().replace('%', '%%')
 
-# %% ../../nbs/cli/flags.ipynb #193736db
+# %% ../../nbs/cli/flags.ipynb #6f820f06
 def add_flags(
     parser, # of argparse
     cls, # a struct of `core.options`
@@ -197,7 +198,7 @@ def argument_words(
     if kind.many: words['nargs'] = '+'
     return words
 
-# %% ../../nbs/cli/flags.ipynb #2fcfa1c1
+# %% ../../nbs/cli/flags.ipynb #3dbf98d4
 def options_from(
     cls, # a struct of `core.options`
     args, # parsed by a parser that `add_flags` made

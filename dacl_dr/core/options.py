@@ -34,7 +34,7 @@ READING = {'skip_bad': 'reading.skip_bad'} | CACHE
 Fields = Literal['title+text', 'text']
 AtLeast10 = Annotated[int, msgspec.Meta(ge=10, lt=2**31)]
 
-# %% ../../nbs/core/options.ipynb #1e938235
+# %% ../../nbs/core/options.ipynb #3a6916a1
 class Harvest(Options, kw_only=True):
     "Harvest the offline code-search corpus from the installed packages."
     FLAGS = {'packages': ('settings.corpus.packages', 'installed distributions to read; None: a fixed list')}
@@ -42,6 +42,7 @@ class Harvest(Options, kw_only=True):
     config: str|None = None # YAML with any of the settings; flags go over it
     settings: Settings = Settings()
 
+# %% ../../nbs/core/options.ipynb #081844c1
 class Download(Options, kw_only=True):
     "Fetch DPR's public files into the data folder: resumes, checks sizes and checksums."
     POSITIONAL = {'names': 'NAME'}
@@ -50,6 +51,7 @@ class Download(Options, kw_only=True):
     data_dir: str = 'data_set' # where data sets stand
     keep_gz: bool = False # keep the compressed files too
 
+# %% ../../nbs/core/options.ipynb #334cac43
 class PreprocessDpr(Options, kw_only=True):
     """Check every data set of the data folder and report what is in it and what is wrong; exit code 1 if there
     are errors."""
@@ -58,6 +60,7 @@ class PreprocessDpr(Options, kw_only=True):
     output_path: str = 'results/preprocess_dpr' # folder for report.txt and report.json
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #e0eab1b4
 class PreprocessNq(Options, kw_only=True):
     "Turn raw Natural Questions (simplified-nq-train.jsonl.gz) into DPR's formats."
     FLAGS = {'skip_bad': 'reading.skip_bad'}
@@ -66,7 +69,7 @@ class PreprocessNq(Options, kw_only=True):
     dev_share: Share = .1 # share of the articles whose questions go to nq-dev.json
     reading: Reading = Reading()
 
-# %% ../../nbs/core/options.ipynb #2ef04921
+# %% ../../nbs/core/options.ipynb #71d69de2
 class Bm25Options(Options, kw_only=True):
     "Which corpus BM25 searches, and how."
     FLAGS = READING
@@ -80,6 +83,7 @@ class Bm25Options(Options, kw_only=True):
     whole_identifiers: bool = False # don't split snake_case and camelCase
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #c168946e
 class Bm25Eval(Bm25Options, kw_only=True):
     "Evaluate BM25 on a question set: metrics as JSON and a TREC run."
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
@@ -87,6 +91,7 @@ class Bm25Eval(Bm25Options, kw_only=True):
     output_path: str = 'results/bm25' # folder for DATASET_NAME/*.metrics.json and *.run.trec
     k: Positive = 100 # passages retrieved per question
 
+# %% ../../nbs/core/options.ipynb #3174382e
 class Bm25Negatives(Bm25Options, kw_only=True):
     "Give hard negatives from BM25 to the questions of a training file that have none."
     train_file: str # DPR's .json, .gz too
@@ -94,7 +99,7 @@ class Bm25Negatives(Bm25Options, kw_only=True):
     hard_negatives: int = 7 # per question
     depth: int = 100 # passages looked at per question
 
-# %% ../../nbs/core/options.ipynb #12fc2a8f
+# %% ../../nbs/core/options.ipynb #991be5de
 STAGES = {
     'stage1_epochs': ('settings.training.stages.0.epochs', 'epochs with in-batch negatives, w = 0'),
     'stage2_epochs': ('settings.training.stages.1.epochs', 'epochs with BM25 negatives, w rising'),
@@ -147,6 +152,7 @@ TRAINING = {
     'torch_compile': ('settings.machine.torch_compile', 'compile the encoder'),
 } | CACHE
 
+# %% ../../nbs/core/options.ipynb #bcedefd7
 class TrainOptions(Options, kw_only=True):
     "Where data stands, what a training is told, and how."
     EITHER = ('fp16', 'bf16')
@@ -158,25 +164,28 @@ class TrainOptions(Options, kw_only=True):
     settings: RecipeSettings = RecipeSettings()
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #ddf20e32
 class TrainBaseline(TrainOptions, kw_only=True):
     """Train an encoder in one stage with in-batch negatives: recipe A, or B with --distance_weight. The same
     command again goes on where it stopped."""
     FLAGS = WEIGHT | EPOCHS | TRAINING
     output_dir: str = 'checkpoints/baseline' # where the trained encoder goes
 
+# %% ../../nbs/core/options.ipynb #38d22e96
 class TrainDistanceAware(TrainOptions, kw_only=True):
     """Train an encoder in three stages: recipe D, or C with --distance_weight 0. The same command again goes on
     where it stopped."""
     FLAGS = WEIGHT | STAGES | TRAINING
     output_dir: str = 'checkpoints/distance_aware' # where the trained encoder goes
 
+# %% ../../nbs/core/options.ipynb #992bddf3
 class TrainAblation(TrainOptions, kw_only=True):
     "Train the three-stage recipe once for each weight; finished weights are passed over."
     FLAGS = STAGES | TRAINING
     weights: tuple[float, ...] # of L_dis; 0 is recipe C
     output_base: str = 'checkpoints' # where the trained encoders go
 
-# %% ../../nbs/core/options.ipynb #811c0b7a
+# %% ../../nbs/core/options.ipynb #a6298d0d
 class BuildIndex(Options, kw_only=True):
     """Embed a corpus and build an index of it. The same command again goes on where it stopped. Under torchrun,
     several GPUs share the embedding."""
@@ -197,6 +206,7 @@ class BuildIndex(Options, kw_only=True):
     embed: EmbedSettings = EmbedSettings()
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #15ec9049
 class IndexOptions(Options, kw_only=True):
     "Which index is evaluated, on which questions."
     FLAGS = READING
@@ -208,6 +218,7 @@ class IndexOptions(Options, kw_only=True):
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #25557980
 class RunEvaluation(IndexOptions, kw_only=True):
     "Evaluate an index on questions: recall, MRR, nDCG, answer accuracy, and on HNSW what the search costs."
     output_path: str = 'results/evaluation' # folder for the results
@@ -215,10 +226,12 @@ class RunEvaluation(IndexOptions, kw_only=True):
     hnsw_ef_search: Positive = 100 # efSearch, at least the largest k
     experiment_name: str = 'evaluation' # names files and run
 
+# %% ../../nbs/core/options.ipynb #56ad1a00
 class RunEfSweep(IndexOptions, kw_only=True):
     "Sweep efSearch: quality, visited nodes, hops and latency, and the cost at matched quality with intervals."
     FLAGS = {
-        'ef_values': 'search.ef_values', 'k': 'search.k', 'targets': 'search.targets', 'task_share': 'search.task_share',
+        'ef_values': 'search.ef_values', 'k': 'search.k', 'targets': 'search.targets',
+        'task_share': 'search.task_share',
     } | READING
     output_path: str = 'results/ef_sweep' # folder for the results
     search: SearchSettings = SearchSettings(targets=(.9, .95, .99))
@@ -229,6 +242,7 @@ class RunEfSweep(IndexOptions, kw_only=True):
     draws: AtLeast10 = 1000 # of the bootstrap over queries
     experiment_name: str = 'sweep' # names the files
 
+# %% ../../nbs/core/options.ipynb #07b6c9d1
 class RunRepresentationEval(Options, kw_only=True):
     """Look at the space of an encoder: pairs, alignment, uniformity, the gap between queries and passages, and
     what makes a query dear to search."""
@@ -242,6 +256,7 @@ class RunRepresentationEval(Options, kw_only=True):
     search: SearchSettings = SearchSettings()
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #01bc3db8
 class Diagnose(Options, kw_only=True):
     """How friendly an encoder, or any vectors, is to HNSW, without training: recall against cost, cost at
     matched recall, the costliest queries, the shape of the space, and what to try."""
@@ -263,7 +278,7 @@ class Diagnose(Options, kw_only=True):
     search: SearchSettings = SearchSettings()
     reading: Reading = Reading()
 
-# %% ../../nbs/core/options.ipynb #cca002c6
+# %% ../../nbs/core/options.ipynb #aa5f35da
 class Quickstart(Options, kw_only=True):
     "Train recipes A, B, C and D on the offline corpus and report what searching each costs."
     ALIASES = {'w': ('distance_weight',)}
@@ -299,10 +314,12 @@ class Quickstart(Options, kw_only=True):
     seed: int|None = None # the first seed; None: 0
     settings: Settings = Settings()
 
+# %% ../../nbs/core/options.ipynb #edae0ca6
 class Report(Options, kw_only=True):
     "Write the report of a finished quickstart again."
     output_dir: str = 'runs/quickstart' # the run folder
 
+# %% ../../nbs/core/options.ipynb #8d7f155b
 class RunStudy(Options, kw_only=True):
     """Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the
     end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."""
@@ -324,6 +341,7 @@ class RunStudy(Options, kw_only=True):
     gpus: float = 0 # GPUs that a run takes of a Ray cluster
     dry_run: bool = False # check the settings and list the runs
 
+# %% ../../nbs/core/options.ipynb #f3184ce3
 class RunAblation(Options, kw_only=True):
     "Compare models that are trained and indexed already: quality, cost at matched recall, latency in turns."
     FLAGS = {'k': 'search.k', 'ef_values': 'search.ef_values'} | READING
@@ -338,6 +356,7 @@ class RunAblation(Options, kw_only=True):
     draws: AtLeast10 = 1000 # of the bootstrap over queries
     reading: Reading = Reading()
 
+# %% ../../nbs/core/options.ipynb #378c1600
 class GenerateFigures(Options, kw_only=True):
     "Draw the twelve figures from all finished runs below a folder; exit code 1 if some lack their data."
     results_dir: str = 'runs' # where finished runs stand
@@ -345,6 +364,7 @@ class GenerateFigures(Options, kw_only=True):
     format: Literal['pdf', 'svg', 'png', 'html'] = 'pdf' # html is interactive
     lang: Literal['en', 'zh'] = 'en' # language of the labels
 
+# %% ../../nbs/core/options.ipynb #679626e3
 class Repeat(Options, kw_only=True):
     """Run a finished command again and compare: what has changed since, and which results are the same; exit
     code 1 if any differ."""

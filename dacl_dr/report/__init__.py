@@ -10,7 +10,7 @@ import lazy_loader
 
 # %% ../../nbs/report/index.ipynb #ce5e3ce0
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.report', submod_attrs={
-    'charts': ['Axis', 'Series', 'cost_curve', 'frontier', 'route_chart', 'series_panel', 'trade'],
-    'page': ['Page', 'chart_page'],
+    'charts': ['cost_curve', 'frontier', 'route_chart', 'series_panel', 'trade'],
+    'page': ['chart_page', 'write_page'],
     'notebook': ['execute', 'experiment_notebook'],
 })

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'WHO', 'COLUMNS', 'WORDS', 'PUBLISHED', 'table_file', 'epoch_means', 'columns_of', 'bm25_tables',
-           'model_tables', 'gather_tables', 'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_table',
-           'write_tables', 'fault_of', 'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'read_tables',
-           'publish']
+           'model_tables', 'gather_tables', 'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_tables',
+           'fault_of', 'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'read_tables', 'publish']
 
 # %% ../../nbs/studies/tables.ipynb #cc5feeb5
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..metrics.ranking import METRICS, task_metrics
 from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..hnsw.curves import Sweep
 from ..hnsw.cost import compare
+from ..evaluation.judging import write_table
 from .task import Task
 from .models import Variant
 from .measures import read_frame, read_sweep
@@ -183,15 +183,6 @@ def sweeps_of(
     return found
 
 # %% ../../nbs/studies/tables.ipynb #52aa5e59
-def write_table(
-    table:pd.DataFrame,
-    path:Path, # .csv or .parquet
-)->None:
-    "Write a table at once or not at all."
-    with atomic_file(path) as tmp:
-        if path.suffix == '.csv': table.to_csv(tmp, index=False)
-        else: table.to_parquet(tmp, index=False)
-
 def write_tables(
     run_dir:Path,
     task:Task,
@@ -201,7 +192,7 @@ def write_tables(
     s, dataset = task.settings, task.folder.resolve().name
     tables = gather_tables(run_dir, s, dataset, done)
     tables['study'] = study_of(tables, sweeps_of(run_dir, s, done), s)
-    for name, table in tables.items(): write_table(table, table_file(run_dir, name))
+    for name, table in tables.items(): write_table(table_file(run_dir, name), table)
     write_json(run_dir/'run.json', {'settings': s, 'dataset': dataset, 'corpus': task.facts})
 
 # %% ../../nbs/studies/tables.ipynb #97a3de7d

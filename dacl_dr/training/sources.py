@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_reports', 'check_machine', 'only_data_set', 'training_files', 'Sources', 'open_sources', 'negatives_from',
-           'NegativesFile', 'has_negatives', 'mined_with_bm25', 'bm25_source', 'question_rows', 'bm25_contexts',
+           'NegativesFile', 'has_negatives', 'mined_with_bm25', 'bm25_source', 'chosen_questions', 'bm25_contexts',
            'read_data']
 
 # %% ../../nbs/training/sources.ipynb #11c0db65
@@ -179,7 +179,7 @@ def bm25_source(
     return NegativesFile(open_questions(path, reading=reading), path)
 
 # %% ../../nbs/training/sources.ipynb #ca82260e
-def question_rows(
+def chosen_questions(
     n:int, # questions of the training split
     most:int|None, # None: all
 )->np.ndarray: # ascending
@@ -210,7 +210,7 @@ def read_data(
 )->tuple[TrainingSet, DevSet|None]:
     "Training and dev set of a recipe. Raises `DaclError` for bad data."
     t, fields, corpus, splits = settings.training, settings.data.fields, sources.corpus, sources.files.splits
-    keep = question_rows(len(sources.questions), settings.data.max_questions)
+    keep = chosen_questions(len(sources.questions), settings.data.max_questions)
     takes = {s.negatives for s in recipe_stages(settings.recipe, t)}
     whole = settings.mining.pool == 'corpus' and bool(takes & {'model', 'bm25+model'})
     if whole and corpus is None:
