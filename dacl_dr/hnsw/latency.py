@@ -67,7 +67,8 @@ def time_searches(
     picked = {name: spaced(len(m.queries), sample) for name, m in models.items()}
     for m in models.values():
         shape = len(m.sweep.ef), len(m.queries)
-        for name in (LATENCY.name, THROUGHPUT): m.sweep.values[name] = np.full(shape, np.nan)
+        for name in (LATENCY.name, THROUGHPUT):
+            m.sweep.values[name] = np.full(shape, np.nan)
 
     def time_all(i): # at the i-th efSearch of each
         here = {name: m for name, m in models.items() if i < len(m.sweep.ef)}
