@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/curriculum/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/curriculum/index.ipynb #1738fbb8
+# %% ../../nbs/curriculum/index.ipynb #d8f98d20
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.curriculum', submod_attrs={
-    'stages': ['recipe_stages', 'stage_of', 'step_weight', 'weight_at'],
+    'stages': ['RecipeStage', 'recipe_at', 'recipe_stages', 'stage_of', 'step_weight', 'weight_at'],
     'negatives': ['choose_negatives', 'fill_random', 'hard_share', 'mix_negatives'],
     'bm25': ['bm25_negatives'],
     'trainset': ['DevSet', 'TrainingSet', 'dev_set', 'training_set'],

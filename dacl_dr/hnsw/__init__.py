@@ -8,11 +8,11 @@ __all__ = []
 # %% ../../nbs/hnsw/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/hnsw/index.ipynb #da50eb0e
+# %% ../../nbs/hnsw/index.ipynb #2ed1c63a
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.hnsw', submod_attrs={
     'tracer': ['Trace', 'Tracer', 'faiss_counts'],
     'engines': ['Usearch', 'patience_search'],
-    'curves': ['Sweep', 'curve', 'sweep'],
+    'curves': ['COSTS', 'Cost', 'LATENCY', 'Sweep', 'curve', 'sweep'],
     'cost': ['answers', 'compare', 'cost_at', 'quality_at'],
     'latency': ['time_searches'],
     'difficulty': ['explain', 'query_difficulty'],

@@ -8,9 +8,9 @@ __all__ = []
 # %% ../../nbs/report/index.ipynb #26bb333d
 import lazy_loader
 
-# %% ../../nbs/report/index.ipynb #ce5e3ce0
+# %% ../../nbs/report/index.ipynb #3f74db43
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.report', submod_attrs={
-    'charts': ['cost_curve', 'frontier', 'route_chart', 'series_panel', 'trade'],
-    'page': ['chart_page', 'write_page'],
+    'charts': ['Axis', 'Series', 'cost_curve', 'frontier', 'route_chart', 'series_panel', 'trade'],
+    'page': ['Page', 'chart_page'],
     'notebook': ['execute', 'experiment_notebook'],
 })
