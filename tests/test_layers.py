@@ -83,6 +83,24 @@ def test_a_public_name_exists_once():
     assert {n: ms for n, ms in where.items() if len(ms) > 1} == {}
 
 
+LONGEST = 120 # columns
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(NBS).with_suffix('')))
+def test_no_line_of_code_is_too_long(path):
+    cells = [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    lines = [l for c in cells for l in ''.join(c['source']).split('\n')]
+    assert [l for l in lines if len(l) > LONGEST] == []
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_no_function_takes_too_much(module):
+    "Above eight parameters a struct is due."
+    tree = ast.parse((PACKAGE/(module.replace('.', '/') + '.py')).read_text())
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    taken = {f.name: len([a for a in f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]) for f in functions}
+    assert {n: k for n, k in taken.items() if k > 8} == {}
+
+
 @pytest.mark.parametrize('package', FLOOR)
 def test_a_front_offers_what_its_modules_have(package):
     front = importlib.import_module(f'dacl_dr.{package}')

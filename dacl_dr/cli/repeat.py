@@ -147,7 +147,8 @@ PASSED_OVER = (
     r'|tfevents|(^|/)(\.|report/|latency[./])'
 )
 TIMES = (
-    r'(^|[._ ])(seal|wall_s|cpu_s|build_s|seconds?|times?|environment|latency|qps|ms|queries per second|train_runtime)([._ ]|$)'
+    r'(^|[._ ])(seal|wall_s|cpu_s|build_s|seconds?|times?|environment|latency|qps|ms'
+    r'|queries per second|train_runtime)([._ ]|$)'
     r'|_per_second$|_seconds?$|_s$'
 )
 
@@ -169,6 +170,7 @@ def values_of(
         values = {f'row {i} {column}': v for i, row in enumerate(rows, 1) for column, v in row.items()}
     return {k: v for k, v in values.items() if not re.search(TIMES, str(k))}
 
+# %% ../../nbs/cli/repeat.ipynb #d1ffe2e0
 def difference(
     then:Path, # a file of the first run
     now:Path, # of the second
