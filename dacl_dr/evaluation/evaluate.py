@@ -152,7 +152,7 @@ def search_values(
     values = {f'ANN recall@{k}': np.array(shared) / k} | {c: getattr(trace, c) for c in COSTS}
     return {n: dict(zip(ids, v.tolist())) for n, v in values.items() if not np.isnan(v).all()}
 
-# %% ../../nbs/evaluation/evaluate.ipynb #eb176036
+# %% ../../nbs/evaluation/evaluate.ipynb #7ed02a41
 def long_table(
     values:dict[str, dict[str, float]], # metric → query id → value
 )->pd.DataFrame: # query, metric, value
@@ -160,6 +160,7 @@ def long_table(
     rows = [{'query': q, 'metric': n, 'value': x} for n, v in values.items() for q, x in v.items()]
     return pd.DataFrame(rows)
 
+# %% ../../nbs/evaluation/evaluate.ipynb #eb176036
 def run_evaluation(
     o:RunEvaluation, # index, questions, cut-offs and efSearch
 )->Path: # the metrics file
