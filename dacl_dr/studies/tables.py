@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'WHO', 'COLUMNS', 'WORDS', 'PUBLISHED', 'table_file', 'epoch_means', 'columns_of', 'bm25_tables',
-           'model_tables', 'gather_tables', 'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_table',
+           'model_tables', 'gather_tables', 'quality_study', 'space_study', 'study_of', 'sweeps_of', 'save_table',
            'write_tables', 'fault_of', 'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'read_tables',
            'publish']
 
@@ -182,8 +182,8 @@ def sweeps_of(
         found.setdefault(v.label(s), []).append(sweep)
     return found
 
-# %% ../../nbs/studies/tables.ipynb #52aa5e59
-def write_table(
+# %% ../../nbs/studies/tables.ipynb #0ed961e6
+def save_table(
     table:pd.DataFrame,
     path:Path, # .csv or .parquet
 )->None:
@@ -201,7 +201,7 @@ def write_tables(
     s, dataset = task.settings, task.folder.resolve().name
     tables = gather_tables(run_dir, s, dataset, done)
     tables['study'] = study_of(tables, sweeps_of(run_dir, s, done), s)
-    for name, table in tables.items(): write_table(table, table_file(run_dir, name))
+    for name, table in tables.items(): save_table(table, table_file(run_dir, name))
     write_json(run_dir/'run.json', {'settings': s, 'dataset': dataset, 'corpus': task.facts})
 
 # %% ../../nbs/studies/tables.ipynb #97a3de7d
