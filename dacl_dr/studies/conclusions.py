@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADLINE_COSTS', 'matched_cost', 'study_cell', 'study_rows', 'cost_sentence', 'own_recall_sentence', 'model_line',
-           'conclusion', 'above_temperature', 'half_interval']
+           'conclusion', 'above_temperature', 'student_half_width']
 
 # %% ../../nbs/studies/conclusions.ipynb #a7aaa401
 import numpy as np, pandas as pd
@@ -124,11 +124,11 @@ def above_temperature(
     rows = []
     for model in models_of('B'):
         found = np.array([surplus(model, seed) for seed in table.loc[model].index])
-        mean, half = found.mean(), half_interval(found)
+        mean, half = found.mean(), student_half_width(found)
         rows.append({'model': model, 'value': mean, 'low': mean - half, 'high': mean + half})
     return pd.DataFrame(rows, columns=['model', 'value', 'low', 'high'])
 
-def half_interval(
+def student_half_width(
     values:np.ndarray, # (S,) one a seed
 )->float: # nan for one seed
     "Half of Student's 95% interval of the mean."

@@ -182,7 +182,7 @@ def sweeps_of(
         found.setdefault(v.label(s), []).append(sweep)
     return found
 
-# %% ../../nbs/studies/tables.ipynb #52aa5e59
+# %% ../../nbs/studies/tables.ipynb #0ed961e6
 def write_tables(
     run_dir:Path,
     task:Task,
