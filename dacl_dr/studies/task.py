@@ -68,7 +68,7 @@ def with_positives(
 class Split:
     "Questions of a task, and where their positives stand; each read when it is first needed."
     def __init__(self,
-        task:'StudyData',
+        task, # `StudyData`
         name:str, # 'train', 'dev' or 'test'
     ):
         self.task, self.name = task, name
