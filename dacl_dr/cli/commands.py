@@ -262,7 +262,7 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
     if (folder/'run.json').is_file() and not failed or any(folder.glob('report/*.html')):
         study = read_tables(folder).study
         print(f'\n{study_rows(study).to_string()}\n\n{conclusion(study)}\n\nreport: {folder}/report/{plan.name}.html')
-    for f in failed: print(f"dacl: {f['run']} failed: {f['error']}", file=sys.stderr)
+    for ended in failed: print(f'dacl: {ended.run} failed: {ended.error}', file=sys.stderr)
     return 1 if failed else 0
 
 def run_ablation_command(o:RunAblation)->int:

@@ -11,6 +11,7 @@ from itertools import product
 import msgspec
 
 from ..core.settings import RecipeSettings, RunSettings, Settings
+from ..curriculum.stages import recipe_at
 
 # %% ../../nbs/studies/models.ipynb #ad440939
 class Variant(msgspec.Struct, frozen=True, order=True):
@@ -77,7 +78,7 @@ def variant_settings(
     if v.w: changed['w'] = v.w
     if v.curriculum: changed['stages'] = s.curricula[v.curriculum]
     found = RecipeSettings(
-        recipe=v.recipe if v.w else {'B': 'A', 'D': 'C'}.get(v.recipe, v.recipe),
+        recipe=recipe_at(v.recipe, v.w),
         seed=v.seed,
         training=s.training.but(**changed),
         mining=s.mining,
