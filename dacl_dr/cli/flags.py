@@ -167,7 +167,7 @@ def help_of(
     told = f'{text} (default: {words})' if words else text
     return told.strip().replace('%', '%%')
 
-# %% ../../nbs/cli/flags.ipynb #6f820f06
+# %% ../../nbs/cli/flags.ipynb #6b4b04e8
 def add_flags(
     parser, # of argparse
     cls, # a struct of `core.options`
@@ -179,7 +179,7 @@ def add_flags(
         required = flag.default is msgspec.NODEFAULT
         words = {'help': help_of(flag)}
         if kind.type is bool: words['action'] = 'store_true'
-        else: words |= argument_words(kind)
+        else: words |= argument_words(kind._replace(low=None) if nested else kind) # settings check themselves
         if flag.name in cls.POSITIONAL:
             parser.add_argument(flag.name, **words | {'metavar': cls.POSITIONAL[flag.name]})
             continue
