@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # what dacl_dr, pytest and the notebooks import is loaded once, and then forked for each check
-import altair, bm25s, execnb.shell, faiss, hypothesis, hypothesis.extra, ir_measures, IPython.paths, nbdev.config, nbdev.test, numba, pandas, pyarrow.ipc, pytest, rank_bm25, regex, safetensors.torch, scipy.optimize, scipy.stats, sentence_transformers, sklearn.metrics, tokenizers, torch, transformers
+import altair, bm25s, execnb.shell, faiss, hypothesis, hypothesis.extra, ir_measures, IPython.paths, nbdev.config, nbdev.test, numba, pandas
+import pyarrow.ipc, pytest, rank_bm25, regex, safetensors.torch, scipy.optimize, scipy.stats
+import sentence_transformers, sklearn.metrics, tokenizers, torch, transformers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT/'nbs/experiments/results/mutants.csv'
@@ -38,7 +40,7 @@ MUTANTS = {
         Mutant('masked passages are logits of 0', 'logits.masked_fill(mask, torch.finfo(logits.dtype).min)', 'logits.masked_fill(mask, 0)'),
         Mutant('the sum over queries instead of the mean', 'loss = F.cross_entropy(logits, target)', "loss = F.cross_entropy(logits, target, reduction='sum')"),
         Mutant('the symmetric loss is not halved', '(to_queries, target)) / 2', '(to_queries, target))'),
-        Mutant('symmetric is ignored', '/ 2 if symmetric else loss', '/ 2 if False else loss'),
+        Mutant('symmetric is ignored', 'if not symmetric: return loss', 'if True: return loss'),
         Mutant('only the trained positive is known', 'passages[None, None, :]).any(1)', 'passages[None, None, :])[:, 0]'),
         Mutant('the trained positive is masked too', 'mask[own, first + own] = False', 'pass'),
         Mutant('known positives of another process are unmasked', 'mask[own, first + own] = False', 'mask[own, own] = False'),
@@ -50,27 +52,27 @@ MUTANTS = {
         Mutant('the last passages are taken for the positives', 'distance_loss(q, d[:len(q)])', 'distance_loss(q, d[-len(q):])'),
     ]),
     'negatives': Topic(('curriculum.negatives', 'search.exact'), ('curriculum/negatives', 'search/exact', 'training/test_trainer.py -k mined'), [
-        Mutant('known positives are taken for negatives', 'reason = REASONS[0] if int(numbers[row]) in positives else', 'reason ='),
+        Mutant('known positives are taken for negatives', 'if int(numbers[row]) in positives: dropped', 'if False: dropped'),
         Mutant('rows are compared with text numbers', 'int(numbers[row]) in positives', 'row in positives'),
-        Mutant('passages too close to the positive are kept', 'REASONS[1] if score > limit[i] else', ''),
-        Mutant('a passage at the limit itself is dropped', 'if score > limit[i] else', 'if score >= limit[i] else'),
-        Mutant('passages with an answer are kept', 'REASONS[2] if answered(i, row) else None', 'None'),
+        Mutant('passages too close to the positive are kept', 'elif score > limit[i]:', 'elif False:'),
+        Mutant('a passage at the limit itself is dropped', 'elif score > limit[i]:', 'elif score >= limit[i]:'),
+        Mutant('passages with an answer are kept', 'elif answered(i, row):', 'elif False:'),
         Mutant('an empty place is taken for the last passage', 'if kept == n or row < 0: break', 'if kept == n: break'),
-        Mutant('shares are of all candidates, looked at or not', 'c / max(seen, 1)', 'c / rows.size'),
+        Mutant('shares are of all candidates, looked at or not', 'count / max(seen, 1)', 'count / rows.size'),
         Mutant('rows count from the beginning of their block', 'np.ascontiguousarray(rows + first)', 'np.ascontiguousarray(rows)'),
-        Mutant('random negatives may be known positives', 'if numbers[r] not in known[i]]', ']'),
-        Mutant('random negatives may hold an answer', '[r for r in tries if not answered(i, r)] or tries[:1]', 'tries'),
-        Mutant('the seed of random negatives is ignored', 'rng, out = np.random.default_rng(seed)', 'rng, out = np.random.default_rng(0)'),
-        Mutant('a random negative may stand twice', 'next((r for r in free if r not in out[i]), free[0] if free else -1)', '(free or [-1])[0]'),
+        Mutant('random negatives may be known positives', 'tries = [r for r in drawn if allowed(r)]', 'tries = drawn'),
+        Mutant('random negatives may hold an answer', 'free = [r for r in tries if not answered(r)] or tries[:1]', 'free = tries'),
+        Mutant('the seed of random negatives is ignored', 'rng = np.random.default_rng(seed)', 'rng = np.random.default_rng(0)'),
+        Mutant('a random negative may stand twice', 'new = (r for r in free if r not in taken)', 'new = iter(free)'),
         Mutant('the first source of negatives takes all places', 'first[:, :n // 2], second', 'first, second'),
-        Mutant('triplets in the wrong order count as hard', '((m >= 0) & (m < margin))', '(m < margin)'),
+        Mutant('triplets in the wrong order count as hard', '((margins >= 0) & (margins < margin))', '(margins < margin)'),
     ]),
     'curriculum': Topic(('curriculum.stages',), ('curriculum/stages', 'losses/test_losses.py -k weight'), [
         Mutant('the weight never reaches its end', 'step / max(steps - 1, 1)', 'step / steps'),
         Mutant('the weight is a step ahead', '(end - start) * step /', '(end - start) * (step + 1) /'),
-        Mutant('stages ignore w', 'tuple(w * x for x in s.weight)', 'tuple(x for x in s.weight)'),
-        Mutant('recipe C has a distance loss', "'C': (settings.stages, 0)", "'C': (settings.stages, settings.w)"),
-        Mutant('recipe B has none', "'B': (single, settings.w)", "'B': (single, 0)"),
+        Mutant('stages ignore w', 'tuple(w * share for share in stage.weight)', 'tuple(share for share in stage.weight)'),
+        Mutant('recipe C has a distance loss', 'settings.w if recipe in WITHOUT_DISTANCE else 0', "settings.w if recipe != 'A' else 0"),
+        Mutant('recipe B has none', 'settings.w if recipe in WITHOUT_DISTANCE else 0', "settings.w if recipe == 'D' else 0"),
         Mutant('a stage lasts an epoch too long', 'if epoch < s.epochs: return', 'if epoch <= s.epochs: return'),
         Mutant('epochs of a stage are counted over the recipe', 'epoch -= s.epochs', 'epoch -= 0 * s.epochs'),
         Mutant('stages without epochs stay', 'for s in stages if s.epochs)', 'for s in stages)'),
@@ -90,10 +92,9 @@ MUTANTS = {
     ]),
     'metrics': Topic(('metrics.ranking',), ('metrics/ranking', 'metrics/test_ranking.py'), [
         Mutant('ranks begin at 0', 'hit.argmax(1) + 1, 0)', 'hit.argmax(1), 0)'),
-        Mutant('rank k does not count for recall@k', '((ranks > 0) & (ranks <= k)).astype', '((ranks > 0) & (ranks < k)).astype'),
+        Mutant('rank k does not count', 'places = np.arange(1, k + 1)', 'places = np.arange(1, k)'),
         Mutant('a passage that was not retrieved counts as found', 'places = np.arange(1, k + 1)', 'places = np.arange(k + 1)'),
-        Mutant('k is ignored by MRR', '(ranks <= k), 1 / np.maximum(ranks, 1), 0.)', '(ranks > 0), 1 / np.maximum(ranks, 1), 0.)'),
-        Mutant('nDCG with the natural logarithm', '1 / np.log2(np.maximum(ranks, 1) + 1)', '1 / np.log(np.maximum(ranks, 1) + 1)'),
+        Mutant('k is ignored', 'RANKING[family](grades[judged][:, :k], ideal', 'RANKING[family](grades[judged], ideal'),
         Mutant('ties of a run go to the smaller id', 'sorted(zip(rounded, ids), reverse=True)', 'sorted(zip(rounded, ids), key=lambda x: (-x[0], x[1]))'),
         Mutant('scores of a run are not rounded', 'np.round(np.asarray(row, float), decimals)', 'np.asarray(row, float)'),
         Mutant('ranks of a run file begin at 0', 'enumerate(docs.items(), 1)', 'enumerate(docs.items())'),
@@ -101,7 +102,12 @@ MUTANTS = {
         Mutant('the ideal of nDCG is not cut at k', 'gain(ideal[:, :k])', 'gain(ideal)'),
         Mutant('the ideal has the worst first', 'sorted(of_query.values(), reverse=True)', 'sorted(of_query.values())'),
         Mutant('recall is of k at most', '(g > 0).sum(1) / (ideal > 0).sum(1)', '(g > 0).sum(1) / np.minimum((ideal > 0).sum(1), k)'),
-        Mutant('MRR of judgements looks below its depth', '([RR], top)', '([RR], run)'),
+        Mutant(
+            'ties of a judged run go to the smaller id',
+            'sorted(zip(scores, docs), reverse=True)',
+            'sorted(zip(scores, docs), key=lambda x: (-x[0], x[1]))',
+        ),
+        Mutant('a judged run is sorted in double precision', 'np.array(list(docs.values()), np.float32)', 'np.array(list(docs.values()))'),
         Mutant('answer accuracy is a share of passages', 'hits[:, :k].any(1)', 'hits[:, :k].mean(1)'),
         Mutant('ANN recall counts neighbours beyond k', 'exact[:, None, :k]', 'exact[:, None]'),
     ]),
@@ -109,115 +115,182 @@ MUTANTS = {
         Mutant('accents are not taken apart', "normalize('NFD', text)", "normalize('NFC', text)"),
         Mutant('upper and lower case differ', '[t.lower() for t in', '[t for t in'),
         Mutant('answers match inside of words', r"'\0' + '\0'.join(ts) + '\0' if ts", r"'\0'.join(ts) if ts"),
-        Mutant('an answer without tokens matches everything', 'any(a and a in text', 'any(a in text'),
-        Mutant('all answers have to be there', 'any(a and a in text', 'all(a and a in text'),
-        Mutant('an answer without tokens is in every retrieved passage', 'map(joined, question.answers) if a]', 'map(joined, question.answers)]'),
+        Mutant('an answer without tokens matches everything', '[a for a in map(joined, answers) if a]', 'list(map(joined, answers))'),
+        Mutant('all answers have to be there', 'any(a in text for a in answers)', 'all(a in text for a in answers)'),
         Mutant('titles are searched for answers', "passages.column('text', rows[q, found])", "passages.column('title', rows[q, found])"),
         Mutant('only the first positive counts', 'for c in question.positive_ctxs if c.passage_id]', 'for c in question.positive_ctxs[:1] if c.passage_id]'),
     ]),
     'reading': Topic(('data.records',), ('data/records', 'data/test_formats.py'), [
         Mutant('one bad record fewer is allowed', 'if self.count <= self.allowed: return', 'if self.count < self.allowed: return'),
-        Mutant('bad records are not counted', 'self.count, message = self.count + 1,', 'self.count, message = self.count,'),
+        Mutant('bad records are not counted', 'self.count += 1', 'pass'),
         Mutant('lines of a broken row are lost', 'self.again += self.taken[:0:-1]', 'pass'),
         Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
         Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
     ]),
     'data': Topic(('data.formats',), ('data/formats', 'data/test_formats.py'), [
         Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
-        Mutant('repeated ids pass', 'if row[0] in seen: raise', 'if False: raise'),
-        Mutant('passage id 0 is no id', 'id = raw.passage_id if raw.passage_id is not None else', 'id = raw.passage_id or'),
+        Mutant('repeated ids pass', 'if id in seen: raise', 'if False: raise'),
+        Mutant('passage id 0 is no id', '(raw.passage_id, raw.psg_id, raw.id) if i is not None)', '(raw.passage_id, raw.psg_id, raw.id) if i)'),
         Mutant('judgements of 0 count as relevant', 'for p, s in grades.items() if s > 0}', 'for p, s in grades.items() if s >= 0}'),
-        Mutant('gold passages go by line, whatever the question', 'if n < len(gold) and gold[n][0] == row[0] else', 'if n < len(gold) else'),
+        Mutant(
+            'gold passages go by line, whatever the question',
+            'in_place = n < len(self.pairs) and self.pairs[n][0] == question',
+            'in_place = n < len(self.pairs)',
+        ),
     ]),
-    'store': Topic(('data.store', 'data.conversion', 'data.tables'), ('data/store', 'data/conversion', "data/test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"), [
-        Mutant('ids with the same hash are the same', '[a == ids[i] for a, i in zip(', '[True for a, i in zip('),
-        Mutant('of a repeated id the last row is kept', 'sorted((int(r), int(f), a) for f, r,', 'sorted((int(f), int(r), a) for f, r,'),
-        Mutant('rows passed over before are accepted silently', 'if done.skipped > skip_bad: raise', 'if False: raise'),
-        Mutant('a source that changes meanwhile is accepted', 'if any((a.size, a.mtime_ns) != (b.size, b.mtime_ns) for', 'if any(False for'),
-        Mutant('columns come in the order of the file', '.tolist(), self.batch(b).column(name)', '.tolist()[::-1], self.batch(b).column(name)'),
-        Mutant('long records do not end a batch', 'if len(batch) == most or total >= chars:', 'if len(batch) == most:'),
-    ]),
+    'store': Topic(
+        ('data.store', 'data.conversion', 'data.tables'),
+        ('data/store', 'data/conversion', "data/test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"),
+        [
+            Mutant('ids with the same hash are the same', '[there[n] == ids[i] for n, i in', '[True for n, i in'),
+            Mutant('of a repeated id the last row is kept', '(int(r), int(f), a) for f, r, a, b in', '(int(f), int(r), a) for f, r, a, b in'),
+            Mutant('rows passed over before are accepted silently', 'if done.skipped > reading.skip_bad:', 'if False:'),
+            Mutant('a source that changes meanwhile is accepted', 'if any((a.size, a.mtime_ns) != (b.size, b.mtime_ns) for', 'if any(False for'),
+            Mutant('columns come in the order of the file', 'zip(places.tolist(), taken.to_pylist())', 'zip(places.tolist()[::-1], taken.to_pylist())'),
+            Mutant('long records do not end a batch', 'if len(batch) == most or total >= chars:', 'if len(batch) == most:'),
+        ],
+    ),
     'statistics': Topic(('metrics.statistics',), ('representation/test_formulas.py -k "holm or study"', 'metrics/statistics'), [
         Mutant('draws of queries are ignored', '0. if means is None else means.var(ddof=1)', '0.'),
         Mutant('a one-sided p-value', 'float(2 * stats.t.sf(', 'float(stats.t.sf('),
         Mutant('models are not paired', 'if a.shape[-1] != b.shape[-1]: b = b.mean', 'b = b.mean'),
-        Mutant('the p-value of tosses may be 0', '(1 + far) / (1 + tosses)', 'far / tosses'),
-        Mutant('the seed of the tosses is ignored', 'np.atleast_2d(b).mean(0), np.random.default_rng(seed)', 'np.atleast_2d(b).mean(0), np.random.default_rng(0)'),
         Mutant('queries are drawn without replacement', 'rng.integers(0, n, n)', 'rng.permutation(n)'),
         Mutant('every draw is divided by the same number', 'weights.sum(1, keepdims=True)', 'len(here)'),
         Mutant('an interval that ends at 0 is a difference', 'if change.low <= 0 <= change.high', 'if change.low < 0 < change.high'),
     ]),
-    'representation': Topic(('representation.alignment_uniformity', 'representation.pairs', 'representation.spread', 'representation.summary'), ("representation/test_formulas.py -k 'brute_force or duplicates'", 'representation/alignment_uniformity', 'representation/spread', 'representation/pairs', 'representation/summary'), [
-        Mutant('a Gaussian of twice the width', 'potential *= 4\n        potential -= 4', 'potential *= 2\n        potential -= 2'),
-        Mutant('each point is a pair with itself', '(own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2', 'own.sum(dtype=np.float64) / 2'),
-        Mutant('a random passage may be the positive', 'other += other >= np.asarray(gold)[:, None]', 'other += 0'),
-        Mutant('Euclidean instead of Mahalanobis', '(along**2 / span.variances).sum(1)', '(along**2).sum(1)'),
-        Mutant('the deviation instead of the variance', 'float(cos.var())', 'float(cos.std())'),
-    ]),
-    'difficulty': Topic(('hnsw.difficulty',), ("representation/test_formulas.py -k 'formulas or rotation or rank_correlation or judgements'", 'hnsw/difficulty'), [
-        Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
-        Mutant('a hub is its own neighbour', 'k + 1)[:, 1:], len(passages))', 'k), len(passages))'),
-        Mutant('k is ignored by the in-degree', 'degree[near[:, :k]].mean(1)', 'degree[near].mean(1)'),
-        Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
-        Mutant('the weakest measure first', 'else -v.abs()', 'else v.abs()'),
-    ]),
-    'semantics': Topic(('representation.pairs', 'representation.spread', 'representation.summary', 'metrics.ranking'), ("representation/test_formulas.py -k 'pairs or semantics'", 'representation/pairs', 'representation/spread'), [
-        Mutant('the margin to the easiest negative', '-np.inf, negative).max(1)', 'np.inf, negative).min(1)'),
-        Mutant('ties count for nothing', '+ .5 * tie', '+ 0 * tie'),
-        Mutant('a question is compared with itself', 'apart = gold != gold[other]', 'apart = np.ones(len(q), bool)'),
-        Mutant('the order of neighbours is turned round', 'np.argsort(-cosines, axis=1', 'np.argsort(cosines, axis=1'),
-    ]),
+    'representation': Topic(
+        ('representation.alignment_uniformity', 'representation.pairs', 'representation.spread', 'representation.summary'),
+        (
+            "representation/test_formulas.py -k 'brute_force or duplicates'",
+            'representation/alignment_uniformity',
+            'representation/spread',
+            'representation/pairs',
+            'representation/summary',
+        ),
+        [
+            Mutant('a Gaussian of twice the width', 'potential *= 4\n        potential -= 4', 'potential *= 2\n        potential -= 2'),
+            Mutant('each point is a pair with itself', '(own.sum(dtype=np.float64) - np.trace(own, dtype=np.float64)) / 2', 'own.sum(dtype=np.float64) / 2'),
+            Mutant('a random passage may be the positive', 'other += other >= np.asarray(gold)[:, None]', 'other += 0'),
+            Mutant('Euclidean instead of Mahalanobis', '(along**2 / span.variances).sum(1)', '(along**2).sum(1)'),
+            Mutant('the deviation instead of the variance', 'float(cos.var())', 'float(cos.std())'),
+        ],
+    ),
+    'difficulty': Topic(
+        ('hnsw.difficulty',),
+        ("representation/test_formulas.py -k 'formulas or rotation or rank_correlation or judgements'", 'hnsw/difficulty'),
+        [
+            Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
+            Mutant('a hub is its own neighbour', 'exact_search(some, passages, k + 1)[:, 1:]', 'exact_search(some, passages, k)'),
+            Mutant('k is ignored by the in-degree', 'degree[sought].mean(1)', 'degree[near].mean(1)'),
+            Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
+            Mutant('the weakest measure first', 'lambda column: -column.abs() if', 'lambda column: column.abs() if'),
+        ],
+    ),
+    'semantics': Topic(
+        ('representation.pairs', 'representation.spread', 'representation.summary', 'metrics.ranking'),
+        ("representation/test_formulas.py -k 'pairs or semantics'", 'representation/pairs', 'representation/spread'),
+        [
+            Mutant('the margin to the easiest negative', '-np.inf, negative).max(1)', 'np.inf, negative).min(1)'),
+            Mutant('ties count for nothing', '+ .5 * tie', '+ 0 * tie'),
+            Mutant('a question is compared with itself', 'apart = gold != gold[other]', 'apart = np.ones(len(q), bool)'),
+            Mutant('the order of neighbours is turned round', 'np.argsort(-cosines, axis=1', 'np.argsort(cosines, axis=1'),
+        ],
+    ),
     'static': Topic(('encoders.static',), ('encoders/static', 'training/test_trainer.py -k same_seed'), [
         Mutant('importance is ignored', 'self.dropout(weights * importance)', 'self.dropout(weights)'),
         Mutant('no dropout', 'self.dropout(weights * importance)', 'weights * importance'),
         Mutant('the seed of an encoder is ignored', '.manual_seed(seed))', '.manual_seed(0))'),
-        Mutant('passages are embedded by the tower of queries', "{'query': self.query, 'passage': self.passage}", "{'query': self.query, 'passage': self.query}"),
-        Mutant('towers are exchanged on loading', 'for f in STATIC)', 'for f in reversed(STATIC))'),
+        Mutant(
+            'passages are embedded by the tower of queries',
+            "{'query': self.query, 'passage': self.passage}",
+            "{'query': self.query, 'passage': self.query}",
+        ),
+        Mutant('towers are exchanged on loading', 'for name in STATIC)', 'for name in reversed(STATIC))'),
     ]),
-    'bm25': Topic(('search.bm25', 'search.bm25_disk'), ("search/test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", 'search/bm25'), [
-        Mutant('ties go to the larger row', "np.argsort(-scores[rows], kind='stable')[:k]", "np.argsort(scores[rows], kind='stable')[::-1][:k]"),
-        Mutant('ties for the last place are lost', 'scores >= low if low > 0', 'scores > low if low > 0'),
-        Mutant("Okapi's idf, which can be negative", 'idf = np.log(1 + (n - df + .5)', 'idf = np.log((n - df + .5)'),
-    ]),
+    'bm25': Topic(
+        ('search.bm25', 'search.bm25_disk'),
+        ("search/test_bm25.py -k 'engines_agree or stable_sort or ties or analysed or engine or same_scores'", 'search/bm25'),
+        [
+            Mutant('ties go to the larger row', "np.argsort(-scores[rows], kind='stable')[:k]", "np.argsort(scores[rows], kind='stable')[::-1][:k]"),
+            Mutant('ties for the last place are lost', 'scores >= low if low > 0', 'scores > low if low > 0'),
+            Mutant("Okapi's idf, which can be negative", 'idf = np.log(1 + (n - df + .5)', 'idf = np.log((n - df + .5)'),
+        ],
+    ),
     'runs': Topic(('core.files', 'core.stamps', 'core.steps'), ('core/files', 'core/steps',), [
         Mutant('every block of a file has the digest of the first', 'f.seek(start)', 'f.seek(0)'),
         Mutant('a name may lead out of its folder', r"[\s/\\\0]|^\.*$", r'[\s\0]|^$'),
     ]),
-    'index': Topic(('search.graph', 'search.exact', 'search.indexing'), ("search/test_indexing.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", 'search/graph'), [
-        Mutant('the seed of the insertion order is ignored', 'else np.random.default_rng(seed).permutation(n)', 'else np.random.default_rng(0).permutation(n)'),
-        Mutant('efConstruction is ignored', 'index.hnsw.efConstruction, index.is_trained = s.ef_construction, True', 'index.is_trained = True'),
-        Mutant('shards are not checked when an index is built', 'vectors.take(order[i:i + s.chunk_rows], check=True)', 'vectors.take(order[i:i + s.chunk_rows])'),
-        Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
-        Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
-    ]),
+    'index': Topic(
+        ('search.graph', 'search.exact', 'search.indexing'),
+        ("search/test_indexing.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", 'search/graph'),
+        [
+            Mutant(
+                'the seed of the insertion order is ignored',
+                'else np.random.default_rng(seed).permutation(n)',
+                'else np.random.default_rng(0).permutation(n)',
+            ),
+            Mutant('efConstruction is ignored', 'index.hnsw.efConstruction = s.ef_construction', 'pass'),
+            Mutant(
+                'shards are not checked when an index is built',
+                'vectors.take(order[i:i + s.chunk_rows], check=True)',
+                'vectors.take(order[i:i + s.chunk_rows])',
+            ),
+            Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
+            Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
+        ],
+    ),
     'embed': Topic(('search.vectors',), ('search/vectors', "search/test_vectors.py -k 'order or damage or kind or half or finite or tokens'"), [
-        Mutant('an encoder that does not normalise is refused', '(np.abs(norms - 1) > 1e-3) & encoder.normalized)', '(np.abs(norms - 1) > 1e-3))'),
-        Mutant('passages are embedded as queries', "take(rows), 'passage', tokens", "take(rows), 'query', tokens"),
+        Mutant('an encoder that does not normalise is refused', '((np.abs(norms - 1) > NORM_TOLERANCE) & normalized)', '(np.abs(norms - 1) > NORM_TOLERANCE)'),
+        Mutant('passages are embedded as queries', "encode(texts, 'passage', tokens", "encode(texts, 'query', tokens"),
         Mutant('vectors of another encoder are accepted', "for what in ('encoder', 'corpus',", "for what in ('corpus',"),
         Mutant('a shard whose file is gone counts as finished', 'return found if vectors.is_file() else None', 'return found'),
-        Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reads,', 'reads,'),
+        Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reading_of(encoder)', 'reading_of(encoder)'),
         Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
     ]),
-    'tracer': Topic(('hnsw.tracer', 'search.graph'), ('hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"), [
-        Mutant('steps begin at 0', 'steps[i, j] = t + 1; break', 'steps[i, j] = t; break'),
-        Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
-        Mutant('marks of one search stay for the next', 'table[1] += 2 * n', 'pass'),
-        Mutant("faiss's counters are not reset", 'stats.reset()', 'pass'),
-    ]),
+    'tracer': Topic(
+        ('hnsw.tracer', 'search.graph'),
+        ('hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"),
+        [
+            Mutant('steps begin at 0', 'if route[i, 0] == node: return i + 1', 'if route[i, 0] == node: return i'),
+            Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
+            Mutant('marks of one search stay for the next', 'room_for_turns(self.tables[i], len(queries))', 'self.tables[i].turn[:] = 0'),
+            Mutant("faiss's counters are not reset", 'stats.reset()', 'pass'),
+        ],
+    ),
     'batches': Topic(('curriculum.loader',), ('curriculum/loader', "training/test_trainer.py -k 'same_seed or softmax or accumulation'"), [
-        Mutant('passages with an answer are not masked', "if 'answer' in self.mask and self.data.answers", "if False and self.data.answers"),
+        Mutant('passages with an answer are not masked', "if 'answer' in kinds and data.answers:", 'if False:'),
         Mutant('the positive trained on may be masked', 'mask[places, first + places] = False', 'pass'),
         Mutant('an incomplete group of batches is kept', 'n // batch_size // group * group', 'n // batch_size'),
         Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
     ]),
-    'training': Topic(('training.trainer', 'curriculum.mining'), ('training/trainer', 'curriculum/mining', "training/test_trainer.py -k 'same_seed or mined or softmax or accumulation or together'"), [
-        Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
-        Mutant('the limit of what is too close is ignored', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = np.full(len(positive), np.inf)'),
-        Mutant('a negative score of the positive raises the limit', 'limit = np.where(positive > 0, m.near_positive * positive, positive)', 'limit = m.near_positive * positive'),
-        Mutant("BM25's negatives take the place of mined ones", "return self.mined if stage.negatives == 'model'", "return self.bm25 if stage.negatives == 'model'"),
-        Mutant('accumulated gradients are summed', 'self.accelerator.backward(losses.total / self.current_gradient_accumulation_steps)', 'self.accelerator.backward(losses.total)'),
-        Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
-    ]),
+    'training': Topic(
+        ('training.trainer', 'curriculum.mining'),
+        ('training/trainer', 'curriculum/mining', "training/test_trainer.py -k 'same_seed or mined or softmax or accumulation or together'"),
+        [
+            Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
+            Mutant(
+                'the limit of what is too close is ignored',
+                'limit = np.where(positive > 0, m.near_positive * positive, positive)',
+                'limit = np.full(len(positive), np.inf)',
+            ),
+            Mutant(
+                'a negative score of the positive raises the limit',
+                'limit = np.where(positive > 0, m.near_positive * positive, positive)',
+                'limit = m.near_positive * positive',
+            ),
+            Mutant(
+                "BM25's negatives take the place of mined ones",
+                "return self.mined if stage.negatives == 'model'",
+                "return self.bm25 if stage.negatives == 'model'",
+            ),
+            Mutant(
+                'accumulated gradients are summed',
+                'self.accelerator.backward(found.losses.total / self.current_gradient_accumulation_steps)',
+                'self.accelerator.backward(found.losses.total)',
+            ),
+            Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
+        ],
+    ),
 }
 
 
@@ -267,7 +340,8 @@ def child(check, world, cache, output):
     sys.path[0] = str(world)
     os.environ |= {'PYTHONPATH': str(world), 'PYTHONDONTWRITEBYTECODE': '1', 'NUMBA_CACHE_DIR': str(cache), 'IN_TEST': '1'}
     sys.dont_write_bytecode, numba.config.CACHE_DIR, IPython.paths.get_ipython_cache_dir = True, str(cache), lambda: str(cache)
-    hypothesis.settings.register_profile('unshrunk', phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]) # what fails need not be made small; conftest.py builds on it
+    # what fails need not be made small; conftest.py builds on it
+    hypothesis.settings.register_profile('unshrunk', phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
     hypothesis.settings.load_profile('unshrunk')
     if is_notebook(check):
         skipped = nbdev.config.get_config().tst_flags.split()

@@ -105,6 +105,13 @@ def test_order_of_ties_and_rounding():
     assert qrels_metrics(run, {'q': {'b': 1}}, ks=(2, 3))['recall@3'] == {'q': 1} and qrels_metrics(run, {'q': {'b': 1}}, ks=(2,))['recall@2'] == {'q': 0}
 
 
+def test_scores_that_single_precision_cannot_tell_apart_are_ties():
+    "1000.00002 and 1000.00001 are one number in float32, so the id decides, as in trec_eval."
+    run, qrels = {'q': {'a': 1000.00002, 'b': 1000.00001}}, {'q': {'b': 1}}
+    ours, theirs = qrels_metrics(run, qrels, ks=(1,)), pytrec_eval.RelevanceEvaluator(qrels, {'recip_rank'}).evaluate(run)
+    assert ours['mrr@10']['q'] == ours['recall@1']['q'] == theirs['q']['recip_rank'] == 1
+
+
 def test_recall_and_first_rank_are_different_with_several_positives():
     values = qrels_metrics(make_run(['q'], [['a', 'b']], [[2, 1]]), {'q': {'a': 1, 'z': 1}}, ks=(1,))
     assert (values['recall@1']['q'], values['success@1']['q'], values['mrr@10']['q']) == (.5, 1, 1)
