@@ -18,7 +18,7 @@ import torch
 from dacl_dr.core.settings import MiningSettings, Reading, RecipeSettings
 from dacl_dr.core.yaml import load_settings
 from dacl_dr.search.exact import top_k
-from dacl_dr.curriculum.negatives import choose_negatives, fill_random, hard_share, no_answer
+from dacl_dr.curriculum.negatives import choose_negatives, fill_random, hard_share, no_answer, score_limit
 from dacl_dr.training.sources import open_sources, read_data
 from dacl_dr.training.recipe import dev_metrics, train_recipe
 from dacl_dr.core.files import atomic_file
@@ -46,7 +46,7 @@ def hardness(encoder, trainset, settings):
     positive = (q * p[data.positives]).sum(1)
     scores, rows = top_k(q, [(0, p)], settings.mining.depth)
     # what `mine` does, without embedding everything again
-    limit = np.where(positive > 0, settings.mining.near_positive * positive, positive)
+    limit = score_limit(positive, settings.mining.near_positive)
     answered = data.answers or no_answer
     mined, _ = choose_negatives(
         rows, scores, data.known, data.numbers, limit, settings.training.hard_negatives, answered)

@@ -264,19 +264,19 @@ MUTANTS = {
         Mutant('the seed of the batches is ignored', 'Batches(n, size, settings.seed, group)', 'Batches(n, size, 0, group)'),
     ]),
     'training': Topic(
-        ('training.trainer', 'curriculum.mining'),
-        ('training/trainer', 'curriculum/mining', "training/test_trainer.py -k 'same_seed or mined or softmax or accumulation or together'"),
+        ('training.trainer', 'curriculum.mining', 'curriculum.negatives'),
+        ('training/trainer', 'curriculum/mining', 'curriculum/negatives', "training/test_trainer.py -k 'same_seed or mined or softmax or accumulation or together'"),
         [
             Mutant('rows count from the beginning of their block', 'yield start, vectors', 'yield 0, vectors'),
             Mutant(
                 'the limit of what is too close is ignored',
-                'limit = np.where(positive > 0, m.near_positive * positive, positive)',
-                'limit = np.full(len(positive), np.inf)',
+                'np.where(positive > 0, share * positive, positive)',
+                'np.full(len(positive), np.inf)',
             ),
             Mutant(
                 'a negative score of the positive raises the limit',
-                'limit = np.where(positive > 0, m.near_positive * positive, positive)',
-                'limit = m.near_positive * positive',
+                'np.where(positive > 0, share * positive, positive)',
+                'share * positive',
             ),
             Mutant(
                 "BM25's negatives take the place of mined ones",

@@ -23,7 +23,7 @@ from ..losses.gradcache import gather, processes
 from ..encoders.encoder import Encoder, weights_hash
 from ..search.exact import top_k
 from dacl_dr.curriculum.negatives import (
-    choose_negatives, fill_random, hard_share, kept_share, mix_negatives, no_answer,
+    choose_negatives, fill_random, hard_share, kept_share, mix_negatives, no_answer, score_limit,
 )
 from .loader import TrainingData
 
@@ -95,7 +95,7 @@ def mine(
     m = settings.mining
     answered = data.answers or no_answer
     scores, rows, positive = score_pool(encoder, data, m.depth, how)
-    limit = np.where(positive > 0, m.near_positive * positive, positive)
+    limit = score_limit(positive, m.near_positive)
     found, dropped = choose_negatives(
         rows, scores, data.known, data.numbers, limit, settings.training.hard_negatives, answered)
     at = (rows[:, None, :] == found[:, :, None]) & (found >= 0)[:, :, None] # (Q, H, depth)
