@@ -101,8 +101,10 @@ def yaml_judge(home, found, sound):
 
 # --- text data
 def opened(home, path, questions):
+    from dacl_dr.core.settings import Reading
     from dacl_dr.data.store import open_passages, open_questions
-    return (open_questions if questions else open_passages)(home/path, home/'cache', show_progress=False)
+    read = open_questions if questions else open_passages
+    return read(home/path, Reading(home/'cache', show_progress=False))
 
 def passages(n=8):
     from dacl_dr.data.formats import Passage
