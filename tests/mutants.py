@@ -140,7 +140,7 @@ MUTANTS = {
     ]),
     'store': Topic(
         ('data.store', 'data.conversion', 'data.tables'),
-        ('data/store', 'data/conversion', "data/test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"),
+        ('data/store', 'data/conversion', 'data/tables', "data/test_store.py -k 'rows_ids or collide or converted_once or repeated or middle or meanwhile or gold or beir'"),
         [
             Mutant('ids with the same hash are the same', '[there[n] == ids[i] for n, i in', '[True for n, i in'),
             Mutant('of a repeated id the last row is kept', '(int(r), int(f), a) for f, r, a, b in', '(int(f), int(r), a) for f, r, a, b in'),
