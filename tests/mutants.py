@@ -249,8 +249,8 @@ MUTANTS = {
         Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
     ]),
     'tracer': Topic(
-        ('hnsw.tracer', 'search.graph'),
-        ('hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"),
+        ('hnsw.kernels', 'hnsw.tracer', 'search.graph'),
+        ('hnsw/kernels', 'hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"),
         [
             Mutant('steps begin at 0', 'if route[i, 0] == node: return i + 1', 'if route[i, 0] == node: return i'),
             Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
