@@ -18,7 +18,7 @@ from ..metrics.ranking import make_run, write_run
 from ..search.bm25 import Bm25, bm25_settings
 from ..search.bm25_disk import bm25_engine, check_choices, searchable
 from dacl_dr.evaluation.judging import (
-    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, summarise,
+    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, refuse_other_results, summarise,
 )
 
 # %% ../../nbs/evaluation/bm25.ipynb #8c5bcf55
@@ -49,6 +49,10 @@ def bm25_eval(
     name = re.sub(r'\.(json|csv|tsv)(\.gz)?$', '', Path(o.test_file).name)
     path = make_folder(Path(o.output_path)/o.dataset_name)/name
 
+    of = {'corpus': facts(o.corpus_file, passages), 'test': facts(o.test_file, questions)}
+    which = lambda m: {'corpus': m['corpus']['sha256'], 'question set': m['test']['sha256']}
+    refuse_other_results(
+        f'{path}.metrics.json', of, which, 'choose another --output_path or --dataset_name')
     index = searchable(passages, o.engine, settings, o.fields, reading=reading)
     start = time.perf_counter()
     run = bm25_run(index, passages, questions, o.k, reading.show_progress)
@@ -59,8 +63,7 @@ def bm25_eval(
     write_run(f'{path}.run.trec', run, f'bm25-{o.dataset_name}')
     return write_json(f'{path}.metrics.json', {
         'dataset_name': o.dataset_name,
-        'corpus': facts(o.corpus_file, passages),
-        'test': facts(o.test_file, questions),
+        **of,
         'engine': bm25_engine(o.engine, len(passages)),
         'settings': settings,
         'fields': o.fields,

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['KS', 'EvaluationSet', 'open_test', 'facts', 'is_graded', 'query_ids', 'run_rows', 'positive_grades', 'answer_metrics',
-           'judge_each', 'half_width', 'summarise', 'missing_lines', 'write_table', 'row_grades', 'TaskJudge']
+           'judge_each', 'half_width', 'summarise', 'missing_lines', 'write_table', 'differs', 'refuse_other_results',
+           'copies_lines', 'row_grades', 'judgements_of', 'TaskJudge']
 
 # %% ../../nbs/evaluation/judging.ipynb #98fee8aa
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
-import numpy as np, pandas as pd
+import msgspec, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
 from ..core.settings import Reading
@@ -18,9 +20,7 @@ from ..core.files import atomic_file
 from ..data.store import Passages, Questions, open_questions
 from ..data.answers import answer_hits, joined
 from ..data.positives import missing_positives
-from dacl_dr.metrics.ranking import (
-    answer_accuracy, grades_of, ideal_of, qrels_metrics, ranking_metrics,
-)
+from ..metrics.ranking import Judgements, answer_accuracy, qrels_metrics
 
 # %% ../../nbs/evaluation/judging.ipynb #6c725aff
 class EvaluationSet(NamedTuple):
@@ -163,6 +163,40 @@ def write_table(
     with atomic_file(path) as tmp: write(tmp, index=False)
     return Path(path)
 
+# %% ../../nbs/evaluation/judging.ipynb #74e614ff
+def differs(
+    then, # a value in a results file
+    now, # the same of the results that shall be written, as JSON has it
+)->bool:
+    "Are they of different things? Of settings, only those that both have are compared."
+    if not (isinstance(then, dict) and isinstance(now, dict)): return then != now
+    return any(differs(then[name], now[name]) for name in then.keys() & now.keys())
+
+def refuse_other_results(
+    path:str|Path, # the JSON file that tells what results are of
+    now:dict, # what of it is known before there are results
+    which:Callable[[dict], dict], # of such a file: what it is of → its key
+    remedy:str, # ends the error
+):
+    "Raises `DaclError` if a file holds results of something else; a missing or damaged one holds none."
+    try: then = which(json.loads(Path(path).read_text(encoding='utf-8')))
+    except (OSError, ValueError, LookupError, TypeError): return
+    here = which(msgspec.to_builtins(now))
+    other = [what for what in here if what in then and differs(then[what], here[what])]
+    if not other: return
+    raise DaclError(f"{path}: holds results of another {' and another '.join(other)}; {remedy}, or delete them")
+
+# %% ../../nbs/evaluation/judging.ipynb #ef757e77
+def copies_lines(
+    share:float|None, # of passages with the vector of another; None: not known
+)->list[str]: # one line, or none
+    "What a reader should know about copies."
+    if not share: return []
+    return [
+        f'{share:.1%} of the passages have the vector of another; '
+        'in ANN recall a result as near as the k-th counts, so any copy will do'
+    ]
+
 # %% ../../nbs/evaluation/judging.ipynb #26f54013
 def row_grades(
     contexts:list[dict], # a question's positives
@@ -178,6 +212,14 @@ def row_grades(
         grades[place] = round(c['score']) if graded else 1
     return {place: grade for place, grade in grades.items() if grade > 0}
 
+def judgements_of(
+    questions:Questions,
+    passages:Passages, # the corpus
+    graded:bool=False, # are the scores of positives grades?
+)->Judgements:
+    "All judgements of questions, by row of the corpus."
+    return Judgements([row_grades(contexts, passages, graded) for contexts in questions.column('positive_ctxs')])
+
 # %% ../../nbs/evaluation/judging.ipynb #94ed74c9
 class TaskJudge:
     "End-task metrics of rankings of rows, for `sweep`."
@@ -188,15 +230,14 @@ class TaskJudge:
         k:int=10, # cut-off
     ):
         self.passages, self.k = passages, k
-        self.relevant = [row_grades(ctxs, passages, graded) for ctxs in questions.column('positive_ctxs')]
-        self.ideal = ideal_of(self.relevant)
+        self.judged = judgements_of(questions, passages, graded)
         self.answers = [[a for a in map(joined, answers) if a] for answers in questions.column('answers')]
         self.known = {} # (question, row) → does the passage hold an answer?
-        self.names = [f'recall@{k}', f'mrr@{k}', f'ndcg@{k}'] if any(self.relevant) else []
+        self.names = [f'recall@{k}', f'mrr@{k}', f'ndcg@{k}'] if any(self.judged.relevant) else []
         self.task = self.names[0] if self.names else f'answer accuracy@{k}'
 
     def __call__(self, rows:np.ndarray)->dict[str, np.ndarray]: # (Q, K) → metric → (Q,)
-        found = ranking_metrics(grades_of(rows, self.relevant), self.ideal, self.names)
+        found = self.judged.metrics(rows, self.names)
         if any(self.answers):
             answered = [self.answered(q, row) for q, row in enumerate(rows.tolist())]
             found[f'answer accuracy@{self.k}'] = np.array(answered)

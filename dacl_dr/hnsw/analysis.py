@@ -147,7 +147,7 @@ def analyse(
         best = None if judged is None else judged.best
         measures = query_difficulty(q, passages, exact[:, :50], s.k, best, in_degree(index), space.span)
         costs = query_costs(q, index, exact, found, s.k)
-    of_queries = {f'{m} of queries': mean_known(v.replace(np.inf, np.nan)) for m, v in measures.items()}
+    of_queries = {f'{m} of queries': float(v.replace(np.inf, np.nan).mean()) for m, v in measures.items()}
     facts = matched_costs(found, s, 'recall@10' if judged else None) | space.facts | of_queries
     if judged is None: return Analysis(exact, index, found, measures, costs, facts, whole=space.whole)
     pairs = pair_similarities(q, passages, best, hard)
