@@ -185,6 +185,7 @@ def add_flags(
             continue
         if required: words['required'] = True
         elif kind.type is not bool: words['default'] = None if nested else flag.default
+        if kind.many and flag.default is None: words['action'] = 'extend' # given again, it adds
         names = [f'--{n}' for n in (flag.name, *cls.ALIASES.get(flag.name, ()))]
         (either if flag.name in cls.EITHER else parser).add_argument(*names, dest=flag.name, **words)
 

@@ -121,7 +121,8 @@ def run_ef_sweep(
     """Sweep efSearch and write curve, per-query values, costs at matched quality with intervals, and a page with
     the curves. Raises `DaclError` for bad input."""
     check_name(o.experiment_name, 'experiment_name')
-    retriever = Retriever.open(o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0))
+    retriever = Retriever.open(
+        o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0), o.prefixes)
     questions, missing = open_test(o.test_file, retriever.passages, o.reading)
     s, graded, bars = o.search, is_graded(o.test_file), o.reading.show_progress
     path = make_folder(o.output_path)/o.experiment_name

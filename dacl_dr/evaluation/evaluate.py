@@ -146,7 +146,7 @@ def about_index(index:Index)->dict:
     m = index.about
     return {
         'settings': m.settings, 'encoder': m.encoder, 'corpus': m.corpus,
-        'rows': m.rows, 'dim': m.dim, 'digest': m.digest,
+        'rows': m.rows, 'dim': m.dim, 'digest': m.digest, 'prefixes': m.prefixes,
     }
 
 def run_of(
@@ -197,7 +197,8 @@ def run_evaluation(
     """Evaluate an index on a question set: end-task quality, and on HNSW what the search cost. Raises `DaclError`
     for bad input."""
     check_name(o.experiment_name, 'experiment_name')
-    retriever = Retriever.open(o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0))
+    retriever = Retriever.open(
+        o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0), o.prefixes)
     index, ks, bars = retriever.index, sorted(set(o.k_values)), o.reading.show_progress
     ef = o.hnsw_ef_search if index.is_hnsw else None
     check_search(max(ks), ef, len(index))
