@@ -81,6 +81,8 @@ class Bm25Options(Options, kw_only=True):
     stemmer: str = 'none' # LANGUAGE whose words are stemmed, for example english
     stopwords: str = 'en' # CODE of the language whose stop words are left out, or none
     whole_identifiers: bool = False # don't split snake_case and camelCase
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     reading: Reading = Reading()
 
 # %% ../../nbs/core/options.ipynb #c168946e
@@ -216,6 +218,8 @@ class IndexOptions(Options, kw_only=True):
     index_path: str # a folder made by build-index
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     reading: Reading = Reading()
 
 # %% ../../nbs/core/options.ipynb #25557980
@@ -351,6 +355,8 @@ class RunAblation(Options, kw_only=True):
     dataset_name: str # names the results
     output_path: str = 'results/ablation' # folder for DATASET_NAME/
     corpus_path: str|None = None # the corpus of the indexes; None: where it stood when they were built
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     search: SearchSettings = SearchSettings()
     rounds: NonNegative = 3 # of timing on one thread; 0 takes no times
     draws: AtLeast10 = 1000 # of the bootstrap over queries
