@@ -16,6 +16,8 @@ from ..core.options import RunEfSweep
 from ..core.settings import SearchSettings
 from ..core.files import check_name, make_folder, write_json
 from ..core.steps import environment
+from ..data.answers import answer_rule
+from ..data.positives import own_passages
 from ..data.store import Questions
 from ..report.charts import cost_curve
 from ..report.page import chart_page
@@ -29,7 +31,7 @@ from ..hnsw.curves import Sweep, curve, sweep
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from dacl_dr.evaluation.judging import (
-    TaskJudge, facts, is_graded, open_test, query_ids, refuse_other_results, write_table,
+    TaskJudge, facts, is_graded, open_test, query_ids, question_facts, refuse_other_results, write_table,
 )
 from dacl_dr.evaluation.evaluate import (
     about_index, copies_in, counted_search, results_of_index, true_neighbours, vectors_of, with_corpus_rows,
@@ -69,6 +71,7 @@ def sweep_index(
     graded:bool=False, # are the scores of positives grades?
     engine:str='faiss', # or 'patience', 'usearch'
     show_progress:bool=True, # progress bars
+    judge:TaskJudge|None=None, # of the rankings; None: by the questions' judgements and answers
 )->IndexSweep:
     "Sweep efSearch over an index. Raises `DaclError` for an exact index, or a k that does not fit."
     index = retriever.index
@@ -80,7 +83,7 @@ def sweep_index(
         )
     check_search(s.k, max(s.ef_values), len(index))
     vectors = retriever.encode(questions.column('question'), bar('encoding questions'))
-    judge = TaskJudge(questions, retriever.passages, graded, s.k)
+    judge = judge or TaskJudge(questions, retriever.passages, graded, s.k)
     truth = true_neighbours(index, vectors, s.k, show_progress)
     search = engine_search(index, vectors, s.k, engine, show_progress)
     near = similarity(vectors, vectors_of(index))
@@ -123,13 +126,15 @@ def run_ef_sweep(
     check_name(o.experiment_name, 'experiment_name')
     retriever = Retriever.open(
         o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0), o.prefixes)
-    questions, missing = open_test(o.test_file, retriever.passages, o.reading)
+    questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     s, graded, bars = o.search, is_graded(o.test_file), o.reading.show_progress
     path = make_folder(o.output_path)/o.experiment_name
     of = {'index': about_index(retriever.index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
         f'{path}.sweep.json', of, results_of_index, 'choose another --output_path or --experiment_name')
-    found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars)
+    own = own_passages(retriever.passages, questions, o.keep_self)
+    judge = TaskJudge(questions, retriever.passages, graded, s.k, own, answer_rule(o.regex_answers))
+    found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars, judge)
     rounds = o.rounds if o.engine == 'faiss' else 0
     if rounds:
         timed = {'model': (retriever.index.faiss, vectors, found)}
@@ -151,6 +156,7 @@ def run_ef_sweep(
         'engine': o.engine,
         'task': task,
         'positives_not_in_corpus': missing,
+        **question_facts(questions, own, o.regex_answers),
         'exact': {n: float(np.nanmean(v)) for n, v in found.exact.items()},
         'rounds': rounds,
         'environment': environment(),

@@ -24,6 +24,8 @@ from ..search.retriever import Retriever
 from ..hnsw.curves import Sweep, curve
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
+from ..data.answers import answer_rule
+from ..data.positives import own_passages
 from dacl_dr.evaluation.judging import (
     TaskJudge, copies_lines, facts, is_graded, open_test, refuse_other_results, write_table,
 )
@@ -76,7 +78,7 @@ def answered_at(
 )->dict[str, np.ndarray]: # metric → (Q,), nan for questions without answers
     "Does one of the first k passages hold an answer?"
     asked, depth = np.array([bool(a) for a in judge.answers]), rows.shape[1]
-    hits = np.zeros(rows.shape, bool)
+    rows, hits = judge.results(rows), np.zeros(rows.shape, bool)
     for q in np.flatnonzero(asked): hits[q] = [judge.holds(q, row) for row in rows[q].tolist()]
     at = lambda k: np.where(asked, hits[:, :k].any(1), np.nan)
     return {f'answer accuracy@{k}': at(k) for k in ANSWERED if k <= depth}
@@ -89,7 +91,7 @@ def exact_quality(
     found = {}
     if judge.names:
         names = [m for m in QUALITY if int(m.split('@')[1]) <= rows.shape[1]]
-        found = judge.judged.metrics(rows, names)
+        found = judge.judged.metrics(judge.results(rows), names)
     if any(judge.answers): found |= answered_at(rows, judge)
     return found
 
@@ -259,10 +261,13 @@ def measure_models(
     "Sweep and search exactly with all models over the same questions."
     s, bars, graded = o.search, o.reading.show_progress, is_graded(o.test_file)
     first = next(iter(retrievers.values()))
-    judge, depth = TaskJudge(questions, first.passages, graded, s.k), min(100, len(first.index))
+    own = own_passages(first.passages, questions, o.keep_self)
+    judge = TaskJudge(questions, first.passages, graded, s.k, own, answer_rule(o.regex_answers))
+    depth = min(100, len(first.index))
     sweeps, quality, vectors = {}, {}, {}
     for name, retriever in retrievers.items():
-        sweeps[name], vectors[name], task = sweep_index(retriever, questions, s, graded, show_progress=bars)
+        sweeps[name], vectors[name], task = sweep_index(
+            retriever, questions, s, graded, show_progress=bars, judge=judge)
         neighbours = true_neighbours(retriever.index, vectors[name], depth, bars)
         quality[name] = exact_quality(neighbours, judge)
     timed = timed_sweeps(retrievers, vectors, s.k, o.rounds, bars) if o.rounds else {}
@@ -289,7 +294,7 @@ def run_ablation(
     check_name(o.dataset_name, 'dataset_name')
     retrievers = open_models(models, o.corpus_path, o.reading)
     first = next(iter(retrievers.values()))
-    questions, missing = open_test(o.test_file, first.passages, reading=o.reading)
+    questions, missing = open_test(o.test_file, first.passages, o.reading, o.regex_answers)
     out = make_folder(Path(o.output_path)/o.dataset_name)
     of = {
         'models': {n: {'encoder': m.encoder} | about_index(retrievers[n].index) for n, m in models.items()},
