@@ -285,8 +285,9 @@ class Diagnose(Options, kw_only=True):
     # FILE of judgements of these vectors: qrels of TREC or BEIR, or an .npy with the rows of each query's
     # positives, -1 for none. They name rows counted from 0, or ids
     qrels: str|None = None
-    passage_ids: str|None = None # FILE with the id of each row of the passages, one a line; None: ids are row numbers
-    query_ids: str|None = None # FILE with the id of each row of the queries, one a line; None: ids are row numbers
+    passage_ids: str|None = None # FILE with an id a line for the rows of the passages; None: ids are row numbers
+    query_ids: str|None = None # FILE with an id a line for the rows of the queries; None: ids are row numbers
+    keep_self: bool = False # a passage with the query's own id is a result too, unlike in BEIR
     output_path: str = 'results/diagnosis' # folder for diagnosis.json, .html and tables
     max_passages: Positive = 100_000 # evenly spaced, and the positives of the queries
     max_queries: Positive = 1000 # evenly spaced

@@ -225,9 +225,8 @@ def run_evaluation(
     questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     own = own_passages(retriever.passages, questions, o.keep_self)
     depth = search_depth(max(ks), ef, own, len(index))
-    path, of = make_folder(o.output_path)/o.experiment_name, {
-        'index': about_index(index), 'test': facts(o.test_file, questions),
-    }
+    path = make_folder(o.output_path)/o.experiment_name
+    of = {'index': about_index(index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
         f'{path}.metrics.json', of, results_of_index, 'choose another --output_path or --experiment_name')
     vectors = retriever.encode(questions.column('question'), 'encoding questions' if bars else None)

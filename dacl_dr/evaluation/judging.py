@@ -6,7 +6,7 @@
 __all__ = ['KS', 'NOTES', 'EvaluationSet', 'open_test', 'facts', 'is_graded', 'naming_fault', 'query_ids', 'run_rows',
            'positive_grades', 'answer_metrics', 'judge_each', 'half_width', 'summarise', 'question_facts',
            'missing_lines', 'write_table', 'differs', 'refuse_other_results', 'copies_lines', 'row_grades',
-           'judgements_of', 'TaskJudge']
+           'OthersJudged', 'judgements_of', 'TaskJudge']
 
 # %% ../../nbs/evaluation/judging.ipynb #98fee8aa
 import json
@@ -258,13 +258,28 @@ def row_grades(
         grades[place] = round(c['score']) if graded else 1
     return {place: grade for place, grade in grades.items() if grade > 0}
 
+class OthersJudged(Judgements):
+    "Judgements of queries that may stand in the corpus themselves; a query's own passage is no result."
+    def __init__(self,
+        relevant:list[dict[int, int]], # see `Judgements`
+        own:np.ndarray|None=None, # (Q,) rows of the queries in the corpus, -1 for none; None: there are none
+    ):
+        super().__init__(relevant)
+        self.own = own
+
+    def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where a query found itself
+        "What counts of what was retrieved."
+        return rows if self.own is None else without_own(self.own, rows)[0]
+
 def judgements_of(
     questions:Questions,
     passages:Passages, # the corpus
     graded:bool=False, # are the scores of positives grades?
-)->Judgements:
+    own:np.ndarray|None=None, # see `OthersJudged`
+)->OthersJudged:
     "All judgements of questions, by row of the corpus."
-    return Judgements([row_grades(contexts, passages, graded) for contexts in questions.column('positive_ctxs')])
+    relevant = [row_grades(contexts, passages, graded) for contexts in questions.column('positive_ctxs')]
+    return OthersJudged(relevant, own)
 
 # %% ../../nbs/evaluation/judging.ipynb #94ed74c9
 class TaskJudge:
@@ -277,8 +292,8 @@ class TaskJudge:
         own:np.ndarray|None=None, # (Q,) rows of the questions in the corpus, which are no results; None: there are none
         rule:AnswerRule=STRINGS, # how answers are looked for, or `PATTERNS`
     ):
-        self.passages, self.k, self.own, self.rule = passages, k, own, rule
-        self.judged = judgements_of(questions, passages, graded)
+        self.passages, self.k, self.rule = passages, k, rule
+        self.judged = judgements_of(questions, passages, graded, own)
         self.answers = [rule.answers(answers) for answers in questions.column('answers')]
         self.known = {} # (question, row) → does the passage hold an answer?
         self.names = [f'recall@{k}', f'mrr@{k}', f'ndcg@{k}'] if any(self.judged.relevant) else []
@@ -286,10 +301,11 @@ class TaskJudge:
 
     def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where a question found itself
         "What counts of what was found."
-        return rows if self.own is None else without_own(self.own, rows)[0]
+        return self.judged.results(rows)
 
     def __call__(self, rows:np.ndarray)->dict[str, np.ndarray]: # (Q, K) → metric → (Q,)
-        found = self.judged.metrics(self.results(rows), self.names)
+        found = self.judged.metrics(rows, self.names)
+        rows = self.results(rows)
         if any(self.answers):
             answered = [self.answered(q, row) for q, row in enumerate(rows.tolist())]
             found[f'answer accuracy@{self.k}'] = np.array(answered)

@@ -109,18 +109,22 @@ class Judgements:
         known = [{row: grade for row, grade in found.items() if row >= 0} for found in self.relevant]
         return np.array([max(found, key=found.get, default=-1) for found in known], int)
 
+    def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where some were left out
+        "What counts of what was retrieved: all of it."
+        return rows
+
     def metrics(self,
         rows:np.ndarray, # (Q, K) retrieved passages, best first, -1 for none
         names, # see `ranking_metrics`
     )->dict[str, np.ndarray]: # (Q,) each, nan for queries without a relevant passage
         "End-task metrics of rankings."
-        return ranking_metrics(grades_of(rows, self.relevant), self.ideal, names)
+        return ranking_metrics(grades_of(self.results(rows), self.relevant), self.ideal, names)
 
     def ranks(self,
         rows:np.ndarray, # (Q, K) retrieved passages, best first
     )->np.ndarray: # (Q,) 1 for first place, 0 if none was retrieved
         "Where the first relevant passage stands in each ranking."
-        hit = grades_of(rows, self.relevant) > 0
+        hit = grades_of(self.results(rows), self.relevant) > 0
         return np.where(hit.any(1), hit.argmax(1) + 1, 0)
 
 # %% ../../nbs/metrics/ranking.ipynb #eb9244cc

@@ -91,7 +91,7 @@ def exact_quality(
     found = {}
     if judge.names:
         names = [m for m in QUALITY if int(m.split('@')[1]) <= rows.shape[1]]
-        found = judge.judged.metrics(judge.results(rows), names)
+        found = judge.judged.metrics(rows, names)
     if any(judge.answers): found |= answered_at(rows, judge)
     return found
 
