@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TARGETS', 'TIMED_AT', 'TIMED_ROUNDS', 'with_targets', 'hub_skew', 'held_out_distance', 'kept_by_quarter',
-           'principal_axes', 'passage_facts', 'diagnose_vectors', 'costs_at', 'search_times']
+           'principal_axes', 'passage_facts', 'diagnose_vectors', 'costs_for', 'costs_at', 'search_times']
 
 # %% ../../nbs/evaluation/facts.ipynb #109b8701
 import faiss, numpy as np, pandas as pd
@@ -118,13 +118,13 @@ def diagnose_vectors(
     return a
 
 # %% ../../nbs/evaluation/facts.ipynb #4b81982a
-def costs_at(
+def costs_for(
     found:Sweep,
-    s:SearchSettings=SearchSettings(),
+    s:SearchSettings, # its targets
     draws:int=1000, # of the bootstrap over queries
 )->pd.DataFrame: # target, value, low, high, bound ('', 'at most', 'not reached'), ef
     "Visited nodes at matched ANN recall, with 95% intervals, and the smallest efSearch of the sweep that gets there."
-    s, recall = with_targets(s), found.mean('ann recall')
+    recall = found.mean('ann recall')
     table = compare({'vectors': [found]}, s, None, 'visited', draws)[['value', 'low', 'high']]
     table = table.assign(target=s.targets, bound='', ef=pd.NA)
     for i, target in enumerate(s.targets):
@@ -136,6 +136,14 @@ def costs_at(
         table.loc[i, 'value'] = found.mean('visited')[0] if len(at) else np.nan
         table.loc[i, 'low'] = np.nan
     return table[['target', 'value', 'low', 'high', 'bound', 'ef']]
+
+def costs_at(
+    found:Sweep,
+    s:SearchSettings=SearchSettings(),
+    draws:int=1000, # of the bootstrap over queries
+)->pd.DataFrame: # as `costs_for`
+    "The same at our targets too."
+    return costs_for(found, with_targets(s), draws)
 
 # %% ../../nbs/evaluation/facts.ipynb #e34122ea
 TIMED_AT = .95 # ANN recall; the smallest efSearch of the sweep that reaches it, or the largest
