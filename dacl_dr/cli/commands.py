@@ -234,9 +234,10 @@ def run_representation_eval_command(o:RunRepresentationEval)->int:
 
 def diagnose_command(o:Diagnose)->int:
     "Diagnose an encoder or vectors, print what was found, name the page."
-    from dacl_dr.evaluation.diagnosis import diagnose, diagnosis_lines
+    from dacl_dr.evaluation.diagnosis import comparison_lines, diagnose, diagnosis_lines
     with claimed(o.output_path): path = diagnose(o)
-    print(f"{diagnosis_lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
+    lines = comparison_lines if path.name == 'comparison.json' else diagnosis_lines
+    print(f"{lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
 def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be drawn

@@ -149,8 +149,8 @@ COPIES = Rule(
     says=lambda e: (
         f"{e['repeated passages']:.1%} of the passages repeat the vector of another "
         f"(threshold {THRESHOLDS['repeated passages']:.0%}). "
-        'Links between copies lead to nothing new, and equal distances lower ANN recall '
-        'although nothing is lost; leave the copies out.'
+        'Links between copies lead to nothing new, and a list of results may hold copies of one passage alone. '
+        'Leave the copies out. (In ANN recall here any copy will do: a result as near as the k-th counts.)'
     ),
 )
 
@@ -257,7 +257,14 @@ def notes_of(
         )
     if judged and judged < all_queries:
         notes.append(
-            f'{judged:,} of {all_queries:,} queries have a positive in the corpus; the others are left out.'
+            f'{judged:,} of {all_queries:,} queries have a positive; the others are left out.'
+        )
+    if lost := about.get('positives_not_in_corpus'):
+        notes.append(f'{lost:,} positives are not in the corpus and count as not found.')
+    if (most := about.get('most_positives') or 1) > 1:
+        notes.append(
+            f'A query has up to {most:,} positives; all count, with their grades in nDCG. '
+            'Alignment, margins and distances of positives are those of the best one.'
         )
     if queries < usable: notes.append(f'{queries:,} of {usable:,} queries are used, evenly spaced.')
     if about['normalised']:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MORE_MEANING', 'MAP_QUERIES', 'MAP_PASSAGES', 'SECTIONS', 'dearest', 'cost_scatter', 'cost_map', 'show_cost',
-           'times_line', 'Diagnosis', 'opening_section', 'recall_section', 'reach_table', 'reach_section',
-           'measures_section', 'shortened', 'dearest_table', 'dearest_section', 'fact_order', 'closing_section',
-           'diagnosis_page']
+           'times_line', 'Diagnosis', 'standing_rows', 'standing_section', 'opening_section', 'recall_section',
+           'reach_table', 'reach_section', 'measures_section', 'shortened', 'dearest_table', 'dearest_section',
+           'fact_order', 'closing_section', 'diagnosis_page']
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #c4f2eebf
-import textwrap
+import html, textwrap
 
 import msgspec, altair as alt, numpy as np, pandas as pd
 
@@ -23,6 +23,7 @@ from ..hnsw.analysis import Analysis
 from .advice import best_measures
 from .representation import MEANING, best_line, explain_chart, show_number
 from .sample import Sample
+from .standing import STANDS_AT, Cost95, Standing, cost_words, published_costs, standing_lines
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #6c9b197c
 MORE_MEANING = {
@@ -139,10 +140,44 @@ class Diagnosis(msgspec.Struct):
     notes: list[str] # from `notes_of`
     said: list[str] # from `suggestions`
     times: dict[str, float] # from `search_times`
+    standing: Standing # from `standing`
+
+    @property
+    def answers(self)->list[str]: # sentences
+        "What a reader wants to know first."
+        return standing_lines(self.standing, self.about['k'])
 
     @property
     def judged(self)->bool: # are positives known?
         return self.analysis.ranks is not None
+
+# %% ../../nbs/evaluation/diagnosis_page.ipynb #7375931e
+def standing_rows(
+    st:Standing,
+)->list[tuple[str, str, str]]: # what, passages, visited nodes
+    "Everything that is put beside these vectors."
+    measured = [('these vectors', c) for c in st.points]
+    others = (('random unit vectors', st.random), ('passages as queries', st.inner))
+    measured += [(name, c) for name, c in others if c is not None]
+    rows = [(name, f'{c.passages:,}', cost_words(c)) for name, c in measured]
+    rows += [
+        (f'forecast, {f.times} times as many', f'{f.passages:,}', f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f})')
+        for f in st.forecasts
+    ]
+    return rows + [
+        (f'published: recipe {p.model} on {p.dataset}', f'{p.passages:,}', f'{p.value:,.0f} ({p.low:,.0f} to {p.high:,.0f})')
+        for p in published_costs().itertuples()
+    ]
+
+def standing_section(page:Page, d:Diagnosis)->None:
+    "Beside others, and with more passages."
+    page.heading('Beside others, and with more passages').text(
+        f'<p>Visited nodes a query at ANN recall {STANDS_AT}, over some of the queries. References are graphs built alike, '
+        'in this run; published encoders are trained on other data (intervals over seeds). Costs grow with the number of '
+        'passages, so compare like with like. A forecast is no measurement.</p>'
+    )
+    table = pd.DataFrame(standing_rows(d.standing), columns=['what', 'passages', 'visited nodes a query (95%)'])
+    page.table(table)
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #f5888fc5
 def opening_section(page:Page, d:Diagnosis)->None:
@@ -154,7 +189,8 @@ def opening_section(page:Page, d:Diagnosis)->None:
         f"M {about['m']}, efConstruction {about['ef_construction']}"
     )
     page.opening(f"{about['name']}: how friendly to HNSW?", line)
-    if d.notes: page.bullets(d.notes)
+    for line in d.answers: page.text(f'<p>{html.escape(line)}</p>')
+    if d.notes: page.heading('What to know of the data').bullets(d.notes)
     page.heading('What the measures suggest').bullets(d.said)
     page.text(
         '<p>Each threshold is a rule of thumb and a reason to try something. '
@@ -168,7 +204,7 @@ def recall_section(page:Page, d:Diagnosis)->None:
     if 'recall@10' in d.analysis.sweep.exact: names['recall@10'] = 'recall@10 of positives'
     purpose = (
         ' <i>Recall@10 of positives</i> is what the search is for: '
-        'the share of queries whose positive is among the 10 it returns.'
+        'the share of a query\'s positives that are among the 10 it returns.'
     )
     page.heading('Recall against cost').text(
         f'<p>Visited nodes are the vectors a search looks at. '
@@ -228,7 +264,7 @@ def dearest_table(
         'query': [asked(i) for i in worst['query']],
         'visited nodes': [f'{v:,.0f}' for v in worst.visited],
     }
-    if d.judged: shown['rank of its positive'] = [a.ranks[i] or f'over {a.exact.shape[1]}' for i in worst['query']]
+    if d.judged: shown['rank of its first positive'] = [a.ranks[i] or f'over {a.exact.shape[1]}' for i in worst['query']]
     unusual = zip(worst.measure, worst.percentile)
     shown['unusual by'] = [f'{measure}, percentile {percentile:.0f}' for measure, percentile in unusual]
     if sample.texts: shown['nearest passage'] = [shortened(sample.texts[i], 160) for i in worst.nearest]
@@ -270,7 +306,7 @@ def closing_section(page:Page, d:Diagnosis)->None:
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #f754af54
 SECTIONS = (
-    opening_section, recall_section, reach_section, measures_section, dearest_section, closing_section,
+    opening_section, standing_section, recall_section, reach_section, measures_section, dearest_section, closing_section,
 )
 
 def diagnosis_page(

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['BLOCK_ROWS', 'check_finite_rows', 'unit_rows', 'read_vectors', 'Lines', 'split_file', 'open_corpus', 'queries_path',
            'open_queries', 'texts_at', 'Sample', 'Chosen', 'placed', 'choose', 'judged_rows', 'read_digest',
-           'check_pair', 'vector_sample', 'choose_rows', 'encoder_name', 'source_digest', 'fields_of', 'text_sample']
+           'check_pair', 'vector_sample', 'choose_rows', 'encoder_name', 'source_digest', 'fields_of', 'encoders_of',
+           'only_encoder', 'text_facts', 'text_sample']
 
 # %% ../../nbs/evaluation/sample.ipynb #25a82ea7
 import re
 from pathlib import Path
+from typing import Callable
 
 import msgspec, numpy as np
 
@@ -23,7 +25,7 @@ from ..data.store import Passages, Questions, open_passages, open_questions
 from ..data.pool import FIELDS
 from ..data.positives import missing_positives, own_passages
 from ..metrics.ranking import Judgements
-from ..encoders.encoder import on_device, with_prefixes
+from ..encoders.encoder import Encoder, on_device, with_prefixes
 from ..encoders.static import load_encoder
 from ..data.vector_files import open_vectors
 from ..search.vectors import check_unit, encoder_key
@@ -244,6 +246,7 @@ def check_pair(
 # %% ../../nbs/evaluation/sample.ipynb #a93ec91f
 def vector_sample(
     o:Diagnose, # vectors, perhaps queries and judgements, and how much of them
+    check:Callable[[dict], None]=lambda about: None, # is told what they are before they are read
 )->Sample:
     "Vectors from files. Raises `DaclError` for a bad file, or for files of different dimensions."
     n, own = len(open_vectors(o.vectors)), o.query_vectors is None
@@ -257,9 +260,7 @@ def vector_sample(
         all_queries, left = len(open_vectors(o.query_vectors)), np.arange(n)
         chosen = choose(all_queries, n, judged_rows(o, all_queries, n), o)
     query_file = o.query_vectors or o.vectors
-    passages, passages_changed = read_vectors(o.vectors, chosen.passages)
-    q, queries_changed = read_vectors(query_file, chosen.queries)
-    return Sample(passages, q, chosen.queries, {
+    about = {
         'name': Path(o.vectors).name,
         'corpus': Path(o.vectors).name,
         'queries_file': Path(query_file).name,
@@ -267,8 +268,12 @@ def vector_sample(
         'all_passages': len(left),
         'all_queries': all_queries,
         'in_distribution': own,
-        'normalised': passages_changed or queries_changed,
-    } | chosen.told, chosen.judged)
+    } | chosen.told
+    check(about)
+    passages, passages_changed = read_vectors(o.vectors, chosen.passages)
+    q, queries_changed = read_vectors(query_file, chosen.queries)
+    about |= {'normalised': passages_changed or queries_changed}
+    return Sample(passages, q, chosen.queries, about, chosen.judged)
 
 # %% ../../nbs/evaluation/sample.ipynb #b3d6f81e
 def choose_rows(
@@ -303,19 +308,62 @@ def fields_of(
     o:Diagnose,
 )->str:
     "What is encoded of a passage. Raises `DaclError` for what is not known."
-    fields = o.fields or trained_fields(o.encoder) or 'title+text'
+    fields = o.fields or trained_fields(only_encoder(o)) or 'title+text'
     if fields not in FIELDS: raise DaclError(f"fields: '{fields}' is not known.{did_you_mean(fields, FIELDS)}")
     return fields
 
+# %% ../../nbs/evaluation/sample.ipynb #db69bda4
+def encoders_of(
+    o:Diagnose,
+)->tuple: # paths or names; empty where there are none
+    "Which encoders are to be diagnosed. Raises `DaclError` if one is given twice."
+    found = (o.encoder,) if isinstance(o.encoder, (str, Path)) else tuple(o.encoder or ())
+    names = [encoder_name(e) for e in found]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice: raise DaclError(f"diagnose: two encoders are called '{twice}'; give each once, in a folder of its own name")
+    return found
+
+def only_encoder(
+    o:Diagnose, # of one encoder
+)->str|Path:
+    "The encoder that is diagnosed."
+    [encoder] = encoders_of(o)
+    return encoder
+
+def text_facts(
+    o:Diagnose,
+    model:Encoder,
+    passages:Passages|Lines,
+    asked:Questions|Passages|Lines,
+)->dict: # of `Sample.about`
+    "What is known of texts and their encoder before they are encoded."
+    encoder = only_encoder(o)
+    return {
+        'name': encoder_name(encoder),
+        'encoder': str(encoder),
+        'key': encoder_key(model),
+        'corpus': Path(o.corpus).name,
+        'queries_file': Path(o.queries).name,
+        'prefixes': o.prefixes,
+        'digests': {'corpus': source_digest(passages), 'queries': source_digest(asked)},
+        'all_passages': len(passages),
+        'all_queries': len(asked),
+        'in_distribution': False,
+        'normalised': not model.normalized,
+    }
+
 # %% ../../nbs/evaluation/sample.ipynb #6bd8da26
 def text_sample(
-    o:Diagnose, # encoder, corpus and queries, and how much of them
+    o:Diagnose, # one encoder, corpus and queries, and how much of them
+    check:Callable[[dict], None]=lambda about: None, # is told what they are before they are encoded
 )->Sample:
     "Texts from files, embedded. Raises `DaclError` for bad input."
-    fields = fields_of(o)
+    fields, encoder = fields_of(o), only_encoder(o)
     passages, asked = open_corpus(o.corpus, reading=o.reading), open_queries(o.queries, reading=o.reading)
     chosen = choose_rows(passages, asked, o)
-    model = on_device(with_prefixes(load_encoder(o.encoder), o.prefixes))
+    model = on_device(with_prefixes(load_encoder(encoder), o.prefixes))
+    about = text_facts(o, model, passages, asked) | {'fields': fields} | chosen.told
+    check(about)
     q_texts, texts = texts_at(asked, chosen.queries), texts_at(passages, chosen.passages, fields)
     bar = lambda text: text if o.reading.show_progress else None
     q = model.encode(q_texts, 'query', desc=bar('encoding queries'))
@@ -324,18 +372,4 @@ def text_sample(
         q = unit_rows(q, str(o.queries), chosen.queries)[0]
         vectors = unit_rows(vectors, str(o.corpus), chosen.passages)[0]
     q, vectors = check_unit(q, 'queries'), check_unit(vectors, 'passages')
-    about = {
-        'name': encoder_name(o.encoder),
-        'encoder': str(o.encoder),
-        'key': encoder_key(model),
-        'corpus': Path(o.corpus).name,
-        'queries_file': Path(o.queries).name,
-        'fields': fields,
-        'prefixes': o.prefixes,
-        'digests': {'corpus': source_digest(passages), 'queries': source_digest(asked)},
-        'all_passages': len(passages),
-        'all_queries': len(asked),
-        'in_distribution': False,
-        'normalised': not model.normalized,
-    } | chosen.told
     return Sample(vectors, q, chosen.queries, about, chosen.judged, q_texts, texts)

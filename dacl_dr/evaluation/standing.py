@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STANDS_AT', 'ASKED', 'LEAST', 'REFERENCE', 'Cost95', 'cost_of', 'measured', 'part_sizes', 'reference_size',
            'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs', 'Standing', 'random_cost', 'standing',
-           'cost_words', 'beside', 'standing_lines', 'kept_words']
+           'cost_words', 'beside', 'standing_lines', 'reference_words', 'forecast_words', 'kept_words']
 
 # %% ../../nbs/evaluation/standing.ipynb #a7c541a4
 import json
@@ -235,22 +235,39 @@ def standing_lines(
     "What a reader wants to know first."
     said = []
     if st.own is not None:
-        parts = [beside(st.own, st.random, 'random unit vectors of the same number and dimension')]
-        if st.inner is not None: parts.append(beside(st.own, st.inner, 'passages as queries'))
-        said.append(
-            f'In a graph of {st.own.passages:,} of the passages, a search that finds {STANDS_AT:.0%} of the {k} nearest '
-            f"looks at {cost_words(st.own)} vectors (visited nodes a query, 95% interval over queries): {'; '.join(parts)}."
-        )
+        said.append(reference_words(st, k))
     if st.kept is not None: said.append(kept_words(st.kept))
     if st.forecasts:
-        told = [f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f}) with {f.times} times as many passages' for f in st.forecasts]
-        sizes = f'{st.points[0].passages:,} to {st.points[-1].passages:,}'
-        said.append(
-            f"A forecast, not a measurement: {' and '.join(told)} visited nodes a query at ANN recall {STANDS_AT}. It extends "
-            f'the line through graphs of {sizes} passages, where costs grow with their number to the power of {st.power:.2f}; '
-            'the interval is their scatter (95%).'
-        )
+        said.append(forecast_words(st))
     return said or ['There are too few passages to say how dear a search is.']
+
+def reference_words(
+    st:Standing, # with references
+    k:int, # nearest that a search returns
+)->str:
+    "How dear a search is beside the references."
+    parts = [beside(st.own, st.random, 'random unit vectors of the same number and dimension')]
+    if st.inner is not None: parts.append(beside(st.own, st.inner, 'passages as queries'))
+    return (
+        f'In a graph of {st.own.passages:,} of the passages, '
+        f'a search that finds {STANDS_AT:.0%} of the {k} nearest looks at {cost_words(st.own)} vectors '
+        f"(visited nodes a query, 95% interval over queries): {'; '.join(parts)}."
+    )
+
+def forecast_words(
+    st:Standing, # with forecasts
+)->str:
+    "What more passages would cost."
+    told = [
+        f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f}) with {f.times} times as many passages'
+        for f in st.forecasts
+    ]
+    sizes = [p.passages for p in st.points if p.known]
+    return (
+        f"A forecast, not a measurement: {' and '.join(told)} visited nodes a query at ANN recall {STANDS_AT}. "
+        f'It extends the line through graphs of {sizes[0]:,} to {sizes[-1]:,} passages, '
+        f'where costs grow with their number to the power of {st.power:.2f}; the interval is their scatter (95%).'
+    )
 
 def kept_words(
     kept:Kept,
