@@ -21,9 +21,9 @@ from ..representation.maps import project
 from ..hnsw.curves import curve
 from ..hnsw.analysis import Analysis
 from .advice import best_measures
-from .representation import MEANING, best_line, explain_chart, show_number
+from .representation import meaning_of, best_line, explain_chart, show_number
 from .sample import Sample
-from .standing import STANDS_AT, Cost95, Standing, cost_words, published_costs, standing_lines
+from .standing import STANDS_AT, Standing, cost_words, published_costs, standing_lines
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #6c9b197c
 MORE_MEANING = {
@@ -295,12 +295,12 @@ def closing_section(page:Page, d:Diagnosis)->None:
             '<p>Passages in grey, queries by what they cost (UMAP). '
             'Neighbourhoods mean something, distances between them little.</p>'
         ).chart(space)
-    facts, meaning = d.analysis.facts, MEANING | MORE_MEANING
+    facts = d.analysis.facts
     names = fact_order(facts)
     table = pd.DataFrame({
         'number': names,
         'value': [show_number(facts[n], 'not told by this data, or outside the sweep') for n in names],
-        'meaning': [meaning.get(n, '') for n in names],
+        'meaning': [MORE_MEANING.get(n) or meaning_of(n) for n in names],
     })
     page.heading('Numbers').table(table, left=['meaning'], head=False)
 
