@@ -2,6 +2,7 @@
 import ir_measures
 import numpy as np
 import pytest
+from urllib.parse import unquote
 import pytrec_eval
 from hypothesis import given, settings, strategies as st
 from ir_measures import R, RR, Success, nDCG
@@ -127,8 +128,11 @@ def test_run_file(tmp_path, ranking):
     f = write_run(tmp_path/'x.trec', run, 'tag')
     with open(f) as lines: again = pytrec_eval.parse_run(lines)
     assert again == run
-    for id in ('', 'a b', 'a\tb', 'a\n'):
-        with pytest.raises(DaclError, match='white space'): write_run(f, {'q': {id: 1.}}, 'tag')
+    for id in ('a b', 'a\tb', 'a\n', 'a\u00a0b', '5% of it'):
+        with open(write_run(f, {'q': {id: 1.}}, 'tag')) as lines: again = pytrec_eval.parse_run(lines)
+        assert {unquote(d) for d in again['q']} == {id}
+    assert '100%' in write_run(f, {'q': {'100%': 1.}}, 'tag').read_text() # nothing is quoted without need
+    with pytest.raises(DaclError, match='is empty'): write_run(f, {'q': {'': 1.}}, 'tag')
     with open(f) as lines: assert pytrec_eval.parse_run(lines) == run # the old file stands
 
 
