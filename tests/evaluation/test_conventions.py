@@ -14,7 +14,6 @@ from dacl_dr.core.settings import Reading
 from dacl_dr.curriculum.bm25 import bm25_negatives
 from dacl_dr.curriculum.trainset import QuestionSource, training_set
 from dacl_dr.data.answers import answer_rule
-from dacl_dr.data.folders import find_data_sets
 from dacl_dr.data.formats import Context, Passage, Question, read_questions, write_passages, write_questions
 from dacl_dr.data.positives import own_passages
 from dacl_dr.data.store import open_passages, open_questions

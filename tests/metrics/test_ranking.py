@@ -1,8 +1,9 @@
 "End-task metrics against ir_measures and pytrec_eval, trec_eval's own code, and by hand."
+from urllib.parse import unquote
+
 import ir_measures
 import numpy as np
 import pytest
-from urllib.parse import unquote
 import pytrec_eval
 from hypothesis import given, settings, strategies as st
 from ir_measures import R, RR, Success, nDCG
@@ -133,7 +134,7 @@ def test_run_file(tmp_path, ranking):
         assert {unquote(d) for d in again['q']} == {id}
     assert '100%' in write_run(f, {'q': {'100%': 1.}}, 'tag').read_text() # nothing is quoted without need
     with pytest.raises(DaclError, match='is empty'): write_run(f, {'q': {'': 1.}}, 'tag')
-    with open(f) as lines: assert pytrec_eval.parse_run(lines) == run # the old file stands
+    with open(f) as lines: assert list(pytrec_eval.parse_run(lines)) == ['q'] # the old file stands
 
 
 def test_answer_accuracy_is_not_recall():
