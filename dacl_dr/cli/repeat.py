@@ -104,7 +104,8 @@ def names_results(
 def only_record(
     folder:Path,
 )->Path:
-    "The one record in a folder, or beside one that a --dataset_name names. Raises `DaclError` if there is none, or several."
+    """The one record in a folder, or beside one that a --dataset_name names. Raises `DaclError` if there is none, or
+    several."""
     found = sorted(folder.glob('*.command.json'))
     if not found: found = [f for f in sorted(folder.parent.glob('*.command.json')) if names_results(f, folder.name)]
     if not found:

@@ -17,7 +17,7 @@ from ..core.errors import DaclError
 from ..core.rows import padded
 from ..data.formats import Context, Question
 from ..data.pool import Answers, Pool
-from ..data.positives import alike
+from ..data.positives import is_itself
 from .negatives import choose_negatives, no_answer
 
 # %% ../../nbs/curriculum/trainset.ipynb #a7b0e5e9
@@ -127,7 +127,7 @@ def placed_questions(
             'training needs positive_ctxs')
     return found
 
-# %% ../../nbs/curriculum/trainset.ipynb #f8436bbd
+# %% ../../nbs/curriculum/trainset.ipynb #453e9eb2
 def own_rows(
     placed:list[PlacedQuestion],
     place:PoolRows, # that gave the rows
@@ -141,7 +141,7 @@ def own_rows(
     there = [i for i, row in enumerate(rows) if row >= 0]
     for i, (title, text) in zip(there, pool.contents([rows[i] for i in there])):
         q = placed[i]
-        if rows[i] not in q.positives and q.text.strip() and alike(q.text, f'{title} {text}'): found[i] = [rows[i]]
+        if rows[i] not in q.positives and is_itself(q.text, title, text): found[i] = [rows[i]]
     return found
 
 # %% ../../nbs/curriculum/trainset.ipynb #15259dba

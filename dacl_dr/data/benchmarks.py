@@ -88,7 +88,8 @@ def collection_rows(
                 bad(f'line {n}', 'is not UTF-8; convert the file to UTF-8')
                 continue
             if n == 1 and fields in (['id', 'text'], ['pid', 'passage'], ['qid', 'query']): continue
-            if len(fields) != 2: bad(f'line {n}', f'{len(fields)} columns instead of 2; expected an id, a tab and a text')
+            if len(fields) != 2:
+                bad(f'line {n}', f'{len(fields)} columns instead of 2; expected an id, a tab and a text')
             elif not fields[0].strip(): bad(f'line {n}', 'the id is empty; give it one')
             else: yield n, *fields, ''
 
@@ -117,7 +118,8 @@ def topic_rows(
     "The topics of a file. Raises `DaclError` naming file and line."
     bad = bad or BadRecords(path)
     with open_data(path, **reading) as f: data = f.read(LONGEST_TOPICS + 1)
-    if len(data) > LONGEST_TOPICS: raise DaclError(f'{path}: is longer than {LONGEST_TOPICS >> 20} MiB; are these topics?')
+    if len(data) > LONGEST_TOPICS:
+        raise DaclError(f'{path}: is longer than {LONGEST_TOPICS >> 20} MiB; are these topics?')
     try: text = data.decode()
     except UnicodeDecodeError as e:
         line = data.count(b'\n', 0, e.start) + 1
@@ -125,7 +127,8 @@ def topic_rows(
     found = list(TOPIC.finditer(text))
     opened = len(re.findall(r'<top(?:ic)?\b[^>]*>', text, re.I))
     if not found or len(found) != opened:
-        raise DaclError(f'{path}: {opened} topics begin and {len(found)} are whole; is it cut short, or no file of topics?')
+        raise DaclError(
+            f'{path}: {opened} topics begin and {len(found)} are whole; is it cut short, or no file of topics?')
     for m in found:
         line = text.count('\n', 0, m.start()) + 1
         try: yield line, *topic_of(m[1], m[2]), ''
@@ -196,7 +199,8 @@ def queries_file(
     stems = [re.sub('qrels?', kind, stem) for kind in ('queries', 'topics')] if 'qrel' in stem else []
     for folder in folders:
         for name in (*stems, 'queries', 'topics'):
-            there = [f for f in sorted(folder.glob(f'{name}.*')) if re.fullmatch(r'\.(?:jsonl|tsv|txt|xml)' + PACKED, f.name[len(name):])]
+            ending = re.compile(re.escape(name) + r'\.(?:jsonl|tsv|txt|xml)' + PACKED)
+            there = [f for f in sorted(folder.glob(f'{name}.*')) if ending.fullmatch(f.name)]
             if there: return there[0]
     if path.parent.name == 'qrels': return beir
     raise DaclError(

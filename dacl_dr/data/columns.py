@@ -91,4 +91,5 @@ def stream_parquet_queries(
 ): # yields `Question` without positives
     "Queries from a file. Raises `DaclError` naming file and row."
     bad = bad or BadRecords(path)
-    for _, id, text, _ in unique_rows(parquet_rows(path, bad, **reading), bad, unit='row'): yield Question(text, (), id=id)
+    rows = unique_rows(parquet_rows(path, bad, **reading), bad, unit='row')
+    for _, id, text, _ in rows: yield Question(text, (), id=id)

@@ -28,7 +28,7 @@ from dacl_dr.core.files import (
 from ..core.stamps import stamp
 from ..core.steps import is_whole, step
 from .records import PACKED, PACKINGS, BadRecords, head_of, plain_suffix
-from .formats import HEADER, gold_file, passage_rows, stream_questions, stream_tsv_questions
+from .formats import gold_file, passage_rows, stream_questions, stream_tsv_questions
 from dacl_dr.data.benchmarks import (
     beir_file, beir_rows, collection_rows, is_qrels, is_queries, queries_file, stream_beir_questions,
     stream_json_questions, stream_queries,
@@ -112,8 +112,8 @@ def question_files(
         return SourceFiles(stream_beir_questions, [path, queries_file(path)])
     if suffix == '.parquet': return SourceFiles(stream_parquet_queries, [path], 'row', 'queries')
     if suffix == '.json':
-        squad = is_squad(path)
-        return SourceFiles(stream_squad_questions, [path], kind='questions') if squad else SourceFiles(stream_questions, [path])
+        if is_squad(path): return SourceFiles(stream_squad_questions, [path], kind='questions')
+        return SourceFiles(stream_questions, [path])
     if suffix == '.jsonl': return SourceFiles(json_lines_reader(path), [path], kind='questions')
     if is_queries(path) and not has_answers(path): return SourceFiles(stream_queries, [path], kind='questions')
     if suffix in ('.csv', '.tsv'):

@@ -58,7 +58,8 @@ def read_squad(
     with open_data(path, **reading) as f: data = f.read()
     try: return msgspec.json.decode(data, type=SquadFile).data
     except (ValueError, RecursionError) as e:
-        raise DaclError(f'{path}: {e}; expected the JSON of SQuAD: data, paragraphs, context, qas'.replace('`', '')) from None
+        fault = f'{e}; expected the JSON of SQuAD: data, paragraphs, context, qas'
+        raise DaclError(f'{path}: ' + fault.replace('`', '')) from None
 
 def context_id(
     text:str,
@@ -94,6 +95,6 @@ def stream_squad_questions(
         for paragraph in article.paragraphs:
             positive = Context(title, paragraph.context, context_id(paragraph.context))
             for q in paragraph.qas:
-                answers = tuple(dict.fromkeys(a.text for a in q.answers))
-                positives = () if q.is_impossible else (positive,)
-                yield Question(q.question, positives, () if q.is_impossible else answers, id='' if q.id is None else str(q.id))
+                id, answers = '' if q.id is None else str(q.id), tuple(dict.fromkeys(a.text for a in q.answers))
+                if q.is_impossible: yield Question(q.question, (), id=id)
+                else: yield Question(q.question, (positive,), answers, id=id)

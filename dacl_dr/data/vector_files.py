@@ -10,6 +10,7 @@ __all__ = ['VECS', 'BINS', 'VECTOR_NAMES', 'VECTOR_FORMATS', 'open_array', 'open
 from pathlib import Path
 
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+from safetensors import safe_open
 
 from ..core.errors import DaclError
 
@@ -73,7 +74,6 @@ def open_npz(path:Path)->np.ndarray:
 
 def open_tensors(path:Path)->np.ndarray:
     "The vectors of a safetensors file. Raises `ValueError` for one that is damaged."
-    from safetensors import safe_open
     with safe_open(path, 'np') as f: return f.get_tensor(the_vectors(list(f.keys())))
 
 def is_vector_type(kind:pa.DataType)->bool:
@@ -119,7 +119,8 @@ def vector_fault(path:Path, e:Exception)->DaclError:
     if isinstance(e, OSError) and e.errno is not None:
         return DaclError(f'{path}: cannot be read ({e.strerror or e}); check its name and permissions')
     said = ' '.join(str(e).split())[:120] or type(e).__name__
-    remedy = 'write it with numpy.save, from one array of floats' if path.suffix == '.npy' else 'write or download it again'
+    remedy = 'write or download it again'
+    if path.suffix == '.npy': remedy = 'write it with numpy.save, from one array of floats'
     return DaclError(f'{path}: is no whole {path.suffix} file of numbers ({said}); {remedy}')
 
 def open_vectors(

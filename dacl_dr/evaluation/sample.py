@@ -79,7 +79,7 @@ def read_vectors(
 
 # %% ../../nbs/evaluation/sample.ipynb #bf78e466
 class Lines:
-    "A plain text file, one text a line. Raises `DaclError` for an empty line before the last text, or for other than UTF-8."
+    "A plain text file, one text a line. Raises `DaclError` for an empty line among them, or one that is not UTF-8."
     def __init__(self, path:str|Path):
         self.path = Path(path)
         self.n = sum(1 for _ in self.read())

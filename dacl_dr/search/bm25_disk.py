@@ -283,7 +283,8 @@ class MappedBm25(Bm25):
         for name, digest in read_sealed(folder/'manifest.json').items():
             if file_digest(folder/name, HASHED) != digest: raise ValueError(f'{name} is not what was written')
         kept = msgspec.json.decode((folder/'settings.json').read_bytes(), type=KeptSettings)
-        if kept.tokeniser != TOKENISER: raise ValueError(f'its words are of tokeniser {kept.tokeniser}, not {TOKENISER}')
+        if kept.tokeniser != TOKENISER:
+            raise ValueError(f'its words are of tokeniser {kept.tokeniser}, not {TOKENISER}')
         self.settings = kept.settings
         self.model = bm25s.BM25.load(folder, mmap=True, load_vocab=False)
         vocabulary = (folder/'vocab.index.json').read_bytes()
@@ -378,6 +379,7 @@ def searchable(
     key = stamp([s.sha256 for s in source.sources], source.skipped, settings, fields, bm25s.__version__, TOKENISER)
     folder = make_folder(cache_home(reading.cache_dir))/f'bm25-{key}'
     engine = bm25_engine(engine, len(passages))
-    if reading.show_progress: say_unread(passages.column('text', spaced(len(passages), LOOKED_AT)), 'passages looked at')
+    if reading.show_progress:
+        say_unread(passages.column('text', spaced(len(passages), LOOKED_AT)), 'passages looked at')
     with locked(folder, 'another process is indexing this corpus'):
         return bm25_open(engine, indexed_texts(passages, fields), len(passages), folder, settings)

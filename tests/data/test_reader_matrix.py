@@ -1,6 +1,5 @@
 "Every format that is read, from files made here: the same records whatever the format. `pytest -s` prints the matrix."
 import bz2, gzip, json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
