@@ -210,7 +210,7 @@ def test_every_kind_has_the_vectors_of_the_library(name, tmp_path):
         assert a.shape == b.shape == (len(TEXTS), ours.dim)
         gaps.append(np.abs(a - b).max())
     print(f'{name:<40} dim {ours.dim:<3} queries {gaps[0]:.0e}  passages {gaps[1]:.0e}')
-    assert max(gaps) < 1e-4
+    assert max(gaps) < 1e-4 < np.abs(a[0] - a[1]).max() # other texts have other vectors
     assert ours.normalized == bool(np.allclose(np.linalg.norm(a, axis=1), 1, atol=1e-5))
     assert encoder_key(load_encoder(folder)) == encoder_key(ours) # nothing of it is random
 
