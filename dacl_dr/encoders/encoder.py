@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_SHARE', 'CUT_SHARE', 'ROWS_AT_A_TIME', 'chunk_rows', 'TextCoverage', 'coverage_line', 'coverage_warnings',
-           'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'Encoder', 'weights_hash', 'on_device']
+           'coverage_of', 'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'Encoder',
+           'weights_hash', 'on_device']
 
 # %% ../../nbs/encoders/encoder.ipynb #d6cf0c20
 import contextlib, hashlib, os, sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import msgspec, torch, numpy as np
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from ..core.rows import spaced
 
 # %% ../../nbs/encoders/encoder.ipynb #73cab72d
 def chunk_rows(
@@ -78,6 +81,18 @@ def coverage_warnings(
     if read.empty: found.append(
         f'warning: {read.empty:,} of the {what} have no token that the encoder knows; '
         'they all have one vector, and are not found by their text')
+    return found
+
+def coverage_of(
+    data, # what `prepare` returned
+    most:int=1000, # texts to look at, evenly spaced
+)->TextCoverage|None: # None: not known
+    "How much of prepared texts could be read; nothing is encoded."
+    if not hasattr(data, 'reader'): return getattr(data, 'coverage', None)
+    before = data.reader.coverage
+    data.reader.coverage = TextCoverage(limit=before.limit)
+    for _ in data.chunks(spaced(len(data), most), 16_384): pass
+    found, data.reader.coverage = data.coverage, before
     return found
 
 def tell_coverage(

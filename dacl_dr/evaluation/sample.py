@@ -23,7 +23,7 @@ from ..data.pool import FIELDS
 from ..data.positives import missing_positives, positives_in
 from ..encoders.encoder import on_device
 from ..encoders.static import load_encoder
-from ..search.vectors import check_unit, encoder_key, open_array
+from ..search.vectors import check_unit, embed_texts, encoder_key, open_array
 from ..search.indexing import trained_fields
 
 # %% ../../nbs/evaluation/sample.ipynb #453a776a
@@ -271,8 +271,8 @@ def text_sample(
     model = on_device(load_encoder(o.encoder))
     q_texts, texts = texts_at(asked, chosen.queries), texts_at(passages, chosen.passages, fields)
     bar = lambda text: text if o.reading.show_progress else None
-    q = model.encode(q_texts, 'query', desc=bar('encoding queries'))
-    vectors = model.encode(texts, 'passage', desc=bar('encoding passages'))
+    q, q_read = embed_texts(model, q_texts, 'query', bar('encoding queries'))
+    vectors, read = embed_texts(model, texts, 'passage', bar('encoding passages'))
     if not model.normalized:
         q = unit_rows(q, str(o.queries), chosen.queries)[0]
         vectors = unit_rows(vectors, str(o.corpus), chosen.passages)[0]
@@ -289,5 +289,6 @@ def text_sample(
         'with_positive': chosen.judged,
         'in_distribution': False,
         'normalised': not model.normalized,
+        'coverage': {'queries': q_read, 'passages': read}, # `TextCoverage` each
     }
     return Sample(vectors, q, chosen.queries, about, chosen.gold, q_texts, texts)

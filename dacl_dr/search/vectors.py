@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NORM_TOLERANCE', 'check_unit', 'tokenizer_rules', 'architecture', 'reading_of', 'encoder_key', 'corpus_key', 'Shard',
            'Embedding', 'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors',
-           'placed', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim', 'finish_embedding',
-           'clear_up', 'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
+           'placed', 'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim',
+           'finish_embedding', 'clear_up', 'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
 
 # %% ../../nbs/search/vectors.ipynb #99019f8c
 import contextlib, hashlib, json, os, time
@@ -184,6 +184,19 @@ def placed(
     "Texts without a token an encoder knows have no direction; they all get that of the first axis."
     vectors[~vectors.any(axis=1), 0] = 1
     return vectors
+
+def embed_texts(
+    encoder:Encoder,
+    texts:list[str],
+    side:str, # 'query' or 'passage'
+    desc:str|None=None, # of the progress bar; None: nothing is shown but warnings
+)->tuple[np.ndarray, TextCoverage|None]: # vectors (N, D); what could be read, None: not known
+    "Vectors of some texts; what could be read of them is told."
+    read = encoder.prepare(texts, side)
+    found = placed(encoder.encode(read, side, desc=desc))
+    coverage = getattr(read, 'coverage', None)
+    tell_coverage(coverage, {'query': 'queries', 'passage': 'passages'}[side], quiet=desc is None)
+    return found, coverage
 
 def embed_shard(
     folder:Path,
