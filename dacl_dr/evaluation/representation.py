@@ -26,7 +26,7 @@ from ..encoders.static import load_encoder
 from ..metrics.ranking import METRICS, Judgements
 from ..report.charts import KINDS, colour_of, flat_map
 from ..report.page import Page
-from ..search.vectors import check_unit, encoder_key
+from ..search.vectors import check_unit, embed_texts, encoder_key
 from ..search.indexing import trained_fields
 from ..representation.pairs import similarity_table
 from ..representation.maps import METHODS, map_sample, space_map
@@ -279,8 +279,9 @@ def run_representation_eval(
         'choose another --output_path')
     bar = lambda text: text if o.reading.show_progress else None
     asked = questions.column('question', rows)
-    q = check_unit(encoder.encode(asked, 'query', desc=bar('encoding questions')), 'queries', 1)
-    passages = check_unit(encoder.encode(pool.texts, 'passage', desc=bar('encoding passages')), 'passages', 1)
+    q, q_read = embed_texts(encoder, asked, 'query', bar('encoding questions'))
+    passages, read = embed_texts(encoder, pool.texts, 'passage', bar('encoding passages'))
+    q, passages = check_unit(q, 'queries', 1), check_unit(passages, 'passages', 1)
     hard = pool.hard if (pool.hard >= 0).any() else None
     a = analyse(q, passages, pool.judged, hard, o.search, bar('analysing'))
     a.facts['repeated passages'] = repeated_share(passages)
@@ -288,6 +289,7 @@ def run_representation_eval(
     about = {
         'encoder': str(o.encoder_path), **of, 'file': Path(o.dev_file).name,
         'questions': len(rows), 'passages': len(pool.texts), 'dim': q.shape[1],
+        'coverage': {'queries': q_read, 'passages': read},
     }
     write_table(out/'similarities.csv', similarity_table(a.pairs))
     write_table(out/'explains.csv', explains)

@@ -28,7 +28,7 @@ from ..metrics.ranking import Judgements
 from ..encoders.encoder import Encoder, on_device, with_prefixes
 from ..encoders.static import load_encoder
 from ..data.vector_files import open_vectors
-from ..search.vectors import check_unit, encoder_key
+from ..search.vectors import check_unit, embed_texts, encoder_key
 from ..search.indexing import trained_fields
 from ..data.conversion import HASHED
 from .judging import OthersJudged, is_graded, judgements_of
@@ -366,10 +366,11 @@ def text_sample(
     check(about)
     q_texts, texts = texts_at(asked, chosen.queries), texts_at(passages, chosen.passages, fields)
     bar = lambda text: text if o.reading.show_progress else None
-    q = model.encode(q_texts, 'query', desc=bar('encoding queries'))
-    vectors = model.encode(texts, 'passage', desc=bar('encoding passages'))
+    q, q_read = embed_texts(model, q_texts, 'query', bar('encoding queries'))
+    vectors, read = embed_texts(model, texts, 'passage', bar('encoding passages'))
     if not model.normalized:
         q = unit_rows(q, str(o.queries), chosen.queries)[0]
         vectors = unit_rows(vectors, str(o.corpus), chosen.passages)[0]
     q, vectors = check_unit(q, 'queries'), check_unit(vectors, 'passages')
+    about |= {'coverage': {'queries': q_read, 'passages': read}} # `TextCoverage` each
     return Sample(vectors, q, chosen.queries, about, chosen.judged, q_texts, texts)
