@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_SHARE', 'CUT_SHARE', 'ROWS_AT_A_TIME', 'chunk_rows', 'TextCoverage', 'coverage_line', 'coverage_warnings',
-           'coverage_of', 'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'prefixed', 'Encoder',
-           'with_prefixes', 'weights_hash', 'on_device']
+           'coverage_of', 'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'prefixed',
+           'of_norm_one', 'Encoder', 'with_prefixes', 'weights_hash', 'on_device']
 
 # %% ../../nbs/encoders/encoder.ipynb #d6cf0c20
 import contextlib, hashlib, os, sys
@@ -168,6 +168,12 @@ def prefixed(
     before = (added.query_prefix if side == 'query' else added.passage_prefix) or ''
     return [before + text for text in texts] if before else list(texts)
 
+def of_norm_one(
+    vectors:np.ndarray, # (N, D)
+)->np.ndarray: # (N, D); zeros stay zeros
+    "Vectors of norm 1."
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+
 # %% ../../nbs/encoders/encoder.ipynb #44fcaab9
 class Encoder(nn.Module):
     "What training, mining and search need of an encoder: `prepare`, `embed`, `save`."
@@ -201,7 +207,7 @@ class Encoder(nn.Module):
         bar=None, # a progress bar of the caller's, instead of one
     )->np.ndarray: # (N, D) float32
         "Vectors of many texts."
-        data = texts if hasattr(texts, 'chunks') else self.prepare(prefixed(texts, side, self.added), side)
+        data = texts if hasattr(texts, 'chunks') else self.prepare(list(texts), side)
         rows = np.arange(len(data)) if rows is None else np.asarray(rows)
         out = np.empty((len(rows), self.dim), np.float32)
         shown = text_bar(len(rows), desc) if bar is None else contextlib.nullcontext(bar)
@@ -209,7 +215,7 @@ class Encoder(nn.Module):
             for at, chunk in all_chunks(data, rows, tokens):
                 out[at] = self.embed(chunk, side).float().cpu().numpy()
                 bar.update(len(at))
-        return out / np.linalg.norm(out, axis=1, keepdims=True) if self.added.normalize else out
+        return of_norm_one(out) if self.added.normalize else out
 
 # %% ../../nbs/encoders/encoder.ipynb #587b1da2
 def with_prefixes(
@@ -219,6 +225,8 @@ def with_prefixes(
     "An encoder that puts texts before others, and normalises where it does not yet."
     encoder.added = added.but(normalize=added.normalize and not encoder.normalized)
     encoder.normalized = encoder.normalized or added.normalize
+    plain = type(encoder).prepare # whoever prepares texts gets the prefixes
+    encoder.prepare = lambda texts, side: plain(encoder, prefixed(texts, side, added), side)
     return encoder
 
 # %% ../../nbs/encoders/encoder.ipynb #559fadcc

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec, numpy as np, pandas as pd
 
+from ..encoders.encoder import coverage_line, coverage_warnings
 from ..hnsw.curves import Sweep
 
 # %% ../../nbs/evaluation/advice.ipynb #c395f24c
@@ -267,6 +268,8 @@ def notes_of(
             'Alignment, margins and distances of positives are those of the best one.'
         )
     if queries < usable: notes.append(f'{queries:,} of {usable:,} queries are used, evenly spaced.')
+    for what, read in (about.get('coverage') or {}).items():
+        if read is not None: notes += [f'{coverage_line(read, what)}.', *coverage_warnings(read, what)]
     if about['normalised']:
         notes.append('Vectors were not of norm 1 and were normalised: a search here is by cosine.')
     return notes
