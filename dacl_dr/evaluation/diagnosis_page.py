@@ -164,17 +164,18 @@ def standing_rows(
         (f'forecast, {f.times} times as many', f'{f.passages:,}', f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f})')
         for f in st.forecasts
     ]
+    interval = lambda p: f'{p.value:,.0f} ({p.low:,.0f} to {p.high:,.0f})'
     return rows + [
-        (f'published: recipe {p.model} on {p.dataset}', f'{p.passages:,}', f'{p.value:,.0f} ({p.low:,.0f} to {p.high:,.0f})')
+        (f'published: recipe {p.model} on {p.dataset}', f'{p.passages:,}', interval(p))
         for p in published_costs().itertuples()
     ]
 
 def standing_section(page:Page, d:Diagnosis)->None:
     "Beside others, and with more passages."
     page.heading('Beside others, and with more passages').text(
-        f'<p>Visited nodes a query at ANN recall {STANDS_AT}, over some of the queries. References are graphs built alike, '
-        'in this run; published encoders are trained on other data (intervals over seeds). Costs grow with the number of '
-        'passages, so compare like with like. A forecast is no measurement.</p>'
+        f'<p>Visited nodes a query at ANN recall {STANDS_AT}, over some of the queries. '
+        'References are graphs built alike, in this run; published encoders are of other data (intervals over seeds). '
+        'Costs grow with the number of passages, so compare like with like. A forecast is no measurement.</p>'
     )
     table = pd.DataFrame(standing_rows(d.standing), columns=['what', 'passages', 'visited nodes a query (95%)'])
     page.table(table)
@@ -264,7 +265,8 @@ def dearest_table(
         'query': [asked(i) for i in worst['query']],
         'visited nodes': [f'{v:,.0f}' for v in worst.visited],
     }
-    if d.judged: shown['rank of its first positive'] = [a.ranks[i] or f'over {a.exact.shape[1]}' for i in worst['query']]
+    beyond = f'over {a.exact.shape[1]}'
+    if d.judged: shown['rank of its first positive'] = [a.ranks[i] or beyond for i in worst['query']]
     unusual = zip(worst.measure, worst.percentile)
     shown['unusual by'] = [f'{measure}, percentile {percentile:.0f}' for measure, percentile in unusual]
     if sample.texts: shown['nearest passage'] = [shortened(sample.texts[i], 160) for i in worst.nearest]
@@ -306,7 +308,8 @@ def closing_section(page:Page, d:Diagnosis)->None:
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #f754af54
 SECTIONS = (
-    opening_section, standing_section, recall_section, reach_section, measures_section, dearest_section, closing_section,
+    opening_section, standing_section, recall_section, reach_section, measures_section,
+    dearest_section, closing_section,
 )
 
 def diagnosis_page(

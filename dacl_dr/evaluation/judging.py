@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KS', 'NOTES', 'EvaluationSet', 'open_test', 'facts', 'is_graded', 'naming_fault', 'query_ids', 'run_rows',
            'positive_grades', 'answer_metrics', 'judge_each', 'half_width', 'summarise', 'question_facts',
-           'missing_lines', 'write_table', 'differs', 'refuse_other_results', 'copies_lines', 'row_grades',
+           'missing_lines', 'write_table', 'of_another', 'refuse_other_results', 'copies_lines', 'row_grades',
            'OthersJudged', 'judgements_of', 'TaskJudge']
 
 # %% ../../nbs/evaluation/judging.ipynb #98fee8aa
@@ -210,13 +210,13 @@ def write_table(
     return Path(path)
 
 # %% ../../nbs/evaluation/judging.ipynb #74e614ff
-def differs(
+def of_another(
     then, # a value in a results file
     now, # the same of the results that shall be written, as JSON has it
 )->bool:
     "Are they of different things? Of settings, only those that both have are compared."
     if not (isinstance(then, dict) and isinstance(now, dict)): return then != now
-    return any(differs(then[name], now[name]) for name in then.keys() & now.keys())
+    return any(of_another(then[name], now[name]) for name in then.keys() & now.keys())
 
 def refuse_other_results(
     path:str|Path, # the JSON file that tells what results are of
@@ -228,7 +228,7 @@ def refuse_other_results(
     try: then = which(json.loads(Path(path).read_text(encoding='utf-8')))
     except (OSError, ValueError, LookupError, TypeError): return
     here = which(msgspec.to_builtins(now))
-    other = [what for what in here if what in then and differs(then[what], here[what])]
+    other = [what for what in here if what in then and of_another(then[what], here[what])]
     if not other: return
     raise DaclError(f"{path}: holds results of another {' and another '.join(other)}; {remedy}, or delete them")
 

@@ -29,9 +29,11 @@ def read_ids(
             name = line.decode('utf-8', 'replace').strip()
             if not name: raise DaclError(f'{path}: line {number} is empty; give each row of the {what} an id')
             if name in rows:
-                raise DaclError(f"{path}: line {number} repeats id '{name}' of line {rows[name] + 1}; ids must be unique")
+                first = rows[name] + 1
+                raise DaclError(f"{path}: line {number} repeats id '{name}' of line {first}; ids must be unique")
             rows[name] = number - 1
-    if len(rows) != n: raise DaclError(f'{path}: holds {len(rows):,} ids for {n:,} {what}; give one a line, a line a row')
+    if len(rows) != n:
+        raise DaclError(f'{path}: holds {len(rows):,} ids for {n:,} {what}; give one a line, a line a row')
     return rows
 
 # %% ../../nbs/evaluation/row_judgements.ipynb #a2d20782

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK_ROWS', 'check_finite_rows', 'unit_rows', 'read_vectors', 'Lines', 'split_file', 'open_corpus', 'queries_path',
-           'open_queries', 'texts_at', 'Sample', 'Chosen', 'placed', 'choose', 'judged_rows', 'read_digest',
+           'open_queries', 'texts_at', 'Sample', 'Chosen', 'at_places', 'choose', 'judged_rows', 'read_digest',
            'check_pair', 'vector_sample', 'choose_rows', 'encoder_name', 'source_digest', 'fields_of', 'encoders_of',
            'only_encoder', 'text_facts', 'text_sample']
 
@@ -181,7 +181,7 @@ class Chosen(msgspec.Struct):
             'most_positives': self.judged.most,
         }
 
-def placed(
+def at_places(
     judged:Judgements,
     queries:np.ndarray, # rows that are looked at
     passages:np.ndarray, # the same, rising
@@ -207,7 +207,7 @@ def choose(
     q_rows = known[spaced(len(known), o.max_queries)]
     keep = np.array([row for i in q_rows for row in judged.relevant[i] if row >= 0], int)
     rows = sample_rows(passages, o.max_passages, keep)
-    return Chosen(q_rows, rows, placed(judged, q_rows, rows), len(known))
+    return Chosen(q_rows, rows, at_places(judged, q_rows, rows), len(known))
 
 def judged_rows(
     o:Diagnose, # vectors with or without judgements
@@ -320,7 +320,9 @@ def encoders_of(
     found = (o.encoder,) if isinstance(o.encoder, (str, Path)) else tuple(o.encoder or ())
     names = [encoder_name(e) for e in found]
     twice = next((n for n in names if names.count(n) > 1), None)
-    if twice: raise DaclError(f"diagnose: two encoders are called '{twice}'; give each once, in a folder of its own name")
+    if twice:
+        raise DaclError(
+            f"diagnose: two encoders are called '{twice}'; give each once, in a folder of its own name")
     return found
 
 def only_encoder(

@@ -82,7 +82,8 @@ def ranking_metrics(
 class Judgements:
     "The relevant passages of queries. `Judgements.of` takes one positive a query too."
     def __init__(self,
-        relevant:list[dict[int, int]], # Q: passage row → grade above 0; rows below -1 stand for passages not in the corpus
+        # Q: passage row → grade above 0; rows below -1 stand for passages that are not in the corpus
+        relevant:list[dict[int, int]],
     ):
         self.relevant = relevant
 
@@ -251,7 +252,7 @@ TIE = 1e-6 # inner products of unit vectors in single precision that differ by l
 def ann_recall(
     found:np.ndarray, # (Q, k) of the graph search, -1 for none
     exact:np.ndarray, # (Q, >= k) of exact search, best first
-    nearness=None, # function of query numbers and passages, (n,) each, from `search.exact.similarity`; None: by id alone
+    nearness=None, # function of query numbers and passages, see `search.exact.similarity`; None: by id alone
 )->np.ndarray: # (Q,) in [0, 1]
     "Share of the results that are at least as near as exact search's k-th."
     k = found.shape[1]
