@@ -16,14 +16,16 @@ from typing import NamedTuple
 from ..core.comments import source_text
 from ..core.errors import DaclError, did_you_mean
 
-# %% ../../nbs/report/names.ipynb #3e8928bc
+# %% ../../nbs/report/names.ipynb #e3acff40
 class Name(NamedTuple):
     "A public name of the package."
     name: str # `Page`, or `Page.text` for a method
     module: str # where it is defined
     page: str # of the site, such as losses/distance.html
-    anchor: str # on that page
     path: str # of the module in the repository
+
+    @property
+    def anchor(self): return self.name # nbdev's, in lower case, takes `Gather` and `gather` for one
 
     @property
     def is_method(self): return '.' in self.name
@@ -36,8 +38,7 @@ def known_names()->dict[str, Name]: # by name, and by module and name
         for full, (where, path) in symbols.items():
             name = full.removeprefix(f'{module}.')
             if any(part.startswith('_') for part in name.split('.')): continue
-            page, _, anchor = where.partition('#')
-            found[name] = found[full] = Name(name, module, page, anchor, path)
+            found[name] = found[full] = Name(name, module, where.partition('#')[0], path)
     return found
 
 def the_name(

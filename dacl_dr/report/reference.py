@@ -158,7 +158,7 @@ def fields_of(
         found.append(Field(name, type_text(hints[name]), default, field_comment(cls, name)))
     return found
 
-# %% ../../nbs/report/reference.ipynb #a230812e
+# %% ../../nbs/report/reference.ipynb #0bb61865
 def table(
     caption:str,
     heads:list[str],
@@ -220,10 +220,10 @@ def methods_table(
         marks = {as_written(d, source).split('.')[-1] for d in n.decorator_list}
         call = n.name if marks & {'property', 'cached_property'} else broken(n.name, parameter_texts(n, source, typed=False))
         rows.append([code_html(call, entry.page), linked_html(first_line(n), entry.page)])
-        ids.append(f'{entry.anchor}.{n.name.lower()}')
+        ids.append(f'{entry.anchor}.{n.name}')
     return table('Methods', ['method', 'meaning'], rows, ids) if rows else ''
 
-# %% ../../nbs/report/reference.ipynb #8dbda1ca
+# %% ../../nbs/report/reference.ipynb #8f0a79b2
 def class_signature(
     node:ast.ClassDef,
     source:str,
@@ -233,8 +233,9 @@ def class_signature(
     bases = [as_written(n, source) for n in [*node.bases, *node.keywords]]
     line = broken(f'class {node.name}', bases) if bases else f'class {node.name}'
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == '__init__'), None)
-    if has_fields or init is None: return line
-    return f'{line}\n\n' + broken(node.name, parameter_texts(init, source))
+    taken = parameter_texts(init, source) if init else ['*args', '**kwargs']
+    if has_fields or taken == ['*args', '**kwargs']: return line # what its base takes
+    return f'{line}\n\n' + broken(node.name, taken)
 
 def body_of(
     entry:Name,
