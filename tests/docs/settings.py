@@ -4,6 +4,7 @@ import yaml
 from .pages import site_pages, suggest
 
 GENERATED = {'nbdev.yml'} # nbdev writes it from settings.ini
+UNLISTED = {'404.qmd'} # pages that nobody is led to
 
 def named(text): return {k: None for k in text.split()}
 
@@ -66,7 +67,7 @@ def sidebar_faults(root, contents):
     for section, href in listed:
         if href not in there: yield f'_quarto.yml: {section}: {href} is not in nbs/: {suggest(href, there)}'
     names = [href for _, href in listed]
-    for page in sorted(there):
+    for page in sorted(there - UNLISTED):
         if page not in names:
             yield f'_quarto.yml: sidebar: nbs/{page} is not listed: put it under the section it belongs to'
         elif names.count(page) > 1:
