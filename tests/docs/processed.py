@@ -139,7 +139,7 @@ CHECKS = (chart_faults, signature_faults, source_faults, name_faults, twin_ancho
 def failed(root, said):
     "The line for a page that nbdev cannot process."
     where = re.findall(r'Error in notebook: (.+?) in cell (\d+)', said)
-    why = re.findall(r'^(\w*(?:Error|Exception)): (.+)$', said, re.M) or [('', said.strip().splitlines()[-1])]
+    why = re.findall(r'^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$', said, re.M) or [('', said.strip().splitlines()[-1])]
     titled = [
         p for p in site_pages(root)
         if where and p.suffix == '.ipynb' and text_of(cells_of(p)[0]['source']).startswith(f'# {where[-1][0]}\n')
