@@ -16,7 +16,7 @@ from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, trai
 from dacl_dr.evaluation.diagnosis import diagnose
 from dacl_dr.evaluation.facts import diagnose_vectors
 from dacl_dr.evaluation.sample import unit_rows
-from dacl_dr.search.exact import exact_search
+from dacl_dr.hnsw.tracer import Tracer
 from dacl_dr.search.vectors import Vectors
 
 QUIET, SMALL = Reading(show_progress=False), SearchSettings(m=8, ef_construction=40)
@@ -119,9 +119,7 @@ def test_copies_do_not_stall_ann_recall_and_are_told(tmp_path):
 
 def test_a_recall_by_distance_is_that_by_brute_force():
     x, q = copied()
-    exact = exact_search(q, x, 100)
     a = diagnose_vectors(x, q, s=SMALL)
-    from dacl_dr.hnsw.tracer import Tracer
     for i, ef in enumerate(a.sweep.ef):
         ids = Tracer(a.index).search(q, 10, int(ef)).ids
         right = []
