@@ -226,8 +226,9 @@ def beside(
 )->str:
     "How a cost compares with another."
     if other.bound == 'not reached': return f'{what} cost more than the largest efSearch of the sweep spends'
-    if not own.known or not other.known: return f'{what} cost {cost_words(other)}'
-    return f'{own.value / other.value:.2f} times what {what} cost, {cost_words(other)}'
+    if own.bound == 'not reached' or not other.known: return f'{what} cost {cost_words(other)}'
+    bound = f'{own.bound} ' if own.bound else ''
+    return f'{bound}{own.value / other.value:.2f} times what {what} cost, {cost_words(other)}'
 
 def standing_lines(
     st:Standing,
@@ -251,8 +252,8 @@ def reference_words(
     if st.inner is not None: parts.append(beside(st.own, st.inner, 'passages as queries'))
     return (
         f'In a graph of {st.own.passages:,} of the passages, '
-        f'a search that finds {STANDS_AT:.0%} of the {k} nearest looks at {cost_words(st.own)} vectors '
-        f"(visited nodes a query, 95% interval over queries): {'; '.join(parts)}."
+        f'a search that finds {STANDS_AT:.0%} of the {k} nearest visits {cost_words(st.own)} nodes '
+        f"(vectors looked at a query, 95% interval over queries): {'; '.join(parts)}."
     )
 
 def forecast_words(
