@@ -442,14 +442,25 @@ ABOUT['bm25-eval'] = CommandText(
     see=('evaluation/bm25', 'search/bm25', 'experiments/bm25'),
 )
 
-# %% ../../nbs/cli/about.ipynb #30385f69
+# %% ../../nbs/cli/about.ipynb #27e11cde
 ABOUT['run-study'] = CommandText(
     group='Studies',
     use='For a claim: several seeds, intervals over seeds and questions, every model against a baseline, and a page '
         'with the conclusion. `--dry_run` says first what will be trained.',
     example='''dacl run-study weights --dry_run
 dacl run-study weights --jobs 2''',
-    writes={},
+    writes={
+        'runs/weights-codedocs-static/report/*': 'weights.html, the page with the conclusion; its notebook',
+        'runs/weights-codedocs-static/study.csv': 'every measure of every model, and its change, with intervals',
+        'runs/weights-codedocs-static/results.csv': 'the measures of each model and seed',
+        'runs/weights-codedocs-static/*.parquet': 'tables for figures: sweeps, ranks, training, space, map',
+        'runs/weights-codedocs-static/*-seed*/train/*': 'a trained encoder, its history and geometry',
+        'runs/weights-codedocs-static/*-seed*/search/*': 'its graph, and what every search on it cost',
+        'runs/weights-codedocs-static/*-seed*/run/*': 'run.ipynb, the notebook that was executed',
+        'runs/weights-codedocs-static/*/*': 'the baseline of words, latencies, the map',
+        'runs/weights-codedocs-static/study.json': 'question, settings, data, versions',
+        'runs/weights-codedocs-static/run.json': 'the models that the tables hold',
+    },
     refuses={
         'dacl run-study wieghts': "no study 'wieghts'. Did you mean 'weights'? Or give the path of a YAML file",
         'dacl run-study weights --set training.temprature=0.1': (

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VALUE_WORDS', 'FLAG_TABLE', 'PAGE_KINDS', 'RECORD', 'SETTING_TABLE', 'ALL_ALIKE', 'code', 'bounds', 'takes',
-           'flag_takes', 'pipe_table', 'told', 'flag_rows', 'code_block', 'refusals', 'links', 'written',
-           'settings_note', 'typed', 'command_page', 'setting_rows', 'is_section', 'sections', 'settings_page',
-           'list_page', 'notebook', 'pages', 'write_pages']
+           'flag_takes', 'pipe_table', 'told', 'typed', 'flag_rows', 'code_block', 'refusals', 'links', 'written',
+           'settings_note', 'command_page', 'setting_rows', 'is_section', 'sections', 'settings_page', 'list_page',
+           'notebook', 'pages', 'write_pages']
 
 # %% ../../nbs/cli/reference.ipynb #1ada0689
 import hashlib, json, re, types, typing
@@ -91,7 +91,14 @@ def told(
     if len(default) > 8: return default_words(default)
     return code('[' + ', '.join(map(str, default)) + ']' if yaml else ' '.join(map(str, default)))
 
-# %% ../../nbs/cli/reference.ipynb #957a7829
+# %% ../../nbs/cli/reference.ipynb #327c6629
+def typed(
+    text:str,
+)->str: # Markdown
+    "A text whose flags are code, or two hyphens would become a dash."
+    return re.sub(r'(?<!`)--\w+', lambda m: f'`{m[0]}`', text)
+
+# %% ../../nbs/cli/reference.ipynb #67c341f6
 FLAG_TABLE = {'flag': 22, 'takes': 20, 'default': 16, 'meaning': 42}
 
 def flag_rows(
@@ -107,7 +114,7 @@ def flag_rows(
         rows.append((', '.join(names), flag_takes(f), told(f.default, otherwise), typed(text)))
     return rows
 
-# %% ../../nbs/cli/reference.ipynb #25ae9b98
+# %% ../../nbs/cli/reference.ipynb #b5a9452e
 def code_block(
     text:str,
     language:str, # sh, yaml or text
@@ -134,7 +141,7 @@ def links(
         return f'{PAGE_KINDS[room]} {name}' if room in PAGE_KINDS else '.'.join(filter(None, (room, name)))
     return ', '.join(f'[{called(p)}](../{p}.ipynb)' for p in pages)
 
-# %% ../../nbs/cli/reference.ipynb #e9950b1f
+# %% ../../nbs/cli/reference.ipynb #3a7602ad
 RECORD = 'what it was given, for `dacl repeat`'
 
 def written(
@@ -153,13 +160,8 @@ def settings_note(
     kinds = {type(f.default) for f in msgspec.structs.fields(cls)}
     return next((f'\n\n`--config` names a file of [these settings](settings-{s.name}.ipynb); a flag goes over it.'
                  for s in SETTINGS if s.cls in kinds), '')
-def typed(
-    text:str,
-)->str: # Markdown
-    "A text whose flags are code, or two hyphens would become a dash."
-    return re.sub(r'(?<!`)--\w+', lambda m: f'`{m[0]}`', text)
 
-# %% ../../nbs/cli/reference.ipynb #ee4a2980
+# %% ../../nbs/cli/reference.ipynb #c42d4fc7
 def command_page(
     command:Command,
 )->list[str]: # Markdown, a text a cell
@@ -180,7 +182,7 @@ def command_page(
         f'With exit code 2, one line, and nothing written:\n\n{code_block(refusals(about), "text")}',
     ]
 
-# %% ../../nbs/cli/reference.ipynb #548a3f51
+# %% ../../nbs/cli/reference.ipynb #e0efda0f
 SETTING_TABLE = {'key': 18, 'takes': 22, 'default': 18, 'meaning': 42}
 
 def setting_rows(
@@ -205,7 +207,7 @@ def is_section(
     args = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
     return any(isinstance(a, type) and issubclass(a, msgspec.Struct) for a in args or (annotation,))
 
-# %% ../../nbs/cli/reference.ipynb #740388f8
+# %% ../../nbs/cli/reference.ipynb #f1df0b2b
 def sections(
     cls, # of a whole settings file
 )->list[tuple[str, type, object]]: # heading, struct, values that are its defaults
@@ -220,7 +222,7 @@ def sections(
                 found.append((f'{f.name}.{name}', group_in(hint), None))
     return found
 
-# %% ../../nbs/cli/reference.ipynb #bda450e1
+# %% ../../nbs/cli/reference.ipynb #780c8aac
 def settings_page(
     file:SettingsFile,
 )->list[str]: # Markdown, a text a cell
@@ -242,7 +244,7 @@ def settings_page(
         f'## What it refuses\n\nWith exit code 2, before anything starts:\n\n{code_block(bad, "text")}',
     ]
 
-# %% ../../nbs/cli/reference.ipynb #e51ade70
+# %% ../../nbs/cli/reference.ipynb #a5e7b956
 ALL_ALIKE = {
     'Names': 'Flags may be written with hyphens or underscores (`--output_dir`, `--output-dir`), commands too. A '
              'misspelt one is refused with a guess at what was meant, before anything starts.',
@@ -275,7 +277,7 @@ def list_page()->list[str]: # Markdown, a text a cell
         '## The same for all\n\n' + '\n'.join(f'- **{what}.** {text}' for what, text in ALL_ALIKE.items()),
     ]
 
-# %% ../../nbs/cli/reference.ipynb #b456c2df
+# %% ../../nbs/cli/reference.ipynb #a7397d78
 def notebook(
     name:str, # of the page
     cells:list[str], # Markdown
