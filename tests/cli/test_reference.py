@@ -97,7 +97,7 @@ def furnish(home, tiny_run):
     (home/'tiny.yaml').write_text(yaml.safe_dump(msgspec.to_builtins(tiny_settings())))
     (home/'small.yaml').write_text(
         'model: {query_length: 16, passage_length: 32}\ndata: {max_questions: 64}\n'
-        'run: {eval_questions: 20, eval_passages: 60, report_to: []}\n')
+        'run: {eval_questions: 20, eval_passages: 60}\n')
     (home/'baseline.yaml').write_text('recipe: A\n')
     (home/'passages.txt').write_text('\n'.join(passages))
     (home/'queries.txt').write_text('\n'.join(p[:60].strip() for p in passages[:50]))
@@ -147,15 +147,16 @@ def test_examples_run_and_refusals_are_the_programs_own(tmp_path, tiny_run, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DACL_CACHE', str(tmp_path/'cache'))
     furnish(tmp_path, tiny_run)
-    faults, begun = [], {'quickstart': 'runs/quickstart', 'harvest': 'data_set'} # what stands there already
+    run, corpus = 'runs/quickstart/', 'data_set/codedocs/' # what stands there already
+    begun, faults = {'quickstart': (run, corpus), 'report': (f'{run}report/',), 'harvest': (corpus,)}, []
     order = [c for g in ('Data', 'Training', 'Search and measure', 'Start here', 'Studies') for c in commands_in(g)]
     for command in order:
         lines = ABOUT[command.name].example.replace('\\\n', ' ').splitlines()
-        run = [l for l in lines if l not in ONLY_PARSED]
-        before = {f for f in files_here() if not f.startswith(begun.get(command.name, '-') + '/')}
-        for line in run:
+        tried = [l for l in lines if l not in ONLY_PARSED]
+        before = {f for f in files_here() if not f.startswith(begun.get(command.name, ()))}
+        for line in tried:
             code, said = call(shlex.split(line)[1:] + shlex.split(SMALL.get(command.name, '')))
             if code != FINDS.get(command.name, 0): faults.append(f'{line}: {code} {said[-300:]}')
-        if len(run) == len(lines): faults += written_faults(command, before)
+        if len(tried) == len(lines): faults += written_faults(command, before)
         faults += refusal_faults(command)
-    assert faults == []
+    assert not faults, '\n'.join(faults)
