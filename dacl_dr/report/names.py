@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPAN', 'WORD', 'Name', 'known_names', 'the_name', 'definitions', 'front_names', 'is_helper', 'link_to', 'meant',
-           'linked', 'linked_html', 'first_line', 'names_table', 'overview', 'names_on', 'give_way', 'page_of',
+           'linked', 'linked_html', 'opening_line', 'names_table', 'overview', 'names_on', 'give_way', 'page_of',
            'SiteNames']
 
 # %% ../../nbs/report/names.ipynb #68f31161
@@ -133,7 +133,7 @@ def linked_html(
     return re.sub(r'`([^`]+)`', code, html.escape(text, quote=False))
 
 # %% ../../nbs/report/names.ipynb #69442b92
-def first_line(
+def opening_line(
     node:ast.AST, # a function or a class
 )->str:
     "What is said of a definition, in a line."
@@ -146,7 +146,7 @@ def names_table(
     "Names with what they are, each leading to its definition."
     rows = []
     for n in names:
-        said = linked_html(first_line(definitions(n.module)[n.name]), n.page)
+        said = linked_html(opening_line(definitions(n.module)[n.name]), n.page)
         rows.append(f'<tr><td><a href="#{n.anchor}"><code>{n.name}</code></a></td><td>{said}</td></tr>')
     caption = f'<caption>{title}</caption>' if title else ''
     return f'<table class="names">{caption}<tbody>{"".join(rows)}</tbody></table>'

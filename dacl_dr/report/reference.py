@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'MANY', 'as_written', 'unquoted', 'parameter_texts', 'broken', 'signature_of', 'limits', 'type_text',
-           'default_text', 'Field', 'field_names', 'field_node', 'fields_of', 'table', 'code_html', 'fields_table',
-           'parameters_table', 'methods_table', 'class_signature', 'body_of', 'source_link', 'Reference']
+           'default_text', 'Field', 'field_names', 'field_node', 'shown_fields', 'reference_table', 'code_html',
+           'fields_table', 'parameters_table', 'methods_table', 'class_signature', 'body_of', 'source_link',
+           'Reference']
 
 # %% ../../nbs/report/reference.ipynb #f6f49e21
 import ast, html, re, sys, types, typing
@@ -15,7 +16,7 @@ import msgspec
 
 from ..core.comments import argument_comments, arguments_of, comment_lines, field_comment, source_text
 from dacl_dr.report.names import (
-    Name, definitions, first_line, is_helper, known_names, link_to, linked, linked_html, the_name,
+    Name, definitions, opening_line, is_helper, known_names, link_to, linked, linked_html, the_name,
 )
 
 # %% ../../nbs/report/reference.ipynb #e7677d93
@@ -145,7 +146,7 @@ def field_node(
             if isinstance(n, ast.AnnAssign) and n.target.id == name: return n, source_text(base.__module__)
     return None, ''
 
-def fields_of(
+def shown_fields(
     cls, # a class
 )->list[Field]:
     "The fields of a class with their types, defaults and comments."
@@ -159,7 +160,7 @@ def fields_of(
     return found
 
 # %% ../../nbs/report/reference.ipynb #0bb61865
-def table(
+def reference_table(
     caption:str,
     heads:list[str],
     rows:list[list[str]], # of HTML
@@ -193,9 +194,9 @@ def fields_table(
     rows = [
         [f'<code>{f.name}</code>', code_html(f.type, page), code_html(f.default, page) or '<em>required</em>',
             linked_html(f.comment, page)]
-        for f in fields_of(cls)
+        for f in shown_fields(cls)
     ]
-    return table('Fields', ['name', 'type', 'default', 'meaning'], rows) if rows else ''
+    return reference_table('Fields', ['name', 'type', 'default', 'meaning'], rows) if rows else ''
 
 def parameters_table(
     node:ast.FunctionDef,
@@ -204,9 +205,10 @@ def parameters_table(
 )->str: # '' where nothing is said
     "What is said of the parameters of a function and of its result."
     said = argument_comments(node, *comment_lines(source))
-    rows = [[f'<code>{arg.arg}</code>', linked_html(said[arg.arg], page)] for arg, _ in arguments_of(node) if arg.arg in said]
+    told = [arg.arg for arg, _ in arguments_of(node) if arg.arg in said]
+    rows = [[f'<code>{name}</code>', linked_html(said[name], page)] for name in told]
     if 'return' in said: rows.append(['<em>returns</em>', linked_html(said['return'], page)])
-    return table('Parameters', ['name', 'meaning'], rows) if rows else ''
+    return reference_table('Parameters', ['name', 'meaning'], rows) if rows else ''
 
 def methods_table(
     entry:Name, # of a class
@@ -218,10 +220,11 @@ def methods_table(
     for n in node.body:
         if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) or n.name.startswith('_'): continue
         marks = {as_written(d, source).split('.')[-1] for d in n.decorator_list}
-        call = n.name if marks & {'property', 'cached_property'} else broken(n.name, parameter_texts(n, source, typed=False))
-        rows.append([code_html(call, entry.page), linked_html(first_line(n), entry.page)])
+        plain = marks & {'property', 'cached_property'}
+        call = n.name if plain else broken(n.name, parameter_texts(n, source, typed=False))
+        rows.append([code_html(call, entry.page), linked_html(opening_line(n), entry.page)])
         ids.append(f'{entry.anchor}.{n.name}')
-    return table('Methods', ['method', 'meaning'], rows, ids) if rows else ''
+    return reference_table('Methods', ['method', 'meaning'], rows, ids) if rows else ''
 
 # %% ../../nbs/report/reference.ipynb #8f0a79b2
 def class_signature(
@@ -277,7 +280,7 @@ class Reference:
         entry, body = self.entry, body_of(self.entry)
         marks = f'#{entry.anchor}'
         if is_helper(entry):
-            said = linked_html(first_line(definitions(entry.module)[entry.name]), entry.page) or 'signature'
+            said = linked_html(opening_line(definitions(entry.module)[entry.name]), entry.page) or 'signature'
             body = (f'```{{=html}}\n<details class="helper"><summary>{said}</summary>\n```\n\n{body}\n\n'
                 '```{=html}\n</details>\n```')
             marks += ' .unnumbered .unlisted'
