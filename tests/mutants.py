@@ -113,7 +113,7 @@ MUTANTS = {
         Mutant('ANN recall counts neighbours beyond k', 'exact[:, None, :k]', 'exact[:, None]'),
     ]),
     'answers': Topic(('data.answers',), ('data/test_answers.py', 'data/answers'), [
-        Mutant('accents are not taken apart', "normalize('NFD', text)", "normalize('NFC', text)"),
+        Mutant('accents are not taken apart', "TOKEN.findall(unicodedata.normalize('NFD', text))", "TOKEN.findall(unicodedata.normalize('NFC', text))"),
         Mutant('upper and lower case differ', '[t.lower() for t in', '[t for t in'),
         Mutant('answers match inside of words', r"'\0' + '\0'.join(ts) + '\0' if ts", r"'\0'.join(ts) if ts"),
         Mutant('an answer without tokens matches everything', '[a for a in map(joined, answers) if a]', 'list(map(joined, answers))'),
@@ -126,9 +126,9 @@ MUTANTS = {
         Mutant('bad records are not counted', 'self.count += 1', 'pass'),
         Mutant('lines of a broken row are lost', 'self.again += self.taken[:0:-1]', 'pass'),
         Mutant('every move is one line', r"self.line += self.text.count('\n', self.at, to)", 'self.line += 1'),
-        Mutant('a byte order mark stays', 'if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)', ''),
+        Mutant('a byte order mark stays', 'if head[:3] == codecs.BOM_UTF8: f.read(3)', ''),
     ]),
-    'data': Topic(('data.formats',), ('data/formats', 'data/test_formats.py'), [
+    'data': Topic(('data.formats', 'data.benchmarks'), ('data/formats', 'data/benchmarks', 'data/test_formats.py'), [
         Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
         Mutant('repeated ids pass', 'if id in seen: raise', 'if False: raise'),
         Mutant('passage id 0 is no id', '(raw.passage_id, raw.psg_id, raw.id) if i is not None)', '(raw.passage_id, raw.psg_id, raw.id) if i)'),

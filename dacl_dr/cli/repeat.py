@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'APART', 'PASSED_OVER', 'TIMES', 'output_of', 'input_paths', 'told_files', 'input_stamp', 'run_under',
-           'record_command', 'only_record', 'is_record', 'read_record', 'changed_since', 'table_rows', 'values_of',
-           'difference', 'compare_runs']
+           'record_command', 'names_results', 'only_record', 'is_record', 'read_record', 'changed_since', 'table_rows',
+           'values_of', 'difference', 'compare_runs']
 
 # %% ../../nbs/cli/repeat.ipynb #067f241b
 import json, os, re
@@ -92,11 +92,22 @@ def record_command(
     })
 
 # %% ../../nbs/cli/repeat.ipynb #39d4f4a3
+def names_results(
+    path:Path, # a record
+    name:str, # of a folder beside it
+)->bool:
+    "Is a folder where a command put its results, by its --dataset_name?"
+    try: argv = json.loads(path.read_text(encoding='utf-8'))['argv']
+    except (OSError, ValueError, LookupError, TypeError): return False
+    return f'--dataset_name={name}' in argv or ('--dataset_name', name) in zip(argv, argv[1:])
+
 def only_record(
     folder:Path,
 )->Path:
-    "The one record in a folder. Raises `DaclError` if there is none, or several."
+    """The one record in a folder, or beside one that a --dataset_name names. Raises `DaclError` if there is none, or
+    several."""
     found = sorted(folder.glob('*.command.json'))
+    if not found: found = [f for f in sorted(folder.parent.glob('*.command.json')) if names_results(f, folder.name)]
     if not found:
         raise DaclError(
             f'{folder}: no *.command.json here, so nothing is known of the command that wrote it; '

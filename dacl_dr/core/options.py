@@ -73,7 +73,9 @@ class PreprocessNq(Options, kw_only=True):
 class Bm25Options(Options, kw_only=True):
     "Which corpus BM25 searches, and how."
     FLAGS = READING
-    corpus_file: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
+    # passages: DPR's TSV (psgs_w100.tsv), a BEIR folder, JSON lines, MS MARCO's collection.tsv, SQuAD's JSON or
+    # Parquet; .gz, .bz2 and .zst too
+    corpus_file: str
     engine: str = 'auto' # rank_bm25 (the reference), bm25s (large corpora) or auto
     k1: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.5 # how slowly repeated words stop counting
     b: Annotated[float, msgspec.Meta(ge=0, le=1)] = .75 # how much long passages are discounted, 0 to 1
@@ -81,12 +83,16 @@ class Bm25Options(Options, kw_only=True):
     stemmer: str = 'none' # LANGUAGE whose words are stemmed, for example english
     stopwords: str = 'en' # CODE of the language whose stop words are left out, or none
     whole_identifiers: bool = False # don't split snake_case and camelCase
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     reading: Reading = Reading()
 
 # %% ../../nbs/core/options.ipynb #c168946e
 class Bm25Eval(Bm25Options, kw_only=True):
     "Evaluate BM25 on a question set: metrics as JSON and a TREC run."
-    test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
+    # DPR's .json or .csv, SQuAD's .json, or judgements: FOLDER/qrels/SPLIT.tsv of a BEIR folder, or TREC's qrels with
+    # queries.tsv, queries.jsonl or topics beside them; .gz, .bz2 and .zst too
+    test_file: str
     dataset_name: str # names the results
     output_path: str = 'results/bm25' # folder for DATASET_NAME/*.metrics.json and *.run.trec
     k: Positive = 100 # passages retrieved per question
@@ -94,7 +100,7 @@ class Bm25Eval(Bm25Options, kw_only=True):
 # %% ../../nbs/core/options.ipynb #3174382e
 class Bm25Negatives(Bm25Options, kw_only=True):
     "Give hard negatives from BM25 to the questions of a training file that have none."
-    train_file: str # DPR's .json, .gz too
+    train_file: str # DPR's or SQuAD's .json or Tevatron's .jsonl; .gz, .bz2 and .zst too
     output_path: str # the .json file to write
     hard_negatives: int = 7 # negatives given to a question
     depth: int = 100 # passages looked at per question
@@ -216,6 +222,8 @@ class IndexOptions(Options, kw_only=True):
     index_path: str # a folder made by build-index
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     reading: Reading = Reading()
 
 # %% ../../nbs/core/options.ipynb #25557980
@@ -268,8 +276,9 @@ class Diagnose(Options, kw_only=True):
     # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
     # too. With judgements, retrieval quality is shown beside the cost
     queries: str|None = None
-    vectors: str|None = None # NPY, instead of texts: vectors of the passages, a row each
-    query_vectors: str|None = None # NPY: vectors of the queries, a row each; None: some passages stand for queries
+    # FILE, instead: vectors of the passages, a row each: .npy, .npz, .fvecs, .fbin, .safetensors or .parquet
+    vectors: str|None = None
+    query_vectors: str|None = None # FILE, and of the queries; None: some passages stand for queries
     output_path: str = 'results/diagnosis' # folder for diagnosis.json, .html and tables
     max_passages: Positive = 100_000 # passages looked at: the positives of the queries, others evenly spaced
     max_queries: Positive = 1000 # queries looked at, evenly spaced
@@ -351,6 +360,8 @@ class RunAblation(Options, kw_only=True):
     dataset_name: str # names the results
     output_path: str = 'results/ablation' # folder for DATASET_NAME/
     corpus_path: str|None = None # the corpus of the indexes; None: where it stood when they were built
+    keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
+    regex_answers: bool = False # answers are regular expressions, as in CuratedTREC
     search: SearchSettings = SearchSettings()
     rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
     draws: AtLeast10 = 1000 # draws of the bootstrap over queries

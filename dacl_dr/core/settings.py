@@ -128,6 +128,7 @@ class MiningSettings(Frozen):
     # drop candidates above this share of the positive's score
     near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95
     depth: Positive = 100 # candidates looked at per question
+    keep_self: bool = False # may a question that stands in the corpus, under its own id, be its own negative?
 
 # %% ../../nbs/core/settings.ipynb #0987b029
 class EmbedSettings(Frozen):

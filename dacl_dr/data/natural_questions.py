@@ -125,6 +125,7 @@ def raw_questions(
     bad, decoder = bad or BadRecords(path), msgspec.json.Decoder(NaturalQuestion)
     with open_data(path, **reading) as f:
         for n, line in enumerate(lines_of(f, path), 1):
+            if not line.strip(): continue
             if n == 1 and b'"document_tokens"' in line:
                 raise DaclError(
                     f'{path} line 1: is the full format of Natural Questions; '

@@ -17,8 +17,9 @@ import msgspec, numpy as np, pyarrow as pa
 from ..core.errors import DaclError
 from ..core.settings import Reading
 from .records import BadRecords
-from .formats import Passage, Question
+from .formats import Passage, Question, repeated_id
 from .conversion import converted, passage_files, question_files
+from .squad import squad_rows
 from dacl_dr.data.tables import (
     PASSAGES, QUESTIONS, Table, finish, in_batches, question_batch, write_arrow,
 )
@@ -80,6 +81,7 @@ def index_ids(
     hashes:np.ndarray, # (N,) uint64, of the ids in row order
     lines:np.ndarray, # (N,) in the source
     bad:BadRecords, # told of repeated ids
+    unit:str='line', # what `lines` counts
 )->np.ndarray: # rows to leave out: all but the first of each id
     "Write the two arrays that find ids; say which rows repeat one."
     order = np.argsort(hashes, kind='stable')
@@ -94,10 +96,7 @@ def index_ids(
     repeats = [(int(r), int(f), a) for f, r, a, b in zip(first, second, first_ids, second_ids) if a == b]
     repeats.sort()
     for row, before, id in repeats:
-        bad(
-            f'line {lines[row]}',
-            f"passage id '{id}' is repeated (it stands on line {lines[before]} already); ids must be unique",
-        )
+        bad(f'{unit} {lines[row]}', repeated_id('passage', id, f'{unit} {lines[before]}'))
     return np.array([r for r, *_ in repeats], np.int64)
 
 # %% ../../nbs/data/store.ipynb #0587a4fb
@@ -106,6 +105,7 @@ def convert_passages(
     bad:BadRecords, # told of bad records
     digest, # a hashlib object, fed with every raw byte
     rows, # function that yields (line, id, text, title)
+    unit:str='line', # what their places are counted in
 )->int: # passages
     "Write data.arrow and the arrays that find ids."
     hashes, lines = array('Q'), array('I') # of the ids, in row order
@@ -118,12 +118,12 @@ def convert_passages(
     write_arrow(folder/'data.arrow', PASSAGES, batches())
     finish(folder)
     all_hashes, all_lines = np.frombuffer(hashes, np.uint64), np.frombuffer(lines, np.uint32)
-    repeated = index_ids(folder, all_hashes, all_lines, bad)
+    repeated = index_ids(folder, all_hashes, all_lines, bad, unit)
     if len(repeated):
         keep = np.ones(len(all_hashes), bool)
         keep[repeated] = False
         filter_rows(folder, keep)
-        index_ids(folder, all_hashes[keep], all_lines[keep], bad)
+        index_ids(folder, all_hashes[keep], all_lines[keep], bad, unit)
     return finish(folder)
 
 # %% ../../nbs/data/store.ipynb #c76613b3
@@ -144,9 +144,10 @@ def open_passages(
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Passages:
     "Open a corpus, converting it the first time. Raises `DaclError` naming file, line and remedy."
-    reader, files = passage_files(path)
-    make = partial(convert_passages, rows=partial(reader, files[0], show_progress=reading.show_progress))
-    passages = Passages(converted(files, make, reading=reading))
+    reader, files, unit, kind = passage_files(path)
+    source = files if reader is squad_rows else files[0]
+    rows = partial(reader, source, show_progress=reading.show_progress)
+    passages = Passages(converted(files, partial(convert_passages, rows=rows, unit=unit), reading, kind))
     if not len(passages):
         raise DaclError(f'{files[0]}: holds no passages, only a header; was it written completely?')
     return passages
@@ -185,9 +186,9 @@ def open_questions(
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Questions:
     "Open a question set, converting it the first time. Raises `DaclError` naming file, record and remedy."
-    reader, files = question_files(path)
+    reader, files, _, kind = question_files(path)
     make = partial(convert_questions, questions=partial(reader, files[0], show_progress=reading.show_progress))
-    questions = Questions(converted(files, make, reading=reading))
+    questions = Questions(converted(files, make, reading, kind))
     if not len(questions):
         raise DaclError(f'{files[0]}: holds no questions; was it written completely?')
     return questions

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'EVERY', 'Finding', 'Findings', 'CheckedCorpus', 'check_corpus', 'same_text', 'check_positives',
-           'check_question', 'CheckedSplit', 'check_split', 'SetReport', 'check_data_set', 'errors', 'share',
-           'split_line', 'corpus_line', 'finding_lines', 'readable', 'validate']
+           'check_question', 'SplitIds', 'CheckedSplit', 'check_split', 'SetReport', 'check_data_set', 'errors',
+           'share', 'split_line', 'corpus_line', 'finding_lines', 'readable', 'validate']
 
 # %% ../../nbs/data/validation.ipynb #44c774da
 from collections import Counter
@@ -36,6 +36,9 @@ CHECKS = { # name: (level, what was found)
     'positive without id':    ('warning', 'positives without a passage id; they cannot be looked up'),
     'positive differs':       ('warning', 'positives whose text is not the one the corpus has under that id'),
     'repeated question':      ('warning', 'questions that stand in their split more than once'),
+    'repeated id':            ('warning', 'questions whose id another one of the split has; results name them by row'),
+    'missing id':             ('warning', 'questions without an id in a split where others have one'),
+    'one id, two texts':      ('warning', 'positives whose id stands for another text elsewhere in the file'),
     'question in two splits': ('warning', 'questions that an earlier split has too'),
     'answer not in positive': ('warning', 'questions none of whose positives contains an answer'),
     'answer in hard negative':('warning', 'hard negatives that contain an answer, so may be no negatives'),
@@ -162,6 +165,30 @@ def check_question(
         'hard_negatives': len(question.hard_negative_ctxs),
     }
 
+# %% ../../nbs/data/validation.ipynb #a46d996f
+class SplitIds:
+    "The ids of a split: whether they name its questions, and its passages."
+    def __init__(self, found:Findings):
+        self.found, self.questions, self.texts = found, {}, {}
+        self.without = [] # questions
+
+    def add(self, question:Question, place:str):
+        "Look at one question."
+        if not question.id: self.without.append(place)
+        elif question.id in self.questions:
+            self.found.add('repeated id', f"{place}: id '{question.id}' is that of {self.questions[question.id]}")
+        self.questions.setdefault(question.id, place)
+        for c in question.positive_ctxs:
+            if not c.passage_id or not c.text: continue
+            key = id_hash(' '.join(c.text.split()))
+            if self.texts.setdefault(c.passage_id, key) != key:
+                self.found.add('one id, two texts', f"{place}: passage '{c.passage_id}'")
+
+    def end(self):
+        "Note the questions without an id, if others have one."
+        if len(self.without) and any(self.questions):
+            for place in self.without: self.found.add('missing id', place)
+
 # %% ../../nbs/data/validation.ipynb #c35c55d7
 class CheckedSplit(NamedTuple):
     "The questions of a split in numbers, and what is wrong with them."
@@ -183,16 +210,18 @@ def check_split(
         found.add('unreadable', str(e))
         return CheckedSplit({}, found.list())
     found.add_bad_records(questions.conversion)
-    here, without = set(), [] # hashes of its questions; those without a positive
+    here, without, ids = set(), [], SplitIds(found) # hashes of its questions; those without a positive
     bar = partial(tqdm, desc=f'checking {path.name}', mininterval=.5, leave=False, disable=not reading.show_progress)
     for n, question in enumerate(bar(questions, total=len(questions)), 1):
         place = f"question {n} '{question.question[:60]}'"
         counts.update(check_question(question, place, passages, found))
+        ids.add(question, place)
         if not question.positive_ctxs: without.append(place)
         key = id_hash(' '.join(question.question.lower().split()))
         if key in here: found.add('repeated question', place)
         elif key in seen: found.add('question in two splits', place)
         here.add(key)
+    ids.end()
     seen |= here
     check = 'no positive' if counts['with_positive'] else 'no judgements'
     for place in without: found.add(check, place)

@@ -6,19 +6,23 @@
 __all__ = ['bm25_run', 'bm25_eval', 'metric_families', 'metrics_head', 'metrics_table']
 
 # %% ../../nbs/evaluation/bm25.ipynb #95b0e112
-import re, time
+import time
 from pathlib import Path
 
 import msgspec, numpy as np
 
 from ..core.options import Bm25Eval
 from ..core.files import check_name, make_folder, write_json
+from ..data.answers import answer_rule
+from ..data.conversion import plain_name
+from ..data.positives import own_passages, without_own
 from ..data.store import Passages, Questions, open_passages
-from ..metrics.ranking import make_run, write_run
-from ..search.bm25 import Bm25, bm25_settings
+from ..data.tokeniser import TOKENISER
+from ..metrics.ranking import make_run, needs_quotes, write_run
+from ..search.bm25 import Bm25, bm25_settings, say_unread
 from ..search.bm25_disk import bm25_engine, check_choices, searchable
 from dacl_dr.evaluation.judging import (
-    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, summarise,
+    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts, summarise,
 )
 
 # %% ../../nbs/evaluation/bm25.ipynb #8c5bcf55
@@ -28,9 +32,15 @@ def bm25_run(
     questions:Questions, # to ask
     k:int=100, # passages per question
     show_progress:bool=True, # progress bars
+    own:np.ndarray|None=None, # (Q,) rows of the questions in the corpus, which are no results; None: there are none
 )->dict[str, dict[str, float]]: # see `make_run`
     "The best passages of every question."
-    rows, scores = index.search(questions.column('question'), k, show_progress)
+    leaves_out = own is not None and (own >= 0).any()
+    rows, scores = index.search(questions.column('question'), k + leaves_out, show_progress)
+    if leaves_out:
+        rows, places = without_own(own, rows)
+        rows, scores = rows[:, :k], np.take_along_axis(scores, places, 1)[:, :k]
+        scores[rows < 0] = 0
     found = rows >= 0
     ids = np.array(passages.column('id', rows[found]), object)
     ends = np.cumsum(found.sum(1))
@@ -45,30 +55,38 @@ def bm25_eval(
     check_name(o.dataset_name, 'dataset_name')
     settings, reading = bm25_settings(o), o.reading
     passages = open_passages(o.corpus_file, reading)
-    questions, missing = open_test(o.test_file, passages, reading)
-    name = re.sub(r'\.(json|csv|tsv)(\.gz)?$', '', Path(o.test_file).name)
-    path = make_folder(Path(o.output_path)/o.dataset_name)/name
+    questions, missing = open_test(o.test_file, passages, reading, o.regex_answers)
+    own = own_passages(passages, questions, o.keep_self)
+    path = make_folder(Path(o.output_path)/o.dataset_name)/plain_name(o.test_file)
+    unread = say_unread(questions.column('question'), 'questions')
 
     index = searchable(passages, o.engine, settings, o.fields, reading=reading)
     start = time.perf_counter()
-    run = bm25_run(index, passages, questions, o.k, reading.show_progress)
+    run = bm25_run(index, passages, questions, o.k, reading.show_progress, own)
     seconds = time.perf_counter() - start
 
     ks = tuple(k for k in KS if k <= o.k)
-    values = judge_each(run, passages, questions, ks, is_graded(o.test_file), reading.show_progress)
-    write_run(f'{path}.run.trec', run, f'bm25-{o.dataset_name}')
-    return write_json(f'{path}.metrics.json', {
+    rule = answer_rule(o.regex_answers)
+    values = judge_each(run, passages, questions, ks, is_graded(o.test_file), reading.show_progress, rule)
+    write_json(f'{path}.metrics.json', {
         'dataset_name': o.dataset_name,
         'corpus': facts(o.corpus_file, passages),
         'test': facts(o.test_file, questions),
         'engine': bm25_engine(o.engine, len(passages)),
         'settings': settings,
+        'tokeniser': TOKENISER,
         'fields': o.fields,
         'k': o.k,
         'search_s': round(seconds, 2),
         'positives_not_in_corpus': missing,
+        **question_facts(questions, own, o.regex_answers),
+        'questions_mostly_unread': unread,
+        'questions_without_result': sum(not docs for docs in run.values()),
+        'ids_quoted': needs_quotes(run),
         **summarise(values),
     })
+    write_run(f'{path}.run.trec', run, f'bm25-{o.dataset_name}')
+    return Path(f'{path}.metrics.json')
 
 # %% ../../nbs/evaluation/bm25.ipynb #1dc812a6
 def metric_families(

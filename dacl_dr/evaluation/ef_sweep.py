@@ -16,6 +16,8 @@ from ..core.options import RunEfSweep
 from ..core.settings import SearchSettings
 from ..core.files import check_name, make_folder, write_json
 from ..core.steps import environment
+from ..data.answers import answer_rule
+from ..data.positives import own_passages
 from ..data.store import Questions
 from ..report.charts import cost_curve
 from ..report.page import chart_page
@@ -27,7 +29,9 @@ from ..hnsw.engines import Usearch, patience_search
 from ..hnsw.curves import Sweep, curve, sweep
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
-from .judging import TaskJudge, facts, is_graded, open_test, query_ids, write_table
+from dacl_dr.evaluation.judging import (
+    TaskJudge, facts, is_graded, open_test, query_ids, question_facts, write_table,
+)
 from dacl_dr.evaluation.evaluate import (
     about_index, counted_search, true_neighbours, vectors_of, with_corpus_rows,
 )
@@ -66,6 +70,7 @@ def sweep_index(
     graded:bool=False, # are the scores of positives grades?
     engine:str='faiss', # or 'patience', 'usearch'
     show_progress:bool=True, # progress bars
+    judge:TaskJudge|None=None, # of the rankings; None: by the questions' judgements and answers
 )->IndexSweep:
     "Sweep efSearch over an index. Raises `DaclError` for an exact index, or a k that does not fit."
     index = retriever.index
@@ -77,7 +82,7 @@ def sweep_index(
         )
     check_search(s.k, max(s.ef_values), len(index))
     vectors = retriever.encode(questions.column('question'), bar('encoding questions'))
-    judge = TaskJudge(questions, retriever.passages, graded, s.k)
+    judge = judge or TaskJudge(questions, retriever.passages, graded, s.k)
     truth = true_neighbours(index, vectors, s.k, show_progress)
     search = engine_search(index, vectors, s.k, engine, show_progress)
     return IndexSweep(sweep(search, truth, judge, s, judge.task, bar('efSearch')), vectors, judge.task)
@@ -117,9 +122,11 @@ def run_ef_sweep(
     the curves. Raises `DaclError` for bad input."""
     check_name(o.experiment_name, 'experiment_name')
     retriever = Retriever.open(o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0))
-    questions, missing = open_test(o.test_file, retriever.passages, o.reading)
+    questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     s, graded, bars = o.search, is_graded(o.test_file), o.reading.show_progress
-    found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars)
+    own = own_passages(retriever.passages, questions, o.keep_self)
+    judge = TaskJudge(questions, retriever.passages, graded, s.k, own, answer_rule(o.regex_answers))
+    found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars, judge)
     rounds = o.rounds if o.engine == 'faiss' else 0
     if rounds:
         timed = {'model': (retriever.index.faiss, vectors, found)}
@@ -142,6 +149,7 @@ def run_ef_sweep(
         'engine': o.engine,
         'task': task,
         'positives_not_in_corpus': missing,
+        **question_facts(questions, own, o.regex_answers),
         'exact': {n: float(np.nanmean(v)) for n, v in found.exact.items()},
         'rounds': rounds,
         'environment': environment(),

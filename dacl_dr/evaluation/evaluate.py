@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['vectors_of', 'kept_array', 'keep_array', 'true_neighbours', 'with_corpus_rows', 'counted_search', 'Found',
-           'search_with_counts', 'about_index', 'run_of', 'search_values', 'long_table', 'run_evaluation',
-           'evaluation_head', 'metrics_lines']
+           'search_with_counts', 'about_index', 'run_of', 'search_values', 'long_table', 'search_depth',
+           'run_evaluation', 'evaluation_head', 'metrics_lines']
 
 # %% ../../nbs/evaluation/evaluate.ipynb #9845c4ca
 import json, os
@@ -20,7 +20,9 @@ from ..core.options import RunEvaluation
 from ..core.files import atomic_file, check_name, file_digest, make_folder, write_json
 from ..core.steps import environment
 from ..data.conversion import locked
-from ..metrics.ranking import make_run, write_run
+from ..data.answers import answer_rule
+from ..data.positives import own_passages, without_own
+from ..metrics.ranking import make_run, needs_quotes, write_run
 from ..search.exact import InMemory, exact_search
 from ..search.vectors import Vectors, digest
 from ..search.graph import check_search
@@ -29,7 +31,7 @@ from ..search.retriever import Retriever
 from ..hnsw.tracer import Trace, Tracer, faiss_counts
 from ..hnsw.curves import COSTS
 from dacl_dr.evaluation.judging import (
-    facts, is_graded, judge_each, missing_lines, open_test, query_ids, summarise, write_table,
+    facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts, summarise, write_table,
 )
 
 # %% ../../nbs/evaluation/evaluate.ipynb #6a114e6c
@@ -134,11 +136,17 @@ def run_of(
     found:Found,
     retriever:Retriever, # that found it
     ids:list[str], # of the queries
+    own:np.ndarray|None=None, # (Q,) rows of the queries in the corpus, which are no results; None: there are none
+    k:int|None=None, # results of a query, at most; None: all
 )->dict[str, dict[str, float]]: # see `make_run`
     "What was found, as a run."
-    rows = [row[row >= 0] for row in found.rows]
+    results, values = found.rows, found.scores
+    if own is not None:
+        results, places = without_own(own, results)
+        values = np.take_along_axis(values, places, 1)
+    rows = [row[row >= 0][:k] for row in results]
     names = [retriever.passages.column('id', r) for r in rows]
-    scores = [s[:len(r)] for s, r in zip(found.scores, rows)]
+    scores = [s[:len(r)] for s, r in zip(values, rows)]
     return make_run(ids, names, scores, decimals=6)
 
 def search_values(
@@ -148,7 +156,7 @@ def search_values(
 )->dict[str, dict[str, float]]: # metric → query id → value
     "ANN recall and costs of every query; without costs that were not counted."
     k = truth.shape[1]
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(trace.ids, truth)]
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(trace.ids[:, :k], truth)]
     values = {f'ANN recall@{k}': np.array(shared) / k} | {c: getattr(trace, c) for c in COSTS}
     return {n: dict(zip(ids, v.tolist())) for n, v in values.items() if not np.isnan(v).all()}
 
@@ -159,6 +167,17 @@ def long_table(
     "A row for each value."
     rows = [{'query': q, 'metric': n, 'value': x} for n, v in values.items() for q, x in v.items()]
     return pd.DataFrame(rows)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #1d234156
+def search_depth(
+    k:int, # results wanted
+    ef:int|None, # efSearch; None: exact search
+    own:np.ndarray, # (Q,) rows of the questions in the corpus, -1 for none
+    n:int, # passages
+)->int: # passages to search for
+    "How many passages to search for, so that k are left without the question itself."
+    most = n if ef is None else min(ef, n)
+    return min(k + bool((own >= 0).any()), max(k, most))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #eb176036
 def run_evaluation(
@@ -172,30 +191,36 @@ def run_evaluation(
     ef = o.hnsw_ef_search if index.is_hnsw else None
     check_search(max(ks), ef, len(index))
     check_search(min(ks), None, len(index))
-    questions, missing = open_test(o.test_file, retriever.passages, o.reading)
+    questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
+    own = own_passages(retriever.passages, questions, o.keep_self)
+    depth = search_depth(max(ks), ef, own, len(index))
     vectors = retriever.encode(questions.column('question'), 'encoding questions' if bars else None)
     path = make_folder(o.output_path)/o.experiment_name
 
     ids = query_ids(questions)
-    found = search_with_counts(retriever, vectors, max(ks), o.hnsw_ef_search)
-    run = run_of(found, retriever, ids)
-    values = judge_each(run, retriever.passages, questions, tuple(ks), is_graded(o.test_file), bars)
+    found = search_with_counts(retriever, vectors, depth, o.hnsw_ef_search)
+    run = run_of(found, retriever, ids, own, max(ks))
+    graded, rule = is_graded(o.test_file), answer_rule(o.regex_answers)
+    values = judge_each(run, retriever.passages, questions, tuple(ks), graded, bars, rule)
     if found.trace is not None:
         truth = true_neighbours(index, vectors, max(ks), bars)
         values |= search_values(found.trace, truth, ids)
 
-    write_run(f'{path}.run.trec', run, o.experiment_name, decimals=6)
-    write_table(f'{path}.queries.parquet', long_table(values))
-    return write_json(f'{path}.metrics.json', {
+    write_json(f'{path}.metrics.json', {
         'experiment_name': o.experiment_name,
         'index': about_index(index),
         'test': facts(o.test_file, questions),
         'ef_search': ef,
         'k_values': ks,
         'positives_not_in_corpus': missing,
+        **question_facts(questions, own, o.regex_answers),
+        'ids_quoted': needs_quotes(run),
         **summarise(values),
         'environment': environment(),
     })
+    write_table(f'{path}.queries.parquet', long_table(values))
+    write_run(f'{path}.run.trec', run, o.experiment_name, decimals=6)
+    return Path(f'{path}.metrics.json')
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ac10f577
 def evaluation_head(

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'METRICS', 'grades_of', 'ideal_of', 'gain', 'family_and_cut', 'ranking_metrics', 'gold_rank', 'of_ranks',
-           'recall_at', 'task_metrics', 'make_run', 'write_run', 'check_ids', 'best_first', 'qrels_metrics',
-           'answer_accuracy', 'ann_recall', 'overlap']
+           'recall_at', 'task_metrics', 'make_run', 'needs_quotes', 'quoted', 'write_run', 'best_first',
+           'qrels_metrics', 'answer_accuracy', 'ann_recall', 'overlap']
 
 # %% ../../nbs/metrics/ranking.ipynb #cb84d280
 from pathlib import Path
 from typing import Callable
+from urllib.parse import quote
 
 import numpy as np
 
@@ -132,32 +133,32 @@ def make_run(
     return {q: {i: s for s, i in ordered(ids, row)} for q, ids, row in rankings}
 
 # %% ../../nbs/metrics/ranking.ipynb #01515abc
+def needs_quotes(
+    run:dict[str, dict[str, float]], # from `make_run`
+)->bool:
+    "Has an id white space, which TREC's format can't hold?"
+    return any(i.split() != [i] for q, docs in run.items() for i in (q, *docs))
+
+def quoted(
+    id:str,
+)->str:
+    "An id without white space, from which `urllib.parse.unquote` makes it again."
+    return ''.join(quote(c) if c.isspace() or c == '%' else c for c in id)
+
 def write_run(
     path:str|Path, # of the file to write
     run:dict[str, dict[str, float]], # from `make_run`
     tag:str, # names the system; no white space
     decimals:int=4, # as in `make_run`
 )->Path:
-    "Write a run in TREC's format. Raises `DaclError` for an id with white space."
+    "Write a run in TREC's format, its ids quoted if need be. Raises `DaclError` for an empty id."
+    name = quoted if needs_quotes(run) else str
     with atomic_file(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
         for q, docs in run.items():
-            check_ids((q, *docs), path)
+            if not q or '' in docs: raise DaclError(f'{path}: an id of query {q!r} is empty; give each one')
             for rank, (d, score) in enumerate(docs.items(), 1):
-                f.write(f'{q} Q0 {d} {rank} {score:.{decimals}f} {tag}\n')
+                f.write(f'{name(q)} Q0 {name(d)} {rank} {score:.{decimals}f} {tag}\n')
     return Path(path)
-
-def check_ids(
-    ids, # of a query and of passages
-    path:str|Path, # named in the error
-):
-    "Raises `DaclError` for an id that TREC's format can't hold."
-    wrong = [i for i in ids if i.split() != [i]]
-    if not wrong: return
-    raise DaclError(
-        f"{path}: id '{wrong[0]}' is empty or has white space, "
-        "which TREC's format can't hold; "
-        'rename it in the data'
-    )
 
 # %% ../../nbs/metrics/ranking.ipynb #3a2e37f4
 def best_first(

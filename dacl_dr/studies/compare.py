@@ -25,7 +25,9 @@ from ..search.retriever import Retriever
 from ..hnsw.curves import Sweep, curve
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
-from ..evaluation.judging import TaskJudge, open_test, write_table
+from ..data.answers import answer_rule
+from ..data.positives import own_passages
+from ..evaluation.judging import TaskJudge, is_graded, open_test, write_table
 from ..evaluation.evaluate import about_index, true_neighbours
 from ..evaluation.ef_sweep import sweep_index
 from .measures import LATENCY_EFS
@@ -75,7 +77,7 @@ def answered_at(
 )->dict[str, np.ndarray]: # metric → (Q,), nan for questions without answers
     "Does one of the first k passages hold an answer?"
     asked, depth = np.array([bool(a) for a in judge.answers]), rows.shape[1]
-    hits = np.zeros(rows.shape, bool)
+    rows, hits = judge.results(rows), np.zeros(rows.shape, bool)
     for q in np.flatnonzero(asked): hits[q] = [judge.holds(q, row) for row in rows[q].tolist()]
     at = lambda k: np.where(asked, hits[:, :k].any(1), np.nan)
     return {f'answer accuracy@{k}': at(k) for k in ANSWERED if k <= depth}
@@ -88,7 +90,7 @@ def exact_quality(
     found = {}
     if judge.names:
         names = [m for m in QUALITY if int(m.split('@')[1]) <= rows.shape[1]]
-        found = ranking_metrics(grades_of(rows, judge.relevant), judge.ideal, names)
+        found = ranking_metrics(grades_of(judge.results(rows), judge.relevant), judge.ideal, names)
     if any(judge.answers): found |= answered_at(rows, judge)
     return found
 
@@ -252,12 +254,15 @@ def measure_models(
     o:RunAblation,
 )->Measured:
     "Sweep and search exactly with all models over the same questions."
-    s, bars, graded = o.search, o.reading.show_progress, Path(o.test_file).parent.name == 'qrels'
+    s, bars, graded = o.search, o.reading.show_progress, is_graded(o.test_file)
     first = next(iter(retrievers.values()))
-    judge, depth = TaskJudge(questions, first.passages, graded, s.k), min(100, len(first.index))
+    own = own_passages(first.passages, questions, o.keep_self)
+    judge = TaskJudge(questions, first.passages, graded, s.k, own, answer_rule(o.regex_answers))
+    depth = min(100, len(first.index))
     sweeps, quality, vectors = {}, {}, {}
     for name, retriever in retrievers.items():
-        sweeps[name], vectors[name], task = sweep_index(retriever, questions, s, graded, show_progress=bars)
+        sweeps[name], vectors[name], task = sweep_index(
+            retriever, questions, s, graded, show_progress=bars, judge=judge)
         neighbours = true_neighbours(retriever.index, vectors[name], depth, bars)
         quality[name] = exact_quality(neighbours, judge)
     timed = timed_sweeps(retrievers, vectors, s.k, o.rounds, bars) if o.rounds else {}
@@ -271,7 +276,7 @@ def run_ablation(
     check_name(o.dataset_name, 'dataset_name')
     retrievers = open_models(models, o.corpus_path, o.reading)
     first = next(iter(retrievers.values()))
-    questions, missing = open_test(o.test_file, first.passages, reading=o.reading)
+    questions, missing = open_test(o.test_file, first.passages, o.reading, o.regex_answers)
     tables = ablation_tables(measure_models(retrievers, questions, o), o.search, o.draws)
     out = make_folder(Path(o.output_path)/o.dataset_name)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)

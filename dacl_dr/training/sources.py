@@ -156,7 +156,7 @@ def mined_with_bm25(
         if path.is_file(): return
         bm25_negatives(Bm25Negatives(
             corpus_file=files.corpus, train_file=files.splits['train'], output_path=path,
-            hard_negatives=n, depth=max(100, n), fields=settings.data.fields,
+            hard_negatives=n, depth=max(100, n), fields=settings.data.fields, keep_self=settings.mining.keep_self,
             reading=reading.but(skip_bad=settings.data.skip_bad)))
 
 # %% ../../nbs/training/sources.ipynb #cf5ccf8d
@@ -219,7 +219,8 @@ def read_data(
             'add it or use pool: training')
     needed = takes & {'bm25', 'bm25+model'}
     negatives = bm25_contexts(settings, sources, keep, folder, reading) if needed else None
-    trained_on = QuestionSource(sources.questions, splits['train'], corpus, keep, negatives)
+    trained_on = QuestionSource(
+        sources.questions, splits['train'], corpus, keep, negatives, settings.mining.keep_self)
     hard = t.hard_negatives if takes != {'in-batch'} else 0
     trainset = training_set(trained_on, hard, whole, fields, reading.show_progress)
     if sources.dev is None: return trainset, None

@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from dacl_dr.core.errors import DaclError
 from dacl_dr.data.records import BadRecords, JsonArray, json_records
-from dacl_dr.data.formats import Context, Passage, Question, beir_rows, passage_rows, read_passages, read_qrels, read_questions, stream_beir_questions, stream_questions, stream_tsv_questions, write_passages, write_questions
+from dacl_dr.data.benchmarks import beir_rows, read_qrels, stream_beir_questions
+from dacl_dr.data.formats import Context, Passage, Question, passage_rows, read_passages, read_questions, stream_questions, stream_tsv_questions, write_passages, write_questions
 
 text = st.text(st.characters(exclude_categories=['Cs']), max_size=40)
 context = st.builds(Context, text, text.filter(bool), text, st.floats(-1e6, 1e6))
@@ -58,7 +59,6 @@ BAD = { # name: (file, content, reader, what the line must say, records that --s
     'broken JSON': ('q.json', array(good % (1, 1), '{"question": oops, "positive_ctxs": []}', good % (3, 3)), stream_questions, ['record 2 (line 2)', 'is not JSON'], 2),
     'not UTF-8 in JSON': ('q.json', array(good % (1, 1), '{"question": "\udcff", "positive_ctxs": []}', good % (3, 3)), stream_questions, ['record 2 (line 2)', 'not UTF-8'], 2),
     'nested too deeply': ('q.json', array(good % (1, 1), '{"question": ' + '[' * 100_000, good % (3, 3)), stream_questions, ['record 2 (line 2)', 'nested too deeply'], 2),
-    'old Mac line ends': ('psgs.tsv', 'id\ttext\ttitle\r1\ta\tb\r', passage_rows, ['line 1', 'new-line'], None),
     'two arrays': ('q.json', array(good % (1, 1)) * 2, stream_questions, ['line 1', 'after the end of the array'], None),
     'not JSON at all': ('q.json', 'question\tanswer\n', stream_questions, ['line 1', 'no JSON where an array'], None),
     'too few columns': ('psgs.tsv', 'id\ttext\ttitle\n1\ta\tb\n2\tx\n3\tc\td\n', passage_rows, ['line 3', '2 columns instead of 3'], 2),

@@ -29,6 +29,7 @@ def reader(name, *files, make, judge=same, tried=300):
 def text_of(f, errors='strict'):
     data = f.read_bytes()
     if f.suffix == '.gz': data = gzip.decompress(data)
+    if b'\r' in data and b'\n' not in data: data = data.replace(b'\r', b'\n') # line ends of an old Mac
     return data.decode(errors=errors).removeprefix('\ufeff')
 
 def simple_rows(text):
@@ -45,7 +46,7 @@ def simple_rows(text):
         elif state == 'closing' and c != '\r': return None
         elif state == 'closing': pass
         else: field.append(c); state = 'plain'
-    return None if state != 'start' or row else [r for r in rows if r != ['']]
+    return None if state != 'start' or row else [r for r in rows if len(r) > 1 or r[0].strip()]
 
 def tsv_judge(home, found, sound):
     rows = simple_rows(text_of(next(home.glob('psgs.tsv*'))))
@@ -76,7 +77,7 @@ def beir_judge(home, found, sound):
     texts = [(str(r['_id']), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
     if passages != texts: return f'{len(passages)} passages read, {len(texts)} are there, or they differ'
     rows = simple_rows(text_of(home/'set'/'qrels'/'test.tsv'))
-    judged = [(r[0], r[1], int(r[2])) for r in rows if r[-1] != 'score']
+    judged = [(r[0], r[-2], int(float(r[-1]))) for r in (r if len(r) > 1 else r[0].split() for r in rows) if r[-1] != 'score']
     asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == str(r['_id']) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if str(r['_id']) in {q for q, *_ in judged}]
     return '' if questions == asked else f'{len(questions)} questions read, {len(asked)} are there, or they differ'
 
@@ -154,6 +155,59 @@ def _(home): return [(q.question, q.answers, tuple(c.passage_id for c in q.posit
 @reader('BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge, tried=900)
 def _(home): return [(p.id, p.text) for p in opened(home, 'set', False)], [(q.question, sorted((c.passage_id, c.score) for c in q.positive_ctxs)) for q in opened(home, 'set/qrels/test.tsv', True)]
 
+# --- the formats of benchmarks
+PAIRS = [(f'd{i}', f'text {i} ü "quoted') for i in range(8)]
+def fewer(home, found, sound): return '' if len(found) <= len(sound) + 2 and all(len(r) == len(sound[0]) for r in found) else 'more rows than there are'
+def plain_rows(f): return [tuple(l.split('\t')) for l in text_of(f).split('\n') if l.strip()]
+
+def make_collection(home): (home/'collection.tsv').write_text(''.join(f'{i}\t{t}\n' for i, t in PAIRS))
+def collection_judge(home, found, sound):
+    wanted = [(i, t.rstrip('\r')) for i, t in plain_rows(home/'collection.tsv')]
+    return '' if found == wanted else f'{len(found)} passages read, {len(wanted)} are there, or they differ'
+@reader('collection.tsv', 'collection.tsv', make=make_collection, judge=collection_judge, tried=300)
+def _(home): return [(p.id, p.text) for p in opened(home, 'collection.tsv', False)]
+
+def make_trec(home):
+    (home/'qrels.txt').write_text(''.join(f'{i} 0 d{i} 1.0\n' for i in range(5)))
+    (home/'topics.txt').write_text(''.join(f'<top>\n<num> Number: {i}\n<title> question {i} &amp; more\n<desc> Description:\nx\n</top>\n' for i in range(5)))
+@reader('TREC topics and qrels', 'qrels.txt', 'topics.txt', make=make_trec, judge=fewer, tried=400)
+def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.txt', True)]
+
+def make_tevatron(home): (home/'train.jsonl').write_text(''.join(json.dumps({'query_id': i, 'query': f'question {i}', 'positive_passages': [{'docid': f'd{i}', 'title': 't', 'text': 'x'}], 'negative_passages': []}) + '\n' for i in range(6)))
+@reader('Tevatron', 'train.jsonl', make=make_tevatron, judge=fewer, tried=300)
+def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'train.jsonl', True)]
+
+def make_squad(home):
+    qas = lambda i: [{'id': f'q{i}', 'question': f'question {i}', 'answers': [{'text': 'x', 'answer_start': 0}]}]
+    (home/'x-dev.json').write_text(json.dumps({'data': [{'title': 't', 'paragraphs': [{'context': f'text {i} ü', 'qas': qas(i)} for i in range(6)]}]}))
+def squad_judge(home, found, sound):
+    data = strict(text_of(home/'x-dev.json'))['data']
+    wanted = [(q['question'], a['text'] if a else None) for d in data for p in d['paragraphs'] for q in p.get('qas', []) for a in [next(iter(q.get('answers', [])), None)]]
+    return '' if [q for q, _ in found[1]] == [q for q, _ in wanted] else f'{len(found[1])} questions read, {len(wanted)} are there, or they differ'
+@reader('SQuAD', 'x-dev.json', make=make_squad, judge=squad_judge, tried=400)
+def _(home): return [p.text for p in opened(home, 'x-dev.json', False)], [(q.question, q.answers[:1]) for q in opened(home, 'x-dev.json', True)]
+
+def make_parquet(home):
+    import pyarrow as pa, pyarrow.parquet as pq
+    pq.write_table(pa.table({'_id': [i for i, _ in PAIRS], 'text': [t for _, t in PAIRS]}), home/'c.parquet')
+@reader('Parquet', 'c.parquet', make=make_parquet, judge=fewer, tried=300)
+def _(home): return [(p.id, p.text) for p in opened(home, 'c.parquet', False)]
+
+VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
+def make_vectors(home):
+    import pyarrow as pa, pyarrow.parquet as pq
+    from safetensors.numpy import save_file
+    np.savez(home/'x.npz', VECTORS)
+    np.hstack([np.full((4, 1), 3, np.int32), VECTORS.view(np.int32)]).tofile(home/'x.fvecs')
+    (home/'x.fbin').write_bytes(np.array([4, 3], np.uint32).tobytes() + VECTORS.tobytes())
+    save_file({'vectors': VECTORS}, home/'x.safetensors')
+    pq.write_table(pa.table({'vector': VECTORS.tolist()}), home/'x.parquet')
+def vectors_judge(home, found, sound): return '' if all(x.ndim == 2 and x.nbytes < 1 << 20 for x in found) else 'no small tables'
+@reader('vector files', 'x.*', make=make_vectors, judge=vectors_judge, tried=500)
+def _(home):
+    from dacl_dr.data.vector_files import open_vectors
+    return [np.array(open_vectors(home/f'x.{kind}')) for kind in ('npz', 'fvecs', 'fbin', 'safetensors', 'parquet')]
+
 def make_rawnq(home):
     words = lambda i: f'<H1> Page {i} </H1> <P> the answer is {i} of many words here </P> <P> other words of page {i} </P>'
     rows = [{'question_text': f'what {i}', 'document_text': words(i), 'document_url': f'https://x/w/index.php?title=Page_{i}&amp;oldid=1', 'long_answer_candidates': [{'start_token': 4, 'end_token': 14, 'top_level': True}, {'start_token': 14, 'end_token': 21, 'top_level': True}],
@@ -162,7 +216,7 @@ def make_rawnq(home):
 
 def rawnq_judge(home, found, sound):
     lines = text_of(home/'nq.jsonl').split('\n')
-    n = len(lines) - (lines[-1] == '')
+    n = sum(bool(l.strip()) for l in lines)
     return '' if found['questions read'] == n == found['train'] + found['dev'] + sum(v for k, v in found.items() if k.startswith('dropped')) and found['passages'] == found['there'] else f'{found} of {n} lines'
 
 @reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
@@ -179,7 +233,7 @@ def _(home):
 
 def make_lines(home): (home/'texts.txt').write_text(''.join(f'line {i} ü\n' for i in range(9)))
 def lines_judge(home, found, sound):
-    wanted = [l.strip() for l in text_of(home/'texts.txt').removesuffix('\n').split('\n')]
+    wanted = [l.strip() for l in text_of(home/'texts.txt').rstrip().split('\n')]
     return '' if found == wanted else f'{len(found)} lines read, {len(wanted)} are there, or they differ'
 @reader('plain texts', 'texts.txt', make=make_lines, judge=lines_judge, tried=200)
 def _(home):

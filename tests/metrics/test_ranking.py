@@ -1,4 +1,6 @@
 "End-task metrics against ir_measures and pytrec_eval, trec_eval's own code, and by hand."
+from urllib.parse import unquote
+
 import ir_measures
 import numpy as np
 import pytest
@@ -127,9 +129,12 @@ def test_run_file(tmp_path, ranking):
     f = write_run(tmp_path/'x.trec', run, 'tag')
     with open(f) as lines: again = pytrec_eval.parse_run(lines)
     assert again == run
-    for id in ('', 'a b', 'a\tb', 'a\n'):
-        with pytest.raises(DaclError, match='white space'): write_run(f, {'q': {id: 1.}}, 'tag')
-    with open(f) as lines: assert pytrec_eval.parse_run(lines) == run # the old file stands
+    for id in ('a b', 'a\tb', 'a\n', 'a\u00a0b', '5% of it'):
+        with open(write_run(f, {'q': {id: 1.}}, 'tag')) as lines: again = pytrec_eval.parse_run(lines)
+        assert {unquote(d) for d in again['q']} == {id}
+    assert '100%' in write_run(f, {'q': {'100%': 1.}}, 'tag').read_text() # nothing is quoted without need
+    with pytest.raises(DaclError, match='is empty'): write_run(f, {'q': {'': 1.}}, 'tag')
+    with open(f) as lines: assert list(pytrec_eval.parse_run(lines)) == ['q'] # the old file stands
 
 
 def test_answer_accuracy_is_not_recall():
