@@ -62,13 +62,16 @@ export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, metadata cleaned
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(README) > README.md.partial && mv README.md.partial README.md
 
-# not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one
+# not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one; nor does nbdev
+# copy files whose names begin with _
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
-	$(BIN)/python -c 'from pathlib import Path; import vl_convert; Path("_proc/vega.js").write_text(vl_convert.javascript_bundle())'
+	$(BIN)/python -c 'from pathlib import Path; from dacl_dr.report.page import chart_libraries; Path("_proc/vega.js").write_text(chart_libraries())'
+	cp nbs/experiments/_metadata.yml _proc/experiments/
 	cd _proc && quarto render --no-cache
 	rm -rf _docs && mv _proc/_docs _docs
+	$(BIN)/python tests/site_check.py _docs
 
 audit: $(VENV)/bin/python ## known vulnerabilities of the pinned packages (needs the network)
 	@test -x build/audit/bin/pip-audit || { $(VENV)/bin/python -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit; }
