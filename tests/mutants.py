@@ -16,7 +16,8 @@ import sentence_transformers, sklearn.metrics, tokenizers, torch, transformers
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT/'nbs/experiments/results/mutants.csv'
 COPIED = ('dacl_dr', 'tests', 'nbs', 'settings.ini', 'pyproject.toml', 'README.md') # into the folder where mutants live
-LONGEST = 400 # seconds of a check; a mutant that hangs is noticed
+LONGEST = 900 # seconds of a check without a mutant
+PATIENCE = 10 # a check with a mutant that takes as many times as long hangs, and is noticed; never below a minute
 
 
 class Mutant(NamedTuple):
@@ -248,8 +249,8 @@ MUTANTS = {
         Mutant('the key of a corpus forgets rows passed over', 'sources[0].sha256, passages.conversion.skipped)', 'sources[0].sha256)'),
     ]),
     'tracer': Topic(
-        ('hnsw.tracer', 'search.graph'),
-        ('hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"),
+        ('hnsw.kernels', 'hnsw.tracer', 'search.graph'),
+        ('hnsw/kernels', 'hnsw/tracer', "hnsw/test_tracer.py -k 'route or traversal or parity_where or marks or patience or refused'"),
         [
             Mutant('steps begin at 0', 'if route[i, 0] == node: return i + 1', 'if route[i, 0] == node: return i'),
             Mutant('patience of one hop more', 'idle >= patience: break', 'idle > patience: break'),
@@ -353,12 +354,16 @@ def child(check, world, cache, output):
     os._exit(int(failed))
 
 
-def run(check, world, cache)->str|None:
+def run(check, world, cache, limit=LONGEST)->str|None: # seconds
     "None if a check passes, or what failed."
     with tempfile.TemporaryFile('w+') as output:
         p = multiprocessing.get_context('fork').Process(target=child, args=(check, world, cache, output))
-        p.start(); p.join(LONGEST)
-        if p.exitcode is None: p.kill(); p.join(); return f'{check}: no end after {LONGEST} s'
+        p.start()
+        p.join(limit)
+        if p.exitcode is None:
+            p.kill()
+            p.join()
+            return f'{check}: no end after {limit:.0f} s'
         if p.exitcode == 0: return None
         output.seek(0)
         said = output.read()
@@ -371,29 +376,32 @@ def run(check, world, cache)->str|None:
     return failed
 
 
-def try_mutant(topic, m:Mutant, world, cache)->str:
+def try_mutant(topic, m:Mutant, world, cache, limits:dict[str, float])->str: # seconds of each check
     "What catches a mutant; '' if nothing does."
     module = home_of(topic, m)
     files = source_file(world, module), notebook_file(world, module)
     whole = [f.read_text() for f in files]
     files[0].write_text(once(whole[0], m, files[0].name))
     files[1].write_text(mutated_notebook(files[1], m))
-    caught = next((c for check in topic.checks if (c := run(check, world, cache))), '')
+    caught = next((c for check in topic.checks if (c := run(check, world, cache, limits[check]))), '')
     for f, text in zip(files, whole): f.write_text(text)
     return caught
 
 
 def try_topic(name, topic, world, tmp, begin)->list[dict]: # rows of the table
     "All mutants of a topic; without one its checks have to pass."
+    limits = {}
     for check in topic.checks:
+        start = time.monotonic()
         wrong = run(check, world, tmp/'numba')
         if wrong: sys.exit(f'{wrong} fails without any mutant; mend it first')
+        limits[check] = max(60, PATIENCE * (time.monotonic() - start))
     rows = []
     for i, m in enumerate(topic.mutants):
         compiled = 'njit' in source_file(ROOT, home_of(topic, m)).read_text()
         # numba looks at the changed cell only, not at those that call it
         cache = tmp/f'numba-{name}-{i}' if compiled else tmp/'numba'
-        caught = try_mutant(topic, m, world, cache)
+        caught = try_mutant(topic, m, world, cache, limits)
         rows.append({'module': home_of(topic, m), 'mutant': m.words, 'caught by': caught})
         print(f"{time.monotonic() - begin:6.0f} s  {name}: {m.words}: {caught or 'SURVIVED'}", flush=True)
     return rows

@@ -16,5 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.evaluation', submod_
     'ef_sweep': ['run_ef_sweep', 'sweep_index'],
     'representation': ['run_representation_eval'],
     'sample': ['text_sample', 'vector_sample'],
-    'diagnosis': ['diagnose', 'diagnose_vectors', 'suggestions'],
+    'facts': ['diagnose_vectors'],
+    'advice': ['suggestions'],
+    'diagnosis': ['diagnose'],
 })

@@ -14,10 +14,10 @@ from dacl_dr.hnsw.curves import Sweep
 from dacl_dr.data.formats import read_passages, read_questions
 from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
-from dacl_dr.evaluation.diagnosis import (
-    TARGETS, THRESHOLDS, cost_map, costs_at, dearest, diagnose, diagnose_vectors, diagnosis_lines, notes_of,
-    passage_facts, search_times, suggestions, times_line,
-)
+from dacl_dr.evaluation.facts import TARGETS, costs_at, diagnose_vectors, passage_facts, search_times
+from dacl_dr.evaluation.advice import THRESHOLDS, notes_of, suggestions
+from dacl_dr.evaluation.diagnosis_page import cost_map, dearest, times_line
+from dacl_dr.evaluation.diagnosis import diagnose, diagnosis_lines
 from dacl_dr.core.rows import sample_rows
 from dacl_dr.data.positives import positives_in
 from dacl_dr.evaluation.sample import Lines, open_queries, open_vectors, read_vectors, text_sample, unit_rows, vector_sample
