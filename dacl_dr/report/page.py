@@ -14,7 +14,7 @@ import vl_convert as vlc
 
 from ..core.files import atomic_file
 
-# %% ../../nbs/report/page.ipynb #f50189a1
+# %% ../../nbs/report/page.ipynb #3d778b20
 FIT = '''
 const INK = { // of the light theme → of the dark one
   '#000': '#e8e8ea', black: '#e8e8ea', '#333': '#d4d4d8', '#888': '#96969c', white: '#17191c',
@@ -38,6 +38,7 @@ const dark = spec => {
   const text = {labelColor: '#c8c8cc', titleColor: '#c8c8cc'};
   const config = swapped.config ??= {};
   for (const guide of ['axis', 'legend', 'header']) config[guide] = {...config[guide], ...text};
+  Object.assign(config.legend, {symbolBaseFillColor: '#c8c8cc', symbolBaseStrokeColor: '#c8c8cc'});
   config.title = {...config.title, color: '#e8e8ea', subtitleColor: '#c8c8cc'};
   config.text = {color: '#e8e8ea', ...config.text};
   return swapped;
@@ -208,6 +209,7 @@ caption { caption-side: top; text-align: left; color: var(--quiet); padding: 0 0
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 tbody th, th:first-child, td:first-child, .words { text-align: left; }
+.scroll td:not(.words) { white-space: nowrap; }
 .chart { margin: 1rem 0; overflow-x: auto; }
 .chart.vega-embed { display: block; padding-right: 0; } .chart summary { background: var(--paper); }
 @media (max-width: 600px) { body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.5rem; } }
