@@ -15,7 +15,7 @@ FETCHED = {
     'audio': ['src'], 'embed': ['src'], 'object': ['data'], 'link': ['href'], 'image': ['href', 'xlink:href'],
 }
 NOT_FETCHED = {'canonical', 'alternate', 'next', 'prev', 'author', 'license', 'me'} # of links
-CSS_FETCH = re.compile(r'''(?:@import\s+|url\(\s*)["']?((?:https?:)?//[^"')\s]+)''')
+CSS_FETCH = re.compile(r'''(?:@import\s*|url\(\s*)["']?((?:https?:)?//[^"')\s]+)''')
 JS_FETCH = re.compile(r'''(?:\bimport\s*\(?|\bfrom|\.src\s*=|\.href\s*=|\bfetch\()\s*["'`]((?:https?:)?//[^"'`\s]+)''')
 
 
@@ -66,7 +66,7 @@ def static_faults(site):
 
 
 MEASURE = '''<!doctype html><meta charset="utf-8"><body><script>
-const pages = PAGES, found = [];
+const pages = PAGES;
 const wide = e => e.scrollWidth > e.clientWidth + 1;
 const cut = (d, where) => [...d.querySelectorAll(where)].filter(e => e.clientWidth && wide(e));
 const wait = ms => new Promise(r => setTimeout(r, ms));
@@ -84,18 +84,20 @@ async function measure(page, width) {
   const root = d.documentElement, over = root.scrollWidth - root.clientWidth;
   const inBox = e => e.closest('.scroll, .chart, pre, table, math, nav, .sidebar');
   const culprits = [...d.querySelectorAll('main *, header *')].filter(e => !inBox(e) && e.getBoundingClientRect().right > root.clientWidth + 1);
-  found.push({
+  const said = {
     page, width, over, by: culprits.slice(0, 3).map(e => e.tagName.toLowerCase() + '.' + e.className),
-    code: d.querySelectorAll('div.sourceCode').length, cutCode: cut(d, 'div.sourceCode, div.sourceCode pre').length,
+    code: d.querySelectorAll('div.sourceCode').length,
+    cutCode: new Set(cut(d, 'div.sourceCode, div.sourceCode pre').map(e => e.closest('div.sourceCode'))).size,
     out: d.querySelectorAll('.cell-output pre').length, cutOut: cut(d, '.cell-output pre').length,
     charts: d.querySelectorAll('.chart').length, undrawn: d.querySelectorAll('.chart:not(.vega-embed)').length,
     wideCharts: cut(d, '.chart').length,
-  });
+  };
   frame.remove();
+  await fetch('/measured', {method: 'POST', body: JSON.stringify(said)});
 }
 (async () => {
   for (const page of pages) for (const width of WIDTHS) await measure(page, width);
-  await fetch('/measured', {method: 'POST', body: JSON.stringify(found)});
+  await fetch('/measured', {method: 'POST', body: 'null'});
 })();
 </script>'''
 
@@ -111,27 +113,28 @@ class Server(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(self.server.measure.encode())
 
     def do_POST(self):
-        self.server.found = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        said = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        if said: self.server.found.append(said)
+        else: self.server.done.set()
         self.send_response(204)
         self.end_headers()
-        self.server.done.set()
 
 def measured(site, browser, pages, widths=(1400, 390), seconds=1800):
     "Each page's widths, as the browser lays it out; in the order of pages and widths."
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Server, directory=str(site)))
-    server.done, server.found = threading.Event(), None
+    server.done, server.found = threading.Event(), []
     server.measure = MEASURE.replace('PAGES', json.dumps(pages)).replace('WIDTHS', json.dumps(widths))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as profile:
         address = f'http://127.0.0.1:{server.server_port}/measure-the-site.html'
         command = [browser, '--headless=new', '--no-sandbox', '--disable-gpu', f'--user-data-dir={profile}', '--window-size=1500,1000', '--remote-debugging-port=0', address]
         shown = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try: server.done.wait(seconds)
+        try: whole = server.done.wait(seconds)
         finally:
             shown.terminate()
             shown.wait()
             server.shutdown()
-    if server.found is None: raise SystemExit(f'{browser} measured nothing within {seconds} seconds')
+    if not whole: raise SystemExit(f'{browser} measured {len(server.found)} of {len(pages) * len(widths)} layouts within {seconds} seconds')
     return server.found
 
 def width_faults(rows):

@@ -37,7 +37,7 @@ def test_what_has_no_words_is_told():
     assert picture == 'a.html: picture a.png has no words: give it an alt or an aria-label' and 'chart c1' in chart
 
 def test_fonts_of_a_theme_are_told(tmp_path):
-    (tmp_path/'theme.css').write_text('@import "https://fonts.example.org/css2"; body { color: red }')
+    (tmp_path/'theme.css').write_text('@import"https://fonts.example.org/css2"; body { color: red }')
     assert static_faults(tmp_path) == ['theme.css: fetches from fonts.example.org: choose a theme that does not']
 
 
