@@ -209,7 +209,6 @@ caption { caption-side: top; text-align: left; color: var(--quiet); padding: 0 0
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 tbody th, th:first-child, td:first-child, .words { text-align: left; }
-.scroll td:not(.words) { white-space: nowrap; }
 .chart { margin: 1rem 0; overflow-x: auto; }
 .chart.vega-embed { display: block; padding-right: 0; } .chart summary { background: var(--paper); }
 @media (max-width: 600px) { body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.5rem; } }
