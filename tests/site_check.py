@@ -78,7 +78,7 @@ async function measure(page, width) {
   document.body.append(frame);
   await loaded;
   const d = frame.contentDocument;
-  for (let n = 0; n < 40 && d.querySelector('.chart:not(.vega-embed)'); n++) await wait(100);
+  for (let n = 0; n < 40 && d.querySelector('.chart[id]:not(.vega-embed)'); n++) await wait(100);
   await wait(200);
   d.querySelectorAll('details').forEach(e => e.open = true);
   const root = d.documentElement, over = root.scrollWidth - root.clientWidth;
@@ -89,7 +89,7 @@ async function measure(page, width) {
     code: d.querySelectorAll('div.sourceCode').length,
     cutCode: new Set(cut(d, 'div.sourceCode, div.sourceCode pre').map(e => e.closest('div.sourceCode'))).size,
     out: d.querySelectorAll('.cell-output pre').length, cutOut: cut(d, '.cell-output pre').length,
-    charts: d.querySelectorAll('.chart').length, undrawn: d.querySelectorAll('.chart:not(.vega-embed)').length,
+    charts: d.querySelectorAll('.chart').length, undrawn: d.querySelectorAll('.chart[id]:not(.vega-embed)').length,
     wideCharts: cut(d, '.chart').length,
   };
   frame.remove();

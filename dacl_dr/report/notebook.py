@@ -8,7 +8,7 @@ __all__ = ['LOAD_CHARTS', 'experiment_notebook', 'check_parameters', 'execute', 
            'heading_of', 'split_at_headings', 'site_outputs']
 
 # %% ../../nbs/report/notebook.ipynb #e509cb0e
-import copy, logging, re, shutil, tempfile, warnings
+import copy, html, logging, re, shutil, tempfile, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def is_number(
     text:str, # of a cell
 )->bool: # or a number with something behind it, such as '1,200 ± 50 (-8.0%*)'
     "Does a cell begin with a number?"
-    return bool(re.match(r'[-−+–±<>≈×$]?\s?[\d.,]*\d', text)) or text in ('–', '-', 'nan', 'NaN', 'inf', 'None')
+    return bool(re.match(r'[-−+–±<>≈×$]?\s?[\d.,]*\d|(?:[-–]|nan|NaN|inf|None)$', text))
 
 def align_words(
     table, # BeautifulSoup's; changed in place
@@ -190,13 +190,22 @@ def raw_html(
 
 def site_output(
     out:dict, # an output of a cell; changed in place
+    heading:str='', # that stands above it
 )->bool: # is there anything to show?
     "Bring an output to what a page of the site shows without help from elsewhere."
     data = out.get('data', {})
     kinds = [k for k in data if k.startswith('application/')]
     for kind in kinds: del data[kind]
     if kinds and set(data) <= {'text/plain'}: return False
-    if 'text/html' in data and 'text/markdown' not in data:
+    words = html.escape(f'Figure: {heading}')
+    if 'text/markdown' in data: return True
+    if 'image/svg+xml' in data:
+        shown = f'<div class="chart" role="img" aria-label="{words}">{still_picture(data)}</div>'
+        out['data'] = {'text/markdown': raw_html(shown)}
+    elif 'image/png' in data:
+        shown = still_picture(data).replace('alt=""', f'alt="{words}"')
+        out['data'] = {'text/markdown': raw_html(f'<div class="still">{shown}</div>')}
+    elif 'text/html' in data:
         out['data'] = {'text/markdown': raw_html(readable_tables(''.join(data['text/html'])))}
     return True
 
@@ -232,9 +241,11 @@ class site_outputs:
     def __init__(self, nb): self.nb = nb
 
     def begin(self):
-        cells = []
+        cells, heading = [], ''
         for cell in self.nb.cells:
+            headings = re.findall(r'^#+ (.+)', cell['source'], re.M) if cell['cell_type'] == 'markdown' else []
+            heading = headings[-1] if headings else heading
             if cell['cell_type'] == 'code' and 'outputs' in cell:
-                cell['outputs'] = [out for out in cell['outputs'] if site_output(out)]
+                cell['outputs'] = [out for out in cell['outputs'] if site_output(out, heading)]
             cells += split_at_headings(cell)
         self.nb.cells[:] = cells

@@ -93,12 +93,12 @@ async function draw(id) {
     renderer: large ? 'canvas' : 'svg',
     actions: {export: true, source: false, compiled: false, editor: false},
   };
-  let last = drawn;
+  let last = drawn, picture;
   for (let tries = 0; tries < 6; tries++) {
     last?.finalize();
     last = await vegaEmbed(box, shown, options);
     charts.get(id).drawn = last;
-    const picture = box.querySelector('svg.marks, canvas.marks');
+    picture = box.querySelector('svg.marks, canvas.marks');
     const wide = picture.viewBox ? picture.viewBox.baseVal.width : parseFloat(picture.style.width);
     if (wide <= room) return;
     const by = room / wide;
@@ -107,6 +107,7 @@ async function draw(id) {
       shown = rewritten(shown, panelsDown);
     } else shown = narrower(shown, by * .97);
   }
+  Object.assign(picture.style, {maxWidth: '100%', height: 'auto'}); // what is left over are long words
 }
 const again = () => charts.forEach((_, id) => draw(id));
 let wasDark = isDark(), width = innerWidth, waiting;
