@@ -242,7 +242,7 @@ MUTANTS = {
     ),
     'embed': Topic(('search.vectors',), ('search/vectors', "search/test_vectors.py -k 'order or damage or kind or half or finite or tokens'"), [
         Mutant('an encoder that does not normalise is refused', '((np.abs(norms - 1) > NORM_TOLERANCE) & normalized)', '(np.abs(norms - 1) > NORM_TOLERANCE)'),
-        Mutant('passages are embedded as queries', "encode(texts, 'passage', tokens", "encode(texts, 'query', tokens"),
+        Mutant('passages are embedded as queries', "encode(read, 'passage', tokens", "encode(read, 'query', tokens"),
         Mutant('vectors of another encoder are accepted', "for what in ('encoder', 'corpus',", "for what in ('corpus',"),
         Mutant('a shard whose file is gone counts as finished', 'return found if vectors.is_file() else None', 'return found'),
         Mutant('the key of an encoder forgets normalising', 'encoder.normalized, reading_of(encoder)', 'reading_of(encoder)'),

@@ -10,7 +10,7 @@ import lazy_loader
 
 # %% ../../nbs/encoders/index.ipynb #9c346c85
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.encoders', submod_attrs={
-    'encoder': ['Encoder', 'on_device'],
+    'encoder': ['Encoder', 'TextCoverage', 'on_device'],
     'transformer': ['TransformerEncoder', 'tiny_bert'],
     'static': ['StaticEncoder', 'load_encoder', 'train_tokenizer'],
 })

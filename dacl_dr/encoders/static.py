@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from ..core.errors import DaclError
 from ..core.settings import EncoderSettings, ModelSettings
-from .encoder import Encoder
-from .transformer import TransformerEncoder, load_fault
+from .encoder import Encoder, TextCoverage
+from .loading import load_fault
+from .reading import unknown_of
+from .transformer import TransformerEncoder
 
 # %% ../../nbs/encoders/static.ipynb #2bc1797a
 def code_tokenizer(
@@ -58,8 +60,9 @@ def train_tokenizer(
 # %% ../../nbs/encoders/static.ipynb #55eb58d7
 class TokenBags:
     "Texts as bags of tokens: flat `ids` and `weights` (T,), cut at `offsets` (N + 1,); indexed by rows."
-    def __init__(self, offsets:np.ndarray, ids:np.ndarray, weights:np.ndarray):
+    def __init__(self, offsets:np.ndarray, ids:np.ndarray, weights:np.ndarray, coverage:TextCoverage|None=None):
         self.offsets, self.ids, self.weights = offsets, ids, weights
+        self.coverage = coverage # what could be read of the texts; None: not known
 
     def __len__(self): return len(self.offsets) - 1
 
@@ -92,17 +95,20 @@ def bag_texts(
 )->TokenBags:
     "Tokenise texts into bags."
     texts, V = list(texts), tokenizer.get_vocab_size()
-    keys = [np.empty(0, np.int64)]
+    keys, unknown, unknowns = [np.empty(0, np.int64)], unknown_of(tokenizer), 0
     for start in tqdm(range(0, len(texts), 2048), desc=desc, disable=desc is None, unit='batch', leave=False):
         encoded = tokenizer.encode_batch_fast(texts[start:start + 2048], add_special_tokens=False)
         batch = [e.ids for e in encoded]
         text = np.repeat(np.arange(start, start + len(batch)), [len(ids) for ids in batch])
         token = np.fromiter((t for ids in batch for t in ids), np.int64, len(text))
         keys.append(text * V + token) # one number for text and token
+        unknowns += int((token == unknown).sum()) if unknown is not None else 0
     key, count = np.unique(np.concatenate(keys), return_counts=True)
     lengths = np.bincount(key // V, minlength=len(texts))
     weights = (1 + np.log(count)).astype(np.float32)
-    return TokenBags(np.concatenate([[0], np.cumsum(lengths)]), key % V, weights)
+    read = TextCoverage(
+        texts=len(texts), tokens=int(count.sum()), unknown=unknowns, empty=int((lengths == 0).sum()))
+    return TokenBags(np.concatenate([[0], np.cumsum(lengths)]), key % V, weights, read)
 
 # %% ../../nbs/encoders/static.ipynb #5fbc0f8c
 class StaticTower(nn.Module):

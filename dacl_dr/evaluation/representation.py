@@ -23,7 +23,7 @@ from ..encoders.static import load_encoder
 from ..metrics.ranking import METRICS
 from ..report.charts import KINDS, colour_of, flat_map
 from ..report.page import Page
-from ..search.vectors import check_unit, encoder_key
+from ..search.vectors import check_unit, embed_texts, encoder_key
 from ..search.indexing import trained_fields
 from ..representation.pairs import similarity_table
 from ..representation.maps import METHODS, map_sample, space_map
@@ -231,14 +231,16 @@ def run_representation_eval(
     pool = pool_of(questions, rows, o.fields or trained_fields(o.encoder_path) or 'title+text')
     bar = lambda text: text if o.reading.show_progress else None
     asked = questions.column('question', rows)
-    q = check_unit(encoder.encode(asked, 'query', desc=bar('encoding questions')), 'queries', 1)
-    passages = check_unit(encoder.encode(pool.texts, 'passage', desc=bar('encoding passages')), 'passages', 1)
+    q, q_read = embed_texts(encoder, asked, 'query', bar('encoding questions'))
+    passages, read = embed_texts(encoder, pool.texts, 'passage', bar('encoding passages'))
+    q, passages = check_unit(q, 'queries', 1), check_unit(passages, 'passages', 1)
     hard = pool.hard if (pool.hard >= 0).any() else None
     a = analyse(q, passages, pool.gold, hard, o.search, bar('efSearch'))
     explains, points = explain(a.measures, a.costs), spaces_of(q, passages, pool.gold)
     about = {
         'encoder': str(o.encoder_path), 'key': encoder_key(encoder), 'file': Path(o.dev_file).name,
         'questions': len(rows), 'passages': len(pool.texts), 'dim': q.shape[1],
+        'coverage': {'queries': q_read, 'passages': read},
     }
     out = make_folder(o.output_path)
     write_table(out/'similarities.csv', similarity_table(a.pairs))

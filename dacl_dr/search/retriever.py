@@ -15,7 +15,7 @@ from ..core.settings import Reading
 from ..data.store import Passages, open_passages
 from ..encoders.encoder import Encoder, on_device
 from ..encoders.static import load_encoder
-from .vectors import check_unit, corpus_key, encoder_key
+from .vectors import check_unit, corpus_key, embed_texts, encoder_key, placed
 from .graph import check_search
 from .indexing import Index
 
@@ -84,7 +84,9 @@ class Retriever:
         "Vectors of queries. Raises `DaclError` for an empty one."
         for number, query in enumerate(queries, 1):
             if not query.strip(): raise DaclError(f'query {number} of {len(queries)} is empty; ask something')
-        return check_unit(self.encoder.encode(queries, 'query', desc=desc), 'queries', 1)
+        if desc is None: return check_unit(placed(self.encoder.encode(queries, 'query')), 'queries', 1)
+        vectors, self.coverage = embed_texts(self.encoder, queries, 'query', desc)
+        return check_unit(vectors, 'queries', 1)
 
     def rows(self, vectors:np.ndarray, k:int, ef:int|None=None)->tuple[np.ndarray, np.ndarray]:
         "Search by vector, as `nearest_rows`."

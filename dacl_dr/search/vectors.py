@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NORM_TOLERANCE', 'check_unit', 'tokenizer_rules', 'architecture', 'reading_of', 'encoder_key', 'corpus_key', 'Shard',
-           'Embedding', 'describe', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors', 'embed_shard',
-           'share_of_work', 'read_embedding', 'refuse_another', 'claim', 'finish_embedding', 'clear_up', 'embed_corpus',
-           'check_rows', 'map_shard', 'Vectors']
+           'Embedding', 'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors',
+           'placed', 'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim',
+           'finish_embedding', 'clear_up', 'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
 
 # %% ../../nbs/search/vectors.ipynb #99019f8c
 import contextlib, hashlib, json, os, time
@@ -21,9 +21,8 @@ from ..core.files import alone_in, atomic_file, make_folder, read_sealed, write_
 from ..core.stamps import stamp
 from ..core.steps import environment
 from ..data.store import Passages
-from ..data.vector_files import open_array
 from ..data.pool import Pool
-from ..encoders.encoder import Encoder, weights_hash
+from ..encoders.encoder import Encoder, TextCoverage, tell_coverage, weights_hash
 from ..encoders.transformer import TransformerEncoder
 
 # %% ../../nbs/search/vectors.ipynb #2b56b21e
@@ -74,7 +73,8 @@ def reading_of(
     sides = []
     for side in ('query', 'passage'):
         tower = encoder.tower(side)
-        rules, config = tokenizer_rules(tower.tokenizer), architecture(tower.model.config)
+        rules = tokenizer_rules(tower.tokenizer)
+        config = architecture(tower.model.config) if hasattr(tower, 'model') else ''
         sides.append([encoder.prefix(side), encoder.length(side), rules, config])
     return sides
 
@@ -83,7 +83,9 @@ def encoder_key(
 )->str: # 16 hexadecimal digits
     "A hash of an encoder's weights and architecture, and of how it reads text."
     pools = [str(m.pooling_mode) for m in encoder.modules() if hasattr(m, 'pooling_mode')]
-    return stamp(weights_hash(encoder), encoder.normalized, reading_of(encoder), pools)
+    more = encoder.particulars() if isinstance(encoder, TransformerEncoder) else []
+    known = [weights_hash(encoder), encoder.normalized, reading_of(encoder), pools]
+    return stamp(*known, more) if more else stamp(*known) # so keys of plain pipelines stay what they were
 
 def corpus_key(
     passages:Passages,
@@ -97,6 +99,7 @@ class Shard(msgspec.Struct, frozen=True):
     rows: int
     digest: str # of the vectors
     seconds: float # it took
+    coverage: TextCoverage|None = None # what the encoder could read of its passages
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     "The manifest of a folder of vectors."
@@ -107,6 +110,7 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int|None # longer passages were cut
     settings: EmbedSettings
     shards: tuple[Shard, ...] = () # all of them; () while some are missing
+    coverage: TextCoverage|None = None # what the encoder could read of the passages; None: it was not counted
     environment: dict = {}
 
 def describe(
@@ -120,6 +124,19 @@ def describe(
         rows=len(passages), dim=encoder.dim,
         max_tokens=encoder.length('passage') if isinstance(encoder, TransformerEncoder) else None,
         settings=settings)
+
+# %% ../../nbs/search/vectors.ipynb #7146117b
+def open_array(
+    path:str|Path, # .npy
+)->np.ndarray: # memory-mapped
+    "Map an array. Raises `OSError` if there is none, `ValueError` for pickles and for all but a whole .npy file."
+    try: x = np.load(path, mmap_mode='r', allow_pickle=False)
+    except OSError: raise
+    except Exception as e: # numpy reads the header as Python, whose parser raises what it likes
+        raise ValueError(str(e).splitlines()[0][:80] if str(e) else 'damaged') from None
+    if isinstance(x, np.ndarray): return x
+    x.close()
+    raise ValueError('an .npz archive')
 
 # %% ../../nbs/search/vectors.ipynb #a9748620
 def digest(
@@ -161,6 +178,26 @@ def check_vectors(
         'look for empty texts or texts without a known token, or for weights that are not finite'
     )
 
+def placed(
+    vectors:np.ndarray, # (N, D) float32, changed in place
+)->np.ndarray: # the same
+    "Texts without a token an encoder knows have no direction; they all get that of the first axis."
+    vectors[~vectors.any(axis=1), 0] = 1
+    return vectors
+
+def embed_texts(
+    encoder:Encoder,
+    texts:list[str],
+    side:str, # 'query' or 'passage'
+    desc:str|None=None, # of the progress bar; None: nothing is shown but warnings
+)->tuple[np.ndarray, TextCoverage|None]: # vectors (N, D); what could be read, None: not known
+    "Vectors of some texts; what could be read of them is told."
+    read = encoder.prepare(texts, side)
+    found = placed(encoder.encode(read, side, desc=desc))
+    coverage = getattr(read, 'coverage', None)
+    tell_coverage(coverage, {'query': 'queries', 'passage': 'passages'}[side], quiet=desc is None)
+    return found, coverage
+
 def embed_shard(
     folder:Path,
     shard:int,
@@ -175,12 +212,15 @@ def embed_shard(
     tokens = s.chunk_tokens or (2048 if encoder.device.type == 'cpu' else 65_536)
     dtype = {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(s.precision)
     texts = Pool([], passages, s.fields).take(rows)
-    found = encoder.encode(texts, 'passage', tokens, dtype=dtype, bar=bar)
+    read = encoder.prepare(texts, 'passage')
+    found = encoder.encode(read, 'passage', tokens, dtype=dtype, bar=bar)
+    if encoder.normalized: found = placed(found)
     check_vectors(found, rows, passages, encoder.normalized)
     vectors, facts = shard_paths(folder, shard)
     found = found.astype(s.dtype)
     with atomic_file(vectors) as tmp, open(tmp, 'wb') as f: np.save(f, found)
-    write_manifest(facts, Shard(len(rows), digest(found), round(time.perf_counter() - start, 2)))
+    seconds = round(time.perf_counter() - start, 2)
+    write_manifest(facts, Shard(len(rows), digest(found), seconds, getattr(read, 'coverage', None)))
 
 # %% ../../nbs/search/vectors.ipynb #b3135f98
 def share_of_work()->tuple[int, int]: # rank, processes
@@ -238,7 +278,9 @@ def finish_embedding(
         facts = [read_shard_facts(folder, i) for i in shards]
         if all(facts): break
         time.sleep(1)
-    whole = msgspec.structs.replace(plan, shards=tuple(facts), environment=environment())
+    counts = [f.coverage for f in facts]
+    read = sum(counts, TextCoverage()) if all(counts) else None
+    whole = msgspec.structs.replace(plan, shards=tuple(facts), coverage=read, environment=environment())
     write_manifest(folder/'manifest.json', whole)
 
 def clear_up(
@@ -272,6 +314,7 @@ def embed_corpus(
                 for i in mine: embed_shard(folder, i, encoder, passages, settings, bar)
             if rank == 0: finish_embedding(folder, plan, shards)
         if rank == 0: clear_up(folder, shards)
+    if rank == 0: tell_coverage(read_embedding(folder).coverage, 'passages', quiet=not show_progress)
     while rank and not (folder/'manifest.json').is_file(): time.sleep(.2)
     return Vectors(folder)
 

@@ -25,7 +25,7 @@ from dacl_dr.core.files import (
 from ..core.stamps import stamp
 from ..core.steps import environment
 from ..losses.gradcache import processes
-from ..encoders.encoder import Encoder
+from ..encoders.encoder import Encoder, coverage_of, tell_coverage
 from ..encoders.static import load_encoder
 from ..metrics.ranking import gold_rank, task_metrics
 from ..search.exact import top_k
@@ -171,6 +171,8 @@ def train_sources(
     encoder = load_encoder(settings.model.name, settings.model)
     measure = partial(dev_metrics, dev=dev, dtype=DTYPES[settings.machine.precision]) if dev else None
     data = training_data(encoder, trainset, stamp(sources.sha256, settings.data, settings.model))
+    for what, texts in (('queries', data.queries), ('passages', data.passages)):
+        if main_process(): tell_coverage(coverage_of(texts), f'training {what}', quiet=not reading.show_progress)
     desc = f'training {settings.recipe}' if reading.show_progress else None
     history = train(encoder, data, settings, folder, measure, desc, say)
     facts = {'dataset': sources.files.name, **trainset.facts}

@@ -105,3 +105,18 @@ def test_report_of_no_run(tmp_path):
 def test_harvest_says_what_it_made(tmp_path):
     r = dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path)
     assert r.returncode == 0 and 'pairs of' in r.stdout and (tmp_path/'codedocs'/'psgs.tsv').exists()
+
+
+@pytest.mark.parametrize('argv, named', [
+    (['diagnose', '--encoder', 'a/b', '--corpus', 'absent.tsv', '--queries', 'absent.txt'], 'absent.tsv'),
+    (['diagnose', '--vectors', 'absent.npy'], 'absent.npy'),
+    (['build-index', '--encoder_path', 'a/b', '--corpus_path', 'absent.tsv', '--output_path', 'x'], 'absent.tsv'),
+    (['build-index', '--encoder_path', './absent', '--corpus_path', '.', '--output_path', 'x'], "model './absent'"),
+    (['run-evaluation', '--encoder_path', 'a/b', '--index_path', 'absent', '--test_file', '.'], 'absent: not there'),
+    (['run-representation-eval', '--encoder_path', 'a/b', '--dev_file', 'absent.json'], 'absent.json'),
+    (['run-ablation', '--model_dirs', 'A=./absent', '--index_dirs', 'A=.', '--test_file', '.', '--dataset_name', 'd'], "model './absent'"),
+])
+def test_a_missing_input_is_told_before_torch_is_imported(argv, named, tmp_path):
+    code = "import sys; from dacl_dr.cli.main import main; code = main(sys.argv[1:]); sys.exit(10 if 'torch' in sys.modules else code)"
+    ended = subprocess.run([sys.executable, '-c', code, *argv], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert ended.returncode == 2 and ended.stderr.startswith('dacl: ') and named in ended.stderr and ended.stderr.count('\n') == 1

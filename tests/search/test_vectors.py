@@ -130,9 +130,14 @@ def test_a_vector_that_is_not_finite_names_its_passage(home, tmp_path, passages)
     with pytest.raises(DaclError, match="passage 'p0' .*nan"): embed_corpus(broken, passages, tmp_path/'v', SMALL, show_progress=False)
 
 
-def test_a_text_without_known_tokens_names_its_passage(home, tmp_path, encoder):
+def test_a_text_without_known_tokens_stands_at_one_place_and_is_told(home, tmp_path, encoder, capsys):
     write_passages(tmp_path/'psgs.tsv', [Passage('good', 'bamon kedil', 'title1'), Passage('bad', '!!', '??')])
-    with pytest.raises(DaclError, match="passage 'bad' .*norm 0"): embed_corpus(encoder, open_passages(tmp_path/'psgs.tsv', reading=Reading(tmp_path/'cache', show_progress=False)), tmp_path/'v', SMALL, show_progress=False)
+    reading = Reading(tmp_path/'cache', show_progress=False)
+    made = embed_corpus(encoder, open_passages(tmp_path/'psgs.tsv', reading=reading), tmp_path/'v', SMALL, show_progress=False)
+    bad = made.take(np.arange(2))[1]
+    assert bad[0] == 1 and not bad[1:].any()
+    assert (made.about.coverage.texts, made.about.coverage.empty) == (2, 1)
+    assert '1 of the passages have no token that the encoder knows' in capsys.readouterr().err
 
 
 def test_half_precision_halves_the_files(made, tmp_path, encoder, passages):
