@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NORM_TOLERANCE', 'check_unit', 'tokenizer_rules', 'architecture', 'reading_of', 'encoder_key', 'corpus_key', 'Shard',
-           'Embedding', 'describe', 'open_array', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors',
-           'placed', 'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim',
+           'Embedding', 'describe', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors', 'placed',
+           'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim',
            'finish_embedding', 'clear_up', 'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
 
 # %% ../../nbs/search/vectors.ipynb #99019f8c
@@ -21,6 +21,7 @@ from ..core.files import alone_in, atomic_file, make_folder, read_sealed, write_
 from ..core.stamps import stamp
 from ..core.steps import environment
 from ..data.store import Passages
+from ..data.vector_files import open_array
 from ..data.pool import Pool
 from ..encoders.encoder import Encoder, TextCoverage, tell_coverage, weights_hash
 from ..encoders.transformer import TransformerEncoder
@@ -124,19 +125,6 @@ def describe(
         rows=len(passages), dim=encoder.dim,
         max_tokens=encoder.length('passage') if isinstance(encoder, TransformerEncoder) else None,
         settings=settings)
-
-# %% ../../nbs/search/vectors.ipynb #7146117b
-def open_array(
-    path:str|Path, # .npy
-)->np.ndarray: # memory-mapped
-    "Map an array. Raises `OSError` if there is none, `ValueError` for pickles and for all but a whole .npy file."
-    try: x = np.load(path, mmap_mode='r', allow_pickle=False)
-    except OSError: raise
-    except Exception as e: # numpy reads the header as Python, whose parser raises what it likes
-        raise ValueError(str(e).splitlines()[0][:80] if str(e) else 'damaged') from None
-    if isinstance(x, np.ndarray): return x
-    x.close()
-    raise ValueError('an .npz archive')
 
 # %% ../../nbs/search/vectors.ipynb #a9748620
 def digest(
