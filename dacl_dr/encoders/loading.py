@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PREFIXES', 'HARMLESS', 'HEADS', 'UNTRAINED', 'OTHER_KINDS', 'quiet_transformers', 'load_fault', 'hub_answers',
-           'loading_reports', 'prefix_left', 'layers_of', 'layers_fault', 'missing_fault', 'head_of', 'surplus_fault',
-           'reads_pooler', 'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec', 'refuse_kind',
-           'open_layout', 'open_checkpoint']
+           'loading_reports', 'prefix_left', 'layers_of', 'layers_fault', 'missing_fault', 'kind_with_head',
+           'surplus_fault', 'reads_pooler', 'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec',
+           'refuse_kind', 'open_layout', 'open_checkpoint']
 
 # %% ../../nbs/encoders/loading.ipynb #17d51ace
 import contextlib, json, re, tempfile
@@ -121,7 +121,7 @@ HEADS = { # of what → its names
 }
 UNTRAINED = 'a language model or SPLADE'
 
-def head_of(
+def kind_with_head(
     surplus:list[str], # names of the file that nothing asked for
 )->str: # of what; '' where a name belongs to no head
     "What kind of model has weights of these names besides an encoder's."
@@ -138,7 +138,7 @@ def surplus_fault(
     "Why weights that are left over matter, and what helps."
     if not surplus: return ''
     some = f"{surplus[0]}{', …' if len(surplus) > 1 else ''}"
-    kind = head_of(surplus)
+    kind = kind_with_head(surplus)
     if kind and (declared or to_train and kind == UNTRAINED): return ''
     if kind == UNTRAINED:
         return f'it is {kind} ({some}), not a text encoder: train one from it, or give an encoder'
