@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'ENCODERS', 'INDEXES', 'NAMED', 'Parser', 'underscored', 'repeated_argv', 'repeat_command', 'build_parser',
-           'Terminated', 'orderly_end', 'given_at', 'is_path', 'check_inputs', 'run_command', 'disk_fault', 'main']
+           'Terminated', 'orderly_end', 'given_at', 'is_path', 'check_given', 'run_command', 'disk_fault', 'main']
 
 # %% ../../nbs/cli/main.ipynb #49b682e9
 import argparse, re, signal, sys, threading
@@ -139,7 +139,7 @@ def is_path(
     "Can a name only be one of this machine? On the hub it has one slash at most."
     return name.startswith(('.', '/', '~')) or name.count('/') > 1
 
-def check_inputs(
+def check_given(
     options, # a command's struct
 ):
     "Raises `DaclError` for an input that is not there."
@@ -167,7 +167,7 @@ def run_command(
     args = build_parser().parse_args(argv)
     command = args.does
     options = options_from(command.options, args, command.given)
-    check_inputs(options)
+    check_given(options)
     code = command.run(options)
     if code == 0 and command.recorded and not getattr(args, 'dry_run', False):
         from dacl_dr.cli.repeat import record_command
