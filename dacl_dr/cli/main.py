@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'FILES', 'ENCODERS', 'INDEXES', 'NAMED', 'Parser', 'underscored', 'repeated_argv', 'repeat_command',
            'purpose', 'Formatter', 'commands_in', 'grouped_help', 'build_parser', 'Terminated', 'orderly_end',
-           'given_at', 'is_path', 'check_inputs', 'run_command', 'disk_fault', 'main']
+           'given_at', 'is_path', 'check_given', 'run_command', 'disk_fault', 'main']
 
 # %% ../../nbs/cli/main.ipynb #49b682e9
 import argparse, re, shutil, signal, sys, textwrap, threading
@@ -180,7 +180,7 @@ def is_path(
     "Can a name only be one of this machine? On the hub it has one slash at most."
     return name.startswith(('.', '/', '~')) or name.count('/') > 1
 
-def check_inputs(
+def check_given(
     options, # a command's struct
 ):
     "Raises `DaclError` for an input that is not there."
@@ -208,7 +208,7 @@ def run_command(
     args = build_parser().parse_args(argv)
     command = args.does
     options = options_from(command.options, args, command.given)
-    check_inputs(options)
+    check_given(options)
     code = command.run(options)
     if code == 0 and command.recorded and not getattr(args, 'dry_run', False):
         from dacl_dr.cli.repeat import record_command

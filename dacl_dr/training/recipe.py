@@ -32,7 +32,7 @@ from ..search.exact import top_k
 from ..representation.summary import geometry
 from ..curriculum.stages import recipe_at
 from ..curriculum.trainset import DevSet
-from ..curriculum.loader import training_data
+from ..curriculum.loader import batches_of, training_data
 from .trainer import DTYPES, History, train
 from .sources import Sources, check_machine, open_sources, read_data
 from .card import model_card
@@ -171,6 +171,7 @@ def train_sources(
     encoder = load_encoder(settings.model.name, settings.model)
     measure = partial(dev_metrics, dev=dev, dtype=DTYPES[settings.machine.precision]) if dev else None
     data = training_data(encoder, trainset, stamp(sources.sha256, settings.data, settings.model))
+    batches_of(len(data.positives), settings, int(os.environ.get('WORLD_SIZE', 1))) # refuses before anything is told
     for what, texts in (('queries', data.queries), ('passages', data.passages)):
         if main_process(): tell_coverage(coverage_of(texts), f'training {what}', quiet=not reading.show_progress)
     desc = f'training {settings.recipe}' if reading.show_progress else None
