@@ -64,6 +64,7 @@ def run_study(
         task = Task(corpus, s)
         write_manifest(study_dir/'study.json', {
             'plan': plan,
+            'asked': {n: getattr(o, n) for n in ('study', 'dataset', 'encoder', 'data_dir', 'set')},
             'corpus': str(corpus.resolve()),
             'data': task.key,
             'environment': environment(),
