@@ -253,9 +253,11 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
     from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.plan import study_plan
     from dacl_dr.studies.conclusions import conclusion, study_rows
+    from dacl_dr.studies.checks import check_study
     from dacl_dr.studies.study import run_study
     plan = study_plan(o)
     if o.dry_run:
+        check_study(plan, o)
         folders = ', '.join(v.folder(plan.settings) for v in plan.runs)
         print(f'{plan.question}\n{len(plan.runs)} runs: {folders}')
         return 0

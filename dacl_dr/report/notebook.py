@@ -7,7 +7,7 @@ __all__ = ['LOAD_VEGA', 'experiment_notebook', 'check_parameters', 'NoFolders', 
            'still_picture', 'live_charts']
 
 # %% ../../nbs/report/notebook.ipynb #e509cb0e
-import logging, re, shutil, tempfile, warnings
+import html, logging, re, shutil, tempfile, warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -114,9 +114,9 @@ def page(
     hidden = TagRemovePreprocessor(remove_cell_tags={'parameters', 'injected-parameters', 'remove_cell'})
     exporter.register_preprocessor(hidden, enabled=True)
     body = exporter.from_notebook_node(nb)[0]
-    prose = '\n'.join(c.source for c in nb.cells if c.cell_type == 'markdown')
-    title = re.search(r'^# (.+)$', prose, re.M)
-    return Page(title[1] if title else Path(notebook).stem).text(body).write(output)
+    title = re.search(r'<h1[^>]*>(.+?)(<a|</h1>)', body, re.S)
+    words = html.unescape(re.sub('<[^>]+>', '', title[1])).strip() if title else Path(notebook).stem
+    return Page(words).text(body).write(output)
 
 # %% ../../nbs/report/notebook.ipynb #b6a807cf
 LOAD_VEGA = '''const up = document.querySelector('meta[name="quarto:offset"]')?.content ?? './';

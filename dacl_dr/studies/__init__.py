@@ -21,7 +21,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.studies', submod_att
     'paper': ['FIGURES', 'figure_chart', 'generate_figures', 'lacking'],
     'compare': ['run_ablation'],
     'plan': ['study_plan'],
+    'checks': ['check_study'],
     'workers': ['execute_run'],
+    'opened': ['open_run'],
     'conclusions': ['conclusion', 'study_rows'],
     'study': ['open_study', 'run_study'],
 })
