@@ -4,8 +4,11 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 ARGS   ?=
-# nbs/index.ipynb as Markdown: its links are relative to nbs/, those of README.md to the root
-README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=site --stdout nbs/index.ipynb | sed -E 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
+# nbs/index.ipynb as Markdown: its links are relative to nbs/, those of README.md to the root; GitHub chooses pictures by <picture>
+README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --TagRemovePreprocessor.enabled=True \
+	--TagRemovePreprocessor.remove_cell_tags=site --TagRemovePreprocessor.remove_input_tags=no-input --stdout nbs/index.ipynb | sed -E \
+	-e 's,<img class="light-content" src="images/([a-z-]+)\.svg" alt="([^"]*)"><img class="dark-content"[^>]*>,<picture><source media="(prefers-color-scheme: dark)" srcset="nbs/images/\1-dark.svg"><img src="nbs/images/\1.svg" alt="\2"></picture>,' \
+	-e '/^```$$/{N;s/^```\n(import|from) /```python\n\1 /}' -e '/^- image(-alt)?: /d' -e 's,\]\(changelog\.qmd,](CHANGELOG.md,g' -e 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test faults fuzz mutants lab export readme drift docs docs-check audit lock clean
@@ -39,7 +42,7 @@ drift: $(VENV)/.dev ## check that dacl_dr/ and README.md match the notebooks
 	@echo 'exports and README match the notebooks'
 
 test: drift ## check exports, run every notebook, run pytest
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 faults: $(VENV)/.dev ## kill, fill the disk, run twice, turn the clock back, and see what survives; writes nbs/experiments/results/faults.csv
@@ -63,11 +66,14 @@ readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(README) > README.md.partial && mv README.md.partial README.md
 
 # not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one
-docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer)
-	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, or run make docs-check, which needs none'; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_proc_nbs
+docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer); a warning is a failure
+	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, use environment.yml, or run make docs-check, which needs none'; exit 1; }
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_proc_nbs
 	$(BIN)/python -c 'from pathlib import Path; import vl_convert; Path("_proc/vega.js").write_text(vl_convert.javascript_bundle())'
-	cd _proc && quarto render --no-cache
+	@mkdir -p build
+	@cd _proc && quarto render --no-cache > ../build/docs.log 2>&1 || { cat ../build/docs.log; exit 1; }
+	@cat build/docs.log
+	@if grep -q WARN build/docs.log; then grep -n WARN build/docs.log; echo 'Quarto warns; mend what it names'; exit 1; fi
 	rm -rf _docs && mv _proc/_docs _docs
 
 audit: $(VENV)/bin/python ## known vulnerabilities of the pinned packages (needs the network)
@@ -75,7 +81,7 @@ audit: $(VENV)/bin/python ## known vulnerabilities of the pinned packages (needs
 	build/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 docs-check: $(VENV)/.dev ## check the site's pages, links, references and commands, without Quarto
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/docs_check.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/docs_check.py
 
 # torch is part of the offline corpus and its newest builds need CUDA packages, so its version is chosen by hand
 TORCH = torch==2.13.0

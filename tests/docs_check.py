@@ -16,6 +16,7 @@ from dacl_dr.cli.main import build_parser, underscored
 from dacl_dr.core.errors import DaclError
 
 GENERATED = {'nbdev.yml'} # nbdev writes it from settings.ini
+UNLISTED = {'404.qmd'} # pages that nobody is led to
 THEMES = set('default cerulean cosmo cyborg darkly flatly journal litera lumen lux materia minty morph pulse quartz sandstone simplex sketchy slate solar spacelab superhero united vapor yeti zephyr'.split())
 NAVIGATION = {k: None for k in 'text href section contents icon target rel id file url aria-label menu'.split()}
 SIDEBAR = {k: None for k in 'id title subtitle logo logo-alt logo-href search tools contents style background foreground border alignment collapse-level pinned header footer'.split()}
@@ -233,7 +234,7 @@ def sidebar_faults(root, contents):
     for section, href in listed:
         if href not in there: yield f'_quarto.yml: {section}: {href} is not in nbs/: {suggest(href, there)}'
     names = [href for _, href in listed]
-    for page in sorted(there):
+    for page in sorted(there - UNLISTED):
         if names.count(page) != 1: yield f"_quarto.yml: sidebar: nbs/{page} is {'listed more than once: keep one' if page in names else 'not listed: put it under the section it belongs to'}"
 
 def files_named(data):

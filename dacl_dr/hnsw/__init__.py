@@ -10,6 +10,7 @@ import lazy_loader
 
 # %% ../../nbs/hnsw/index.ipynb #2ed1c63a
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.hnsw', submod_attrs={
+    'searcher': ['Searcher', 'Stop', 'links_of'],
     'tracer': ['Trace', 'Tracer', 'faiss_counts'],
     'engines': ['Usearch', 'patience_search'],
     'curves': ['COSTS', 'Cost', 'LATENCY', 'Sweep', 'curve', 'sweep'],
