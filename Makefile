@@ -57,8 +57,9 @@ mutants: $(VENV)/.dev ## check that the tests notice wrong lines (about half an 
 lab: $(VENV)/.dev ## open JupyterLab in nbs/
 	$(BIN)/jupyter lab --notebook-dir nbs
 
-export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, metadata cleaned
+export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, the pages of the commands, metadata cleaned
 	PATH="$(BIN):$$PATH" $(BIN)/nbdev_export
+	$(BIN)/python -c 'from dacl_dr.cli.reference import write_pages; write_pages()'
 	PATH="$(BIN):$$PATH" $(BIN)/nbdev_clean
 	@$(MAKE) --no-print-directory readme
 

@@ -13,4 +13,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.cli', submod_attrs={
     'flags': ['add_flags', 'options_from'],
     'repeat': ['changed_since', 'compare_runs'],
     'main': ['build_parser'],
+    'reference': ['write_pages'],
 })

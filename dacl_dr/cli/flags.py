@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['comment_lines', 'comment_of', 'source_text', 'comments_in', 'field_comment', 'Flag', 'field_at', 'is_group',
-           'flags_of', 'Kind', 'kind_of', 'at_least', 'default_words', 'help_of', 'add_flags', 'argument_words',
-           'options_from']
+           'flags_of', 'Kind', 'kind_of', 'at_least', 'default_words', 'help_parts', 'help_of', 'add_flags',
+           'argument_words', 'options_from']
 
 # %% ../../nbs/cli/flags.ipynb #515b2af5
 import argparse, ast, inspect, io, sys, tokenize, types, typing
@@ -155,12 +155,19 @@ def default_words(
     if len(value) > 8: return f'{value[0]} to {value[-1]} in {len(value)} steps'
     return ' '.join(map(str, value)) or 'none'
 
+def help_parts(
+    text:str, # a comment
+)->tuple[str, str]: # what the field is for, what None does
+    "The two parts of a comment: after *None:* it says what None does."
+    if text.startswith('None: '): return '', text.removeprefix('None: ')
+    text, _, otherwise = text.partition('; None: ')
+    return text, otherwise
+
 def help_of(
     flag:Flag,
 )->str:
-    "The help of a flag: its comment and its default; after *None:* a comment says what None does."
-    text, _, otherwise = flag.help.partition('; None: ')
-    if flag.help.startswith('None: '): text, otherwise = '', flag.help.removeprefix('None: ')
+    "The help of a flag: its comment and its default."
+    text, otherwise = help_parts(flag.help)
     needs_none = flag.default is msgspec.NODEFAULT or flag.default is False
     if flag.default is None: words = otherwise
     else: words = '' if needs_none else default_words(flag.default)

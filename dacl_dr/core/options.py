@@ -96,7 +96,7 @@ class Bm25Negatives(Bm25Options, kw_only=True):
     "Give hard negatives from BM25 to the questions of a training file that have none."
     train_file: str # DPR's .json, .gz too
     output_path: str # the .json file to write
-    hard_negatives: int = 7 # per question
+    hard_negatives: int = 7 # negatives given to a question
     depth: int = 100 # passages looked at per question
 
 # %% ../../nbs/core/options.ipynb #991be5de
@@ -105,7 +105,7 @@ STAGES = {
     'stage2_epochs': ('settings.training.stages.1.epochs', 'epochs with BM25 negatives, w rising'),
     'stage3_epochs': ('settings.training.stages.2.epochs', 'epochs with mined negatives, w full'),
 }
-EPOCHS = {'num_epochs': ('settings.training.num_epochs', 'epochs')}
+EPOCHS = {'num_epochs': ('settings.training.num_epochs', 'times that all questions are seen')}
 WEIGHT = {'distance_weight': ('settings.training.w', 'w, weight of L_dis')}
 TRAINING = {
     'model_name': (
@@ -139,7 +139,7 @@ TRAINING = {
     ),
     'num_workers': 'settings.machine.num_workers',
     'save_every': ('settings.run.save_every', 'steps between checkpoints'),
-    'seed': ('settings.seed', 'of order, dropout and fresh weights'),
+    'seed': ('settings.seed', 'seed of order, dropout and fresh weights'),
     'symmetric': 'settings.training.symmetric',
     'grad_cache': (
         'settings.machine.grad_cache',
@@ -182,7 +182,7 @@ class TrainDistanceAware(TrainOptions, kw_only=True):
 class TrainAblation(TrainOptions, kw_only=True):
     "Train the three-stage recipe once for each weight; finished weights are passed over."
     FLAGS = STAGES | TRAINING
-    weights: tuple[float, ...] # of L_dis; 0 is recipe C
+    weights: tuple[float, ...] # weights of L_dis, from 0, which is recipe C
     output_base: str = 'checkpoints' # where the trained encoders go
 
 # %% ../../nbs/core/options.ipynb #a6298d0d
@@ -222,7 +222,7 @@ class IndexOptions(Options, kw_only=True):
 class RunEvaluation(IndexOptions, kw_only=True):
     "Evaluate an index on questions: recall, MRR, nDCG, answer accuracy, and on HNSW what the search costs."
     output_path: str = 'results/evaluation' # folder for the results
-    k_values: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100) # cut-offs
+    k_values: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100) # cut-offs of the metrics, in passages
     hnsw_ef_search: Positive = 100 # efSearch, at least the largest k
     experiment_name: str = 'evaluation' # names files and run
 
@@ -238,8 +238,8 @@ class RunEfSweep(IndexOptions, kw_only=True):
     # what is swept: efSearch of faiss, the patience of an early termination at efSearch 512, or efSearch of
     # usearch on the same vectors
     engine: Literal['faiss', 'patience', 'usearch'] = 'faiss'
-    rounds: NonNegative = 3 # of timing on one thread; 0 takes no times
-    draws: AtLeast10 = 1000 # of the bootstrap over queries
+    rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
+    draws: AtLeast10 = 1000 # draws of the bootstrap over queries
     experiment_name: str = 'sweep' # names the files
 
 # %% ../../nbs/core/options.ipynb #07b6c9d1
@@ -268,11 +268,11 @@ class Diagnose(Options, kw_only=True):
     # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
     # too. With judgements, retrieval quality is shown beside the cost
     queries: str|None = None
-    vectors: str|None = None # NPY, instead: vectors of the passages, a row each
-    query_vectors: str|None = None # NPY, and of the queries; None: some passages stand for queries
+    vectors: str|None = None # NPY, instead of texts: vectors of the passages, a row each
+    query_vectors: str|None = None # NPY: vectors of the queries, a row each; None: some passages stand for queries
     output_path: str = 'results/diagnosis' # folder for diagnosis.json, .html and tables
-    max_passages: Positive = 100_000 # evenly spaced, and the positives of the queries
-    max_queries: Positive = 1000 # evenly spaced
+    max_passages: Positive = 100_000 # passages looked at: the positives of the queries, others evenly spaced
+    max_queries: Positive = 1000 # queries looked at, evenly spaced
     # what of a passage is encoded; None: what the encoder was trained on, or title+text
     fields: Fields|None = None
     search: SearchSettings = SearchSettings()
@@ -331,8 +331,8 @@ class RunStudy(Options, kw_only=True):
     data_dir: str = 'data_set' # where data sets stand
     output_dir: str = 'runs' # gets STUDY-DATASET-ENCODER/
     recipes: tuple[str, ...]|None = None # of A, B, C and D; None: the study's
-    weights: tuple[float, ...]|None = None # of L_dis, besides training.w; None: the study's
-    temperatures: tuple[float, ...]|None = None # besides training.temperature; None: the study's
+    weights: tuple[float, ...]|None = None # weights of L_dis, besides training.w; None: the study's
+    temperatures: tuple[float, ...]|None = None # of InfoNCE, besides training.temperature; None: the study's
     seeds: tuple[int, ...]|None = None # each model is trained with each; None: the study's
     set: tuple[str, ...] = () # any setting as SETTING=VALUE, such as training.num_epochs=4
     jobs: Positive = 1 # runs at once on this machine; with GPUs, one on each
@@ -352,8 +352,8 @@ class RunAblation(Options, kw_only=True):
     output_path: str = 'results/ablation' # folder for DATASET_NAME/
     corpus_path: str|None = None # the corpus of the indexes; None: where it stood when they were built
     search: SearchSettings = SearchSettings()
-    rounds: NonNegative = 3 # of timing on one thread; 0 takes no times
-    draws: AtLeast10 = 1000 # of the bootstrap over queries
+    rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
+    draws: AtLeast10 = 1000 # draws of the bootstrap over queries
     reading: Reading = Reading()
 
 # %% ../../nbs/core/options.ipynb #378c1600

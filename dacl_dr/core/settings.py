@@ -97,7 +97,7 @@ class TrainSettings(Frozen):
     mask: tuple[Literal['passage', 'answer'], ...] = ('passage', 'answer')
     # questions that see one another's passages, over all processes
     batch_size: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 128
-    hard_negatives: NonNegative = 7 # per question, in the stages that use them
+    hard_negatives: NonNegative = 7 # passages given to a question, in the stages that use them
     num_epochs: Positive = 20 # epochs of recipes with a single stage
     stages: tuple[Stage, ...] = CURRICULUM # of recipes with several
     # AdamW's, decayed linearly to 0
@@ -233,7 +233,7 @@ class RunSettings(Frozen):
     eval_passages: Positive = 10_000 # passages these are searched in, their positives included
     # what chooses the best epoch, on these questions
     best_by: Literal['recall@1', 'recall@10', 'mrr@10'] = 'recall@10'
-    # where the log goes, as transformers names it; () for nowhere
+    # where the log goes, as transformers names it; [] for nowhere
     report_to: tuple[str, ...] = ('tensorboard',)
 
 # %% ../../nbs/core/settings.ipynb #93875165
@@ -290,7 +290,7 @@ class RecipeSettings(Frozen):
     "All settings of training one encoder."
     # A and B have one stage, C and D several; A and C are without L_dis, B and D with it
     recipe: Literal['A', 'B', 'C', 'D'] = 'D'
-    seed: NonNegative = 0 # of order, dropout and fresh weights
+    seed: NonNegative = 0 # seed of order, dropout and fresh weights
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     training: TrainSettings = TrainSettings()
