@@ -108,7 +108,8 @@ def cut_texts(
     "Cut texts of a side at a number of tokens. Raises `DaclError` if the model has fewer positions."
     most = getattr(tower.model.config, 'max_position_embeddings', length)
     if length > most:
-        raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; lower it')
+        raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; '
+            f'set it to {most} in the settings file (--config), or with --set model.{side}_length={most} of run-study')
     setattr(tower, side_field(side), length)
     tower.max_seq_length = max(tower.query_length or 0, tower.document_length or 0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.errors import DaclError
 from ..core.options import RunStudy
-from ..core.settings import ModelSettings, Settings
+from ..core.settings import ModelSettings
 from ..core.steps import installed_version
 from ..data.formats import passage_rows, stream_questions
 from ..encoders.static import load_encoder
@@ -22,7 +22,7 @@ from ..report.notebook import check_parameters, experiment_notebook
 from .task import StudyData, StudyFiles
 from .models import variant_settings
 from .run import study_data
-from .plan import StudyPlan, study_plan
+from .plan import StudyPlan
 
 # %% ../../nbs/studies/checks.ipynb #2d17bdf8
 WHOLE = 500e6 # bytes of a data set that is read whole

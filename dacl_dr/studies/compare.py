@@ -281,7 +281,6 @@ def run_ablation(
     tables = ablation_tables(measure_models(retrievers, questions, o), o.search, o.draws)
     out = make_folder(Path(o.output_path)/o.dataset_name)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)
-    ablation_page(tables, o.dataset_name, len(questions)).write(out/'ablation.html')
     corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing}
     write_json(out/'run.json', {
         'settings': Settings(search=o.search),
@@ -291,4 +290,5 @@ def run_ablation(
         'published': True,
         'environment': environment(),
     })
+    ablation_page(tables, o.dataset_name, len(questions)).write(out/'ablation.html') # after the numbers
     return out
