@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['comment_lines', 'comment_of', 'source_text', 'comments_in', 'field_comment', 'Flag', 'field_at', 'is_group',
-           'flags_of', 'Kind', 'kind_of', 'at_least', 'default_words', 'help_parts', 'help_of', 'words_of', 'add_flags',
-           'argument_words', 'options_from']
+           'flags_of', 'Kind', 'kind_of', 'at_least', 'default_words', 'help_parts', 'help_of', 'flag_names',
+           'add_flags', 'argument_words', 'options_from']
 
 # %% ../../nbs/cli/flags.ipynb #515b2af5
 import argparse, ast, inspect, io, sys, tokenize, types, typing
@@ -175,7 +175,7 @@ def help_of(
     return told.strip().replace('%', '%%')
 
 # %% ../../nbs/cli/flags.ipynb #6b4b04e8
-def words_of(
+def flag_names(
     cls, # a struct of `core.options`
     name:str, # of a flag
 )->list[str]: # without the dashes; the one to show first
@@ -197,7 +197,7 @@ def add_flags(
         if flag.name in cls.POSITIONAL:
             parser.add_argument(flag.name, **words | {'metavar': cls.POSITIONAL[flag.name]})
             continue
-        names = words_of(cls, flag.name)
+        names = flag_names(cls, flag.name)
         if kind.type is str and not kind.choices: words['metavar'] = names[0].upper()
         if required: words['required'] = True
         elif kind.type is not bool: words['default'] = None if nested else flag.default
@@ -222,7 +222,7 @@ def options_from(
 ): # a `cls`
     "What a command is told. Raises `DaclError` naming the flag, or the settings file and its line."
     flags = flags_of(cls)
-    names = {f.path: f'--{words_of(cls, f.name)[0]}' for f in flags}
+    names = {f.path: f'--{flag_names(cls, f.name)[0]}' for f in flags}
     given = {f.path: getattr(args, f.name, None) for f in flags}
     given = {path: value for path, value in given.items() if value is not None and value is not False}
     defaults = {f.name: f.default for f in msgspec.structs.fields(cls) if isinstance(f.default, msgspec.Struct)}

@@ -19,7 +19,7 @@ from ..core.options import Repeat
 from ..core.files import is_full
 from ..core.home import forgiving, settle_home
 from .about import ABOUT, GROUPS
-from .flags import add_flags, flags_of, options_from, words_of
+from .flags import add_flags, flag_names, flags_of, options_from
 from .commands import COMMANDS, Command
 
 # %% ../../nbs/cli/main.ipynb #29ad1c94
@@ -27,7 +27,7 @@ def flag_words(
     cls, # a struct of `core.options`
 )->set[str]: # without the dashes
     "All names of a command's flags."
-    return {word for flag in flags_of(cls) if flag.name not in cls.POSITIONAL for word in words_of(cls, flag.name)}
+    return {word for flag in flags_of(cls) if flag.name not in cls.POSITIONAL for word in flag_names(cls, flag.name)}
 
 class Parser(argparse.ArgumentParser):
     "An argparse parser whose errors are one line, with a suggestion for a misspelt flag."

@@ -99,8 +99,8 @@ def quality_finding(
 
 # %% ../../nbs/studies/findings.ipynb #7a675587
 ONE_SEED = (
-    'One seed: intervals are over questions alone, and one seed cannot tell whether training again would give the same; '
-    'train with several.'
+    'One seed: intervals are over questions alone, and one seed cannot tell whether training again '
+    'would give the same; train with several.'
 )
 
 def findings(

@@ -109,9 +109,9 @@ def test_harvest_says_what_it_made(tmp_path):
 
 def test_one_word_for_one_thing():
     "Every command calls a corpus, an encoder, its output the same; the words of before are understood."
-    from dacl_dr.cli.flags import flags_of, words_of
+    from dacl_dr.cli.flags import flags_of, flag_names
     from dacl_dr.cli.main import PROGRAM
-    shown = {c.name: {f.name: words_of(c.options, f.name)[0] for f in flags_of(c.options)} for c in PROGRAM}
+    shown = {c.name: {f.name: flag_names(c.options, f.name)[0] for f in flags_of(c.options)} for c in PROGRAM}
     for words in shown.values():
         assert not {'corpus_file', 'corpus_path', 'encoder_path', 'model_name', 'output_path', 'output_dir', 'output_base'} & {*words.values()}
     old = ['bm25-eval', '--corpus_file', 'c', '--test_file', 't', '--dataset_name', 'n', '--output_path', 'o']
