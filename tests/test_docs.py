@@ -4,11 +4,23 @@ from pathlib import Path
 
 import pytest, yaml
 
-from docs_check import main, processing_faults, static_faults
+from docs.processed import processed_faults, processing_faults
+from docs_check import main, static_faults
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKDOWN = lambda text: {'cell_type': 'markdown', 'id': f'm{abs(hash(text)) % 10**6}', 'metadata': {}, 'source': text}
-CODE = lambda text, *outputs: {'cell_type': 'code', 'id': f'c{abs(hash(text)) % 10**6}', 'metadata': {}, 'execution_count': None, 'outputs': list(outputs), 'source': text}
+def MARKDOWN(text):
+    return {'cell_type': 'markdown', 'id': f'm{abs(hash(text)) % 10**6}', 'metadata': {}, 'source': text}
+
+def CODE(text, *outputs):
+    return {
+        'cell_type': 'code', 'id': f'c{abs(hash(text)) % 10**6}', 'metadata': {}, 'execution_count': None,
+        'outputs': list(outputs), 'source': text,
+    }
+
+def SHOWN(kind, text):
+    "An output."
+    return {'output_type': 'display_data', 'metadata': {}, 'data': {f'text/{kind}': text}}
+
 GOOD = """## A heading: with `code`
 
 See [the other page](other.ipynb#second-part), [above](#a-heading-with-code), [a picture](images/x.svg), @fig-one and Karpukhin et al. [-@karpukhin2020].
@@ -25,11 +37,20 @@ cat x | dacl --help && dacl quickstart --w 0.4 > out.txt
 
 def write_notebook(path, *cells):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({'cells': [MARKDOWN(f'# {path.stem}\n\n> One line'), *cells], 'metadata': {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}, 'nbformat': 4, 'nbformat_minor': 5}))
+    kernel = {'display_name': 'python3', 'language': 'python', 'name': 'python3'}
+    title = MARKDOWN(f'# {path.stem}\n\n> One line')
+    book = {'cells': [title, *cells], 'metadata': {'kernelspec': kernel}, 'nbformat': 4, 'nbformat_minor': 5}
+    path.write_text(json.dumps(book))
 
 def settings(root, change=lambda data: None):
     "Write the copy's _quarto.yml."
-    data = {'project': {'type': 'website'}, 'bibliography': 'references.bib', 'format': {'html': {'theme': {'light': 'cosmo', 'dark': 'darkly'}}}, 'website': {'search': True, 'sidebar': {'contents': [{'section': 'Pages', 'contents': ['page.ipynb', 'other.ipynb']}]}}}
+    pages = [{'section': 'Pages', 'contents': ['page.ipynb', 'other.ipynb']}]
+    data = {
+        'project': {'type': 'website'},
+        'bibliography': 'references.bib',
+        'format': {'html': {'theme': {'light': 'cosmo', 'dark': 'darkly'}}},
+        'website': {'search': True, 'sidebar': {'contents': pages}},
+    }
     change(data)
     (root/'_quarto.yml').write_text(yaml.safe_dump(data))
 
@@ -110,6 +131,23 @@ def test_a_fault_of_the_settings_is_told(site, name):
     settings(site, change)
     assert line in only(site)
 
+def test_two_files_that_become_one_page(site):
+    "Numbers before a name are dropped, so one page replaces the other."
+    write_notebook(site/'nbs'/'27_other.ipynb')
+    settings(site, lambda d: d['website']['sidebar']['contents'].append('27_other.ipynb'))
+    assert only(site) == (
+        'nbs/other.ipynb: becomes other.html, as nbs/27_other.ipynb does: give one of them another name'
+    )
+
+def test_view_source_that_leads_nowhere(site):
+    settings(site, lambda d: d['website'].update({'repo-actions': ['source'], 'repo-subdir': 'nbs'}))
+    assert static_faults(site) == []
+    settings(site, lambda d: d['website'].update({'repo-actions': ['source']}))
+    assert only(site) == (
+        '_quarto.yml: website.repo-subdir: "View source" of nbs/other.ipynb leads to other.ipynb, '
+        'which is not there: it must be nbs'
+    )
+
 def test_settings_that_are_not_yaml(site):
     (site/'_quarto.yml').write_text('project: [a\nb: c\n')
     assert any(f.startswith('_quarto.yml: line 2: not YAML: ') for f in static_faults(site))
@@ -122,13 +160,111 @@ def test_the_exit_code_is_1(site, capsys):
     settings(site, SITE['unknown key'][0])
     assert main([str(site), '--static']) == 1 and len(capsys.readouterr().out.splitlines()) == 1
 
-def test_what_nbdev_cannot_process_is_told(site):
-    "show_doc resolves annotations as it runs: a name that is defined further down fails."
-    write_notebook(site/'nbs'/'other.ipynb', CODE('#| default_exp other'), CODE("#| export\ndef f()->'Later': pass"), MARKDOWN('## Second part'))
-    shutil.copy(ROOT/'settings.ini', site)
-    [line] = processing_faults(site)
-    assert line.startswith('nbs/other.ipynb: cell ') and "NameError: name 'Later' is not defined" in line
+SOURCE = '[source](https://host/o/r/blob/main/dacl_dr/x.py#L3){.source-link}'
+STRUCT = f'{SOURCE}\n\n### Cake {{#Cake}}\n\n```python\nclass Cake(NamedTuple)\n```\n\nA cake.\n\n'
+FIELDS = '```{=html}\n<table><caption>Fields</caption><tr><td>eggs</td></tr></table>\n```'
+FUNCTION = STRUCT.replace('class Cake(NamedTuple)', 'def Cake(eggs:int=3)')
+MODULE = 'from typing import NamedTuple\n\nclass Cake(NamedTuple):\n    "A cake."\n    eggs: int = 3\n'
 
+@pytest.fixture
+def made(site):
+    "The same project with pages as nbdev makes them."
+    def make(*cells):
+        write_notebook(site/'_proc'/'page.ipynb', *cells)
+        return site
+    write_notebook(site/'_proc'/'other.ipynb', MARKDOWN('## Second part'))
+    (site/'dacl_dr').mkdir()
+    (site/'dacl_dr'/'x.py').write_text(MODULE)
+    return make
+
+def cake(text, *more): return [CODE('show_doc(Cake)', SHOWN('markdown', text)), *more]
+
+def test_a_whole_reference_has_no_fault(made):
+    links = MARKDOWN('[`Cake`](#Cake), [x](other.html#second-part), [elsewhere](https://example.org)')
+    shown = MARKDOWN('`[x](nowhere.html#x)` and\n\n```html\n<script src="https://example.org/x.js"></script>\n```')
+    assert processed_faults(made(*cake(STRUCT + FIELDS), links, shown)) == []
+
+REFERENCE = {
+    'no fields': (cake(STRUCT), 'cell 1: Cake shows no fields: settings.ini must name'),
+    'any arguments': (
+        cake(FUNCTION.replace('eggs:int=3', '\n    *args, **kwargs\n')), 'cell 1: Cake shows no fields: '
+    ),
+    'raw Markdown': (
+        cake(FUNCTION.replace('eggs', 'eggs # [`Egg`](other.html#second-part)', 1)),
+        'cell 1: raw Markdown in the signature of Cake: settings.ini must have skip_procs = add_links',
+    ),
+    'type of None': (cake(FUNCTION.replace('int=3', 'NoneType=None')), "cell 1: ':NoneType' in what is shown of Cake: "),
+    'class of a notebook': (cake(FUNCTION.replace('int=3', '__main__.Egg')), "cell 1: '__main__.' in what is shown of"),
+    'address': (cake(FUNCTION.replace('int=3', '<Egg object at 0x7f>')), "cell 1: 'object at 0x' in what is shown of Cake"),
+    'factory': (cake(FUNCTION.replace('int=3', '<factory>')), "cell 1: '<factory>' in what is shown of Cake: "),
+    'long line': (
+        cake(FUNCTION.replace('eggs', 'eggs' + '_'*120)),
+        'cell 1: the signature of Cake has a line of more than 120 columns',
+    ),
+    'wrong line': (
+        cake((STRUCT + FIELDS).replace('#L3', '#L4')),
+        'cell 1: the source link of Cake leads to dacl_dr/x.py#L4, which does not define it: run nbdev_export',
+    ),
+    'wrong file': (
+        cake((STRUCT + FIELDS).replace('x.py', 'y.py')), 'the source link of Cake leads to dacl_dr/y.py#L3, which does not'
+    ),
+    'no source': (cake((STRUCT + FIELDS).replace(SOURCE, '')), 'cell 1: Cake has no link to its source: export it'),
+    'name without a page': (
+        [MARKDOWN('[`Egg`](egg.html#Egg)')], 'cell 1: the link of a name leads to egg.html#Egg, which the site has not: '
+    ),
+    'name without an anchor': (
+        [MARKDOWN('[`Egg`](other.html#Egg)')], 'the link of a name leads to other.html#Egg, which the site has not'
+    ),
+    'name in a table': (
+        cake(STRUCT + FIELDS.replace('eggs', '<a href="#Egg">Egg</a>')), 'the link of a name leads to page.html#Egg, which'
+    ),
+    'two anchors': (
+        cake(STRUCT + FIELDS, MARKDOWN('## Cake {#Cake}')), 'cell 1: a heading takes the anchor #Cake too: '
+    ),
+    'script from elsewhere': (
+        [CODE('1', SHOWN('html', '<script src="https://cdn.example.org/x.js"></script>'))],
+        'cell 1: the page would fetch from cdn.example.org: serve the file from the site',
+    ),
+    'style from elsewhere': (
+        [MARKDOWN('<link rel="stylesheet" href="//fonts.example.org/x.css">')], 'would fetch from fonts.example.org'
+    ),
+    'import from elsewhere': (
+        [MARKDOWN('```{=html}\n<script type="module">import x from "https://esm.example.org/x"</script>\n```')],
+        'cell 1: the page would fetch from esm.example.org',
+    ),
+    'picture from elsewhere': ([MARKDOWN('<img alt="x" src="http://example.org/x.png">')], 'would fetch from example.org'),
+    'chart that is data': (
+        [CODE('1', {'output_type': 'display_data', 'metadata': {}, 'data': {'application/vnd.vegalite.v6+json': {}}})],
+        '_proc/page.ipynb: a chart is not live: settings.ini must name dacl_dr.report.notebook:live_charts',
+    ),
+}
+
+@pytest.mark.parametrize('name', REFERENCE)
+def test_a_planted_fault_of_the_reference_is_told(made, name):
+    cells, line = REFERENCE[name]
+    faults = processed_faults(made(*cells))
+    assert len(faults) == 1 and '\n' not in faults[0] and line in faults[0], faults
+
+def test_names_are_told_apart_by_their_folder(site):
+    "Pages of one name stand in many folders, so a link is followed by its path."
+    for name in ('one/index', 'two/index'): write_notebook(site/'nbs'/f'{name}.ipynb')
+    write_notebook(site/'_proc'/'one'/'index.ipynb', MARKDOWN('## Egg {#Egg}'))
+    write_notebook(site/'_proc'/'two'/'index.ipynb', MARKDOWN('[`Egg`](../one/index.html#Egg), [`Egg`](index.html#Egg)'))
+    [line] = processed_faults(site)
+    assert line.startswith('_proc/two/index.ipynb: cell 1: the link of a name leads to index.html#Egg, ')
+
+@pytest.mark.parametrize('code, said', {
+    'def f(x=later): pass': "NameError: name 'later' is not defined",
+    'def f(x): pass': "DaclError: no exported name 'f': run nbdev_export",
+}.items())
+def test_what_nbdev_cannot_process_is_told(site, code, said):
+    "A name that is defined further down, and one that was not exported."
+    cells = [CODE('#| default_exp other'), CODE(f'#| export\n{code}'), MARKDOWN('## Second part')]
+    write_notebook(site/'nbs'/'other.ipynb', *cells)
+    shutil.copy(ROOT/'settings.ini', site)
+    (site/'dacl_dr').symlink_to(ROOT/'dacl_dr')
+    [line] = processing_faults(site)
+    assert line.startswith('nbs/other.ipynb: cell ') and said in line
 
 def test_processing_installs_nothing(site, monkeypatch):
     "Where Quarto is missing, nbdev's own program calls sudo and pip."
@@ -138,8 +274,7 @@ def test_processing_installs_nothing(site, monkeypatch):
         (site/'bin'/name).chmod(0o755)
     monkeypatch.setenv('PATH', f'{site}/bin:/usr/bin:/bin')
     shutil.copy(ROOT/'settings.ini', site)
-    (site/'dacl_dr').mkdir()
-    (site/'dacl_dr'/'__init__.py').write_text('')
+    (site/'dacl_dr').symlink_to(ROOT/'dacl_dr')
     assert processing_faults(site) == [] and not (site/'called').exists()
 
 def test_the_version_is_written_once():

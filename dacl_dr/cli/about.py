@@ -54,7 +54,7 @@ ABOUT['quickstart'] = CommandText(
     see=('tutorials/explore', 'howto/report', 'studies/run'),
 )
 
-# %% ../../nbs/cli/about.ipynb #0d98571b
+# %% ../../nbs/cli/about.ipynb #6bbc63b2
 ABOUT['report'] = CommandText(
     group='Start here',
     use='When the page of a run was deleted, or the program is newer than the page. Nothing is trained or measured '
@@ -64,6 +64,7 @@ ABOUT['report'] = CommandText(
     writes={
         'runs/quickstart/report/quickstart.html': 'the page, which needs no network',
         'runs/quickstart/report/quickstart.ipynb': 'the notebook behind it',
+        'runs/quickstart/report/manifest.json': 'what they were made from',
     },
     refuses={
         '--output_dir runs/nothing': (

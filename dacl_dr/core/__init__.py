@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.core', submod_attrs=
     'options': ['Bm25Eval', 'Bm25Negatives', 'BuildIndex', 'Diagnose', 'Harvest', 'PreprocessNq',
         'Quickstart', 'RunAblation', 'RunEfSweep', 'RunEvaluation', 'RunRepresentationEval',
         'RunStudy', 'TrainAblation'],
+    'comments': ['field_comment'],
     'yaml': ['build_settings', 'load_settings', 'read_yaml'],
     'files': ['atomic_file', 'atomic_folder', 'alone_in', 'make_folder', 'write_json'],
     'stamps': ['code_stamp', 'file_stamp', 'notebook_stamp', 'stamp'],
