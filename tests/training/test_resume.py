@@ -120,7 +120,7 @@ def test_what_a_run_leaves(world):
     assert [m['step'] for m in history['minings']] == [12, 18] and 0 <= history['minings'][1]['overlap'] <= 1
     assert len(history['evaluations']) == 8 and history['evaluations'][0]['epoch'] == 0 and {'recall@10', 'pos mean', 'alignment', 'uniformity queries'} <= history['evaluations'][0].keys()
     assert all(s['questions_per_s'] > 0 and 19 <= s['negatives'] + 1 <= 60 for s in history['steps'])
-    best = max(history['evaluations'], key=lambda e: e['recall@10'])['step']
+    best = max(history['evaluations'][1:], key=lambda e: e['recall@10'])['step']
     assert {f'step-{best:06d}', 'step-000021'} == {p.name for p in (run/'checkpoints').iterdir()}
     for c in checkpoints(run/'checkpoints'): load_encoder(c)
 
