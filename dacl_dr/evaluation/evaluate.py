@@ -77,11 +77,15 @@ def true_neighbours(
     show_progress:bool=True, # progress bars
 )->np.ndarray: # (Q, k) corpus rows
     "Exact search, once for these queries."
-    name, folder = f'{digest(queries)}-{k}', make_folder(index.folder/'exact')
+    name, folder = f'{digest(queries)}-{k}', index.folder/'exact'
+    find = lambda: exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
+    if (kept := kept_array(folder, name)) is not None: return kept
+    try: make_folder(folder)
+    except DaclError: return find() # the index may only be read: what is found is not kept
     with locked(folder/name, 'another process is searching these exactly'):
         rows = kept_array(folder, name)
         if rows is None:
-            rows = exact_search(queries, vectors_of(index), k, 'exact search' if show_progress else None)
+            rows = find()
             keep_array(folder, name, rows)
     return rows
 

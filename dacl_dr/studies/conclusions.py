@@ -10,7 +10,9 @@ __all__ = ['HEADLINE_COSTS', 'matched_cost', 'study_cell', 'study_rows', 'cost_s
 import numpy as np, pandas as pd
 from scipy import stats
 
-from .findings import cost_finding, quality_finding
+from dacl_dr.studies.findings import (
+    NOT_TOLD, ONE_SEED, change_in_words, cost_finding, is_told, quality_finding, with_interval,
+)
 
 # %% ../../nbs/studies/conclusions.ipynb #38fcc21b
 HEADLINE_COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact recall@10')
@@ -25,13 +27,13 @@ def matched_cost(
 
 def study_cell(
     row, # of a study
-)->str: # such as '1,200 ± 50 (-8.0%*)'
+)->str: # such as '1,200 ± 50 (-8.0% ± 1.1%*)'
     "A metric of a model and its change against A; a star where Holm's p is below .05."
     is_quality = row.kind == 'quality'
-    number = '.3f' if is_quality else ',.0f'
-    text = 'outside sweep' if pd.isna(row.value) else f'{row.value:{number}} ± {(row.high - row.low) / 2:{number}}'
+    text = with_interval(row, '.3f' if is_quality else ',.0f')
     if pd.isna(row.change): return text
-    by = f'{100 * row.change:+.1f} points' if is_quality else f'{row.change:+.1%}'
+    by = f"{change_in_words(row, '.1f', 100)} points" if is_quality else change_in_words(row)
+    if by.startswith(NOT_TOLD): return f'{text} (change {NOT_TOLD})'
     star = '*' if row['p holm'] < .05 else ''
     return f'{text} ({by}{star})'
 
@@ -56,6 +58,9 @@ def cost_sentence(
     cost = matched_cost(study)
     where = cost.removeprefix('visited ')
     rows = study[(study.metric == cost) & study.model.isin(models)]
+    ends = zip(rows['change low'], rows['change high'])
+    if not any(is_told(low, high, relative=True) for low, high in ends):
+        return f"Visited nodes {where}: {NOT_TOLD}."
     kept = rows[(rows['p holm'] < .05) & (rows.change < 0)].model.tolist()
     if not kept:
         begins = where.replace('at', 'At', 1)
@@ -74,10 +79,13 @@ def own_recall_sentence(
     models:list[str],
 )->str:
     "Which models differ in visited nodes at 99% of their own exact recall@10."
-    own = study[(study.metric == HEADLINE_COSTS[1]) & study.model.isin(models) & (study['p holm'] < .05)]
+    rows = study[(study.metric == HEADLINE_COSTS[1]) & study.model.isin(models)]
     begins = 'At 99% of their own exact recall@10'
+    ends = zip(rows['change low'], rows['change high'])
+    if not any(is_told(low, high, relative=True) for low, high in ends): return f'{begins}: {NOT_TOLD}.'
+    own = rows[rows['p holm'] < .05]
     if own.empty: return f'{begins} no difference to A is seen for any.'
-    differ = ', '.join(f'{r.model} differs ({r.change:+.1%})' for r in own.itertuples())
+    differ = ', '.join(f'{row.model} differs ({change_in_words(row)})' for _, row in own.iterrows())
     return f'{begins} {differ}.'
 
 # %% ../../nbs/studies/conclusions.ipynb #0d8617dd
@@ -89,8 +97,10 @@ def what_is_seen(
     seen = []
     for metric in (matched_cost(study), HEADLINE_COSTS[1], 'recall@10', 'mrr@10'):
         row = study[(study.metric == metric) & (study.model == model)].iloc[0]
-        same = row.verdict == 'no difference seen' or pd.isna(row.change)
-        seen.append((row.seeds == 1, pd.isna(row.change), row.verdict, 0 if same else np.sign(row.change)))
+        low, high = row['change low'], row['change high']
+        told = is_told(low, high, relative=metric.startswith('visited'))
+        clear = told and not low <= 0 <= high
+        seen.append((pd.isna(row.change), told, row.verdict, np.sign(row.change) if clear else 0))
     return tuple(seen)
 
 def model_line(
@@ -113,8 +123,8 @@ def conclusion(
     "What a study supports, in words computed from its statistics."
     models = [m for m in (models or study.model.unique()) if m not in ('A', 'BM25')]
     seeds = int(study[study.model == 'A'].seeds.max())
-    repeated = f'{seeds} seeds.' if seeds > 1 else f'{seeds} seed, so nothing here speaks of training again.'
-    said = f'{cost_sentence(study, models)} {own_recall_sentence(study, models)} {repeated}'
+    said = f'{cost_sentence(study, models)} {own_recall_sentence(study, models)}'
+    said = f'{said} {seeds} seeds.' if seeds > 1 else f'**{ONE_SEED}** {said}'
     alike = {}
     for model in models: alike.setdefault(what_is_seen(study, model), []).append(model)
     if len(alike) < len(models): said += '\n\n' + (

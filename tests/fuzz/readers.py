@@ -541,7 +541,7 @@ def tables_judge(home, found, sound):
 def tables_read(home):
     from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.findings import findings, summary
-    from dacl_dr.studies.paper import collect
+    from dacl_dr.studies.drawing import collect
     t = read_tables(home/'run')
     summary(t.study), findings(t)
     collect(home)
