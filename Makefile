@@ -66,16 +66,19 @@ export: $(VENV)/.dev ## notebooks to dacl_dr/ and README.md, the pages of the co
 readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 	@$(README) > README.md.partial && mv README.md.partial README.md
 
-# not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one
+# not nbdev_docs, which writes README.md anew with Quarto where the notebook's file is the newer one; nor does nbdev
+# copy files whose names begin with _
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer); a warning is a failure
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, use environment.yml, or run make docs-check, which needs none'; exit 1; }
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_proc_nbs
-	$(BIN)/python -c 'from pathlib import Path; import vl_convert; Path("_proc/vega.js").write_text(vl_convert.javascript_bundle())'
+	$(BIN)/python -c 'from pathlib import Path; from dacl_dr.report.page import chart_libraries; Path("_proc/vega.js").write_text(chart_libraries())'
+	cp nbs/experiments/_metadata.yml _proc/experiments/
 	@mkdir -p build
 	@cd _proc && quarto render --no-cache > ../build/docs.log 2>&1 || { cat ../build/docs.log; exit 1; }
 	@cat build/docs.log
 	@if grep -q WARN build/docs.log; then grep -n WARN build/docs.log; echo 'Quarto warns; mend what it names'; exit 1; fi
 	rm -rf _docs && mv _proc/_docs _docs
+	$(BIN)/python tests/site_check.py _docs
 
 audit: $(VENV)/bin/python ## known vulnerabilities of the pinned packages (needs the network)
 	@test -x build/audit/bin/pip-audit || { $(VENV)/bin/python -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit; }

@@ -30,8 +30,9 @@ from ..core.files import alone_in, check_name, claimed, make_folder
 def print_frame(
     table, # pandas
 )->None:
-    "Print a table without its index."
-    print(table.to_string(index=False, float_format='{:,.4g}'.format))
+    "Print a table without its index; a number that is not known as a dash."
+    finite = table.replace([float('inf'), float('-inf')], float('nan'))
+    print(finite.to_string(index=False, float_format='{:,.4g}'.format, na_rep='–'))
 
 def print_summary(
     table, # from `studies.findings.summary`
@@ -41,7 +42,7 @@ def print_summary(
     short = lambda name: name.removeprefix('visited at ').replace(', change', ' vs A')
     print('\n' + table.drop(columns=cost).to_string())
     print('\nvisited nodes per query')
-    print(table.loc[table.index != 'BM25', cost].rename(columns=short).to_string())
+    print(table.loc[table.index != 'BM25', cost].rename(columns=short).T.rename_axis(columns='').to_string())
 
 # %% ../../nbs/cli/commands.ipynb #d0989944
 def seeds_given(
@@ -257,9 +258,11 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
     from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.plan import study_plan
     from dacl_dr.studies.conclusions import conclusion, study_rows
+    from dacl_dr.studies.checks import check_study
     from dacl_dr.studies.study import run_study
     plan = study_plan(o)
     if o.dry_run:
+        check_study(plan, o)
         folders = ', '.join(v.folder(plan.settings) for v in plan.runs)
         print(f'{plan.question}\n{len(plan.runs)} runs: {folders}')
         return 0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Flag', 'field_at', 'is_group', 'flags_of', 'Kind', 'kind_of', 'at_least', 'default_words', 'help_parts', 'help_of',
-           'add_flags', 'argument_words', 'options_from']
+           'flag_names', 'add_flags', 'argument_words', 'options_from']
 
 # %% ../../nbs/cli/flags.ipynb #515b2af5
 import argparse, types, typing
@@ -123,6 +123,13 @@ def help_of(
     return told.strip().replace('%', '%%')
 
 # %% ../../nbs/cli/flags.ipynb #6b4b04e8
+def flag_names(
+    cls, # a struct of `core.options`
+    name:str, # of a flag
+)->list[str]: # without the dashes; the one to show first
+    "What a flag is called: the word of all commands, its own name, older names."
+    return list(dict.fromkeys((cls.WORDS.get(name, name), name, *cls.ALIASES.get(name, ()))))
+
 def add_flags(
     parser, # of argparse
     cls, # a struct of `core.options`
@@ -138,11 +145,13 @@ def add_flags(
         if flag.name in cls.POSITIONAL:
             parser.add_argument(flag.name, **words | {'metavar': cls.POSITIONAL[flag.name]})
             continue
+        names = flag_names(cls, flag.name)
+        if kind.type is str and not kind.choices: words['metavar'] = names[0].upper()
         if required: words['required'] = True
         elif kind.type is not bool: words['default'] = None if nested else flag.default
         if kind.many and flag.default is None: words['action'] = 'extend' # given again, it adds
-        names = [f'--{n}' for n in (flag.name, *cls.ALIASES.get(flag.name, ()))]
-        (either if flag.name in cls.EITHER else parser).add_argument(*names, dest=flag.name, **words)
+        to = either if flag.name in cls.EITHER else parser
+        to.add_argument(*(f'--{n}' for n in names), dest=flag.name, **words)
 
 def argument_words(
     kind:Kind,
@@ -162,7 +171,7 @@ def options_from(
 ): # a `cls`
     "What a command is told. Raises `DaclError` naming the flag, or the settings file and its line."
     flags = flags_of(cls)
-    names = {f.path: f'--{f.name}' for f in flags}
+    names = {f.path: f'--{flag_names(cls, f.name)[0]}' for f in flags}
     given = {f.path: getattr(args, f.name, None) for f in flags}
     given = {path: value for path, value in given.items() if value is not None and value is not False}
     defaults = {f.name: f.default for f in msgspec.structs.fields(cls) if isinstance(f.default, msgspec.Struct)}

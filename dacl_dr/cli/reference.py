@@ -19,7 +19,7 @@ from ..core.files import atomic_file
 from ..core.yaml import group_in
 from .about import ABOUT, GROUPS, SETTINGS, SettingsFile
 from .commands import Command
-from .flags import Flag, default_words, field_comment, flags_of, help_parts, kind_of
+from .flags import Flag, default_words, field_comment, flag_names, flags_of, help_parts, kind_of
 from .main import PROGRAM, commands_in, purpose
 
 # %% ../../nbs/cli/reference.ipynb #97ff5f05
@@ -108,7 +108,7 @@ def flag_rows(
     flags = sorted(flags_of(cls), key=lambda f: (f.default is not msgspec.NODEFAULT, f.name not in cls.POSITIONAL))
     rows = []
     for f in flags:
-        names = [f'`--{n}`' for n in (f.name, *cls.ALIASES.get(f.name, ()))]
+        names = [f'`--{n}`' for n in flag_names(cls, f.name)]
         if f.name in cls.POSITIONAL: names = [code(cls.POSITIONAL[f.name])]
         text, otherwise = help_parts(f.help)
         rows.append((', '.join(names), flag_takes(f), told(f.default, otherwise), typed(text)))

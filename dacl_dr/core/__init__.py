@@ -11,6 +11,7 @@ import lazy_loader
 # %% ../../nbs/core/index.ipynb #fc2e2e74
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.core', submod_attrs={
     'errors': ['DaclError', 'did_you_mean'],
+    'home': ['settle_home'],
     'settings': ['CorpusSettings', 'DataSettings', 'EmbedSettings', 'EncoderSettings',
         'IndexSettings', 'MachineSettings', 'MiningSettings', 'ModelSettings', 'Reading',
         'RecipeSettings', 'RunSettings', 'ScaleSettings', 'SearchSettings', 'Settings', 'Stage',

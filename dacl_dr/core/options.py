@@ -26,6 +26,12 @@ class Options(Frozen, kw_only=True):
     POSITIONAL: ClassVar[dict] = {} # field that is given without a flag → how the help calls it
     ALIASES: ClassVar[dict] = {} # flag → its other names
     EITHER: ClassVar[tuple] = () # flags of which one may be given
+    WORDS: ClassVar[dict] = { # field → the word for it over all commands; the field's own name is understood too
+        'corpus_file': 'corpus', 'corpus_path': 'corpus', 'encoder_path': 'encoder', 'model_name': 'encoder',
+        'index_path': 'index', 'embeddings_path': 'embeddings', 'test_file': 'queries', 'dev_file': 'queries',
+        'num_samples': 'max_queries', 'model_dirs': 'encoders', 'index_dirs': 'indexes', 'w': 'distance_weight',
+        'output_path': 'output', 'output_dir': 'output', 'output_base': 'output', 'results_dir': 'runs',
+    }
     NAMED: ClassVar[dict] = {} # path in `settings` → the flag that is named in errors, where it is not that of FLAGS
 
 CACHE = {'cache_dir': 'reading.cache_dir'}
@@ -300,7 +306,6 @@ class Diagnose(Options, kw_only=True):
 # %% ../../nbs/core/options.ipynb #aa5f35da
 class Quickstart(Options, kw_only=True):
     "Train recipes A, B, C and D on the offline corpus and report what searching each costs."
-    ALIASES = {'w': ('distance_weight',)}
     NAMED = {'seeds': '--seed'}
     FLAGS = {
         'w': ('settings.training.w', 'weight of L_dis in recipes B and D'),
@@ -344,21 +349,22 @@ class RunStudy(Options, kw_only=True):
     end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."""
     POSITIONAL = {'study': 'STUDY'}
     study: str # weights, ablation, temperature, curriculum or ef, or a YAML file of your own
-    # codedocs, tldr, squad, nq, trivia, another folder of the data folder, or a YAML file
+    # codedocs, which is harvested; tldr, squad, nq, trivia, which have to be got; another folder of the data folder,
+    # or a YAML file
     dataset: str = 'codedocs'
-    encoder: str = 'static' # static, minilm or bert-base, or a YAML file
+    encoder: str = 'static' # static, minilm or bert-base, a folder with an encoder, or a YAML file
     data_dir: str = 'data_set' # where data sets stand
     output_dir: str = 'runs' # gets STUDY-DATASET-ENCODER/
     recipes: tuple[str, ...]|None = None # of A, B, C and D; None: the study's
-    weights: tuple[float, ...]|None = None # weights of L_dis, besides training.w; None: the study's
+    weights: tuple[float, ...]|None = None # weights of L_dis; None: the study's
     temperatures: tuple[float, ...]|None = None # of InfoNCE, besides training.temperature; None: the study's
     seeds: tuple[int, ...]|None = None # each model is trained with each; None: the study's
     set: tuple[str, ...] = () # any setting as SETTING=VALUE, such as training.num_epochs=4
     jobs: Positive = 1 # runs at once on this machine; with GPUs, one on each
-    # spread runs over a Ray cluster: its address, auto, or local; needs pip install 'dacl-dr[ray]'
+    # spread runs over a Ray cluster: its address, auto, or local; needs pip install ray
     ray: str|None = None
     gpus: float = 0 # GPUs that a run takes of a Ray cluster
-    dry_run: bool = False # check the settings and list the runs
+    dry_run: bool = False # check settings, data, encoder and notebook, and list the runs
 
 # %% ../../nbs/core/options.ipynb #f3184ce3
 class RunAblation(Options, kw_only=True):
@@ -379,7 +385,8 @@ class RunAblation(Options, kw_only=True):
 
 # %% ../../nbs/core/options.ipynb #378c1600
 class GenerateFigures(Options, kw_only=True):
-    "Draw the twelve figures from all finished runs below a folder; exit code 1 if some lack their data."
+    """Draw of the twelve figures those that the finished runs below a folder allow, and say what makes the others;
+    exit code 1 if there are others."""
     results_dir: str = 'runs' # where finished runs stand
     output_dir: str = 'figures' # folder for the figures
     format: Literal['pdf', 'svg', 'png', 'html'] = 'pdf' # html is interactive

@@ -191,7 +191,9 @@ def cache_home(
     cache_dir:str|Path|None=None, # None: the environment's, or the default
 )->Path:
     "Where converted data stands."
-    return Path(cache_dir or os.environ.get('DACL_CACHE') or '~/.cache/dacl-dr').expanduser()
+    try: return Path(cache_dir or os.environ.get('DACL_CACHE') or '~/.cache/dacl-dr').expanduser()
+    except RuntimeError:
+        raise DaclError('no home folder for the cache; set HOME or DACL_CACHE, or give --cache_dir') from None
 
 # %% ../../nbs/data/conversion.ipynb #3d56ba44
 def file_sizes(

@@ -77,8 +77,8 @@ def coverage_warnings(
         f'warning: {read.unknown_share:.0%} of the tokens of the {what} are unknown to the encoder (in another '
         'language or script?), so their vectors say little; take an encoder that knows their language')
     if read.cut_share > CUT_SHARE: found.append(
-        f'warning: {read.cut_share:.0%} of the {what} are longer than the {read.limit:,} tokens that the encoder reads, '
-        'the rest is ignored; cut them into shorter passages, or take an encoder that reads more')
+        f'warning: {read.cut_share:.0%} of the {what} are longer than the {read.limit:,} tokens that the encoder '
+        'reads, the rest is ignored; cut them into shorter passages, or take an encoder that reads more')
     if read.empty: found.append(
         f'warning: {read.empty:,} of the {what} have no token that the encoder knows; '
         'they all have one vector, and are not found by their text')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PREFIXES', 'HARMLESS', 'HEADS', 'UNTRAINED', 'OTHER_KINDS', 'quiet_transformers', 'load_fault', 'hub_answers',
-           'loading_reports', 'prefix_left', 'layers_of', 'missing_fault', 'head_of', 'surplus_fault', 'reads_pooler',
-           'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec', 'refuse_kind', 'open_layout',
-           'open_checkpoint']
+           'loading_reports', 'prefix_left', 'layers_of', 'layers_fault', 'missing_fault', 'kind_with_head',
+           'surplus_fault', 'reads_pooler', 'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec',
+           'refuse_kind', 'open_layout', 'open_checkpoint']
 
 # %% ../../nbs/encoders/loading.ipynb #17d51ace
 import contextlib, json, re, tempfile
@@ -84,6 +84,13 @@ def layers_of(
     return {int(n[1]) if n else -1 for n in numbers}
 
 # %% ../../nbs/encoders/loading.ipynb #133b8f36
+def layers_fault(
+    told:int, # layers of config.json
+    there:int, # layers of the weights
+)->str:
+    "How two files disagree."
+    return f'; config.json speaks of {told} layers, the weights of {there}: make both agree'
+
 def missing_fault(
     missing:list[str], # names that were not found
     surplus:list[str], # names of the file that nothing asked for
@@ -101,8 +108,7 @@ def missing_fault(
             "save the model that is wrapped, with save_pretrained, or take that off the names"
         )
     layers, kept = layers_of(missing), layers_of(set(there) - set(missing))
-    if -1 not in layers and min(layers) > max(kept):
-        return f'{said}; config.json speaks of {max(layers) + 1} layers, the weights of {max(kept) + 1}: make both agree'
+    if -1 not in layers and min(layers) > max(kept): return said + layers_fault(max(layers) + 1, max(kept) + 1)
     return f'{said}; take it from where it was made, with all of its files'
 
 # %% ../../nbs/encoders/loading.ipynb #d3991d46
@@ -115,7 +121,7 @@ HEADS = { # of what → its names
 }
 UNTRAINED = 'a language model or SPLADE'
 
-def head_of(
+def kind_with_head(
     surplus:list[str], # names of the file that nothing asked for
 )->str: # of what; '' where a name belongs to no head
     "What kind of model has weights of these names besides an encoder's."
@@ -132,15 +138,14 @@ def surplus_fault(
     "Why weights that are left over matter, and what helps."
     if not surplus: return ''
     some = f"{surplus[0]}{', …' if len(surplus) > 1 else ''}"
-    kind = head_of(surplus)
+    kind = kind_with_head(surplus)
     if kind and (declared or to_train and kind == UNTRAINED): return ''
     if kind == UNTRAINED:
         return f'it is {kind} ({some}), not a text encoder: train one from it, or give an encoder'
     if kind: return f'it is {kind} ({some}), not a bi-encoder: give a bi-encoder'
     said = f'{len(surplus)} weights of it have no place in the model ({some})'
     extra, kept = layers_of(surplus), layers_of(there)
-    if -1 not in extra and min(extra) > max(kept):
-        return f'{said}; config.json speaks of {max(kept) + 1} layers, the weights of {max(extra) + 1}: make both agree'
+    if -1 not in extra and min(extra) > max(kept): return said + layers_fault(max(kept) + 1, max(extra) + 1)
     return f'{said}; configuration and weights are not of one model: take both from the same checkpoint'
 
 # %% ../../nbs/encoders/loading.ipynb #641d3471
@@ -233,7 +238,8 @@ def open_model2vec(
 OTHER_KINDS = { # model_type of a saved pipeline → what it is
     'CrossEncoder': 'a cross-encoder, which scores pairs of texts',
     'SparseEncoder': 'a sparse encoder (SPLADE and the like)',
-    'MultiVectorEncoder': 'a ColBERT, with a vector for each token', 'ColBERT': 'a ColBERT, with a vector for each token',
+    'MultiVectorEncoder': 'a ColBERT, with a vector for each token',
+    'ColBERT': 'a ColBERT, with a vector for each token',
 }
 
 def refuse_kind(
@@ -273,7 +279,8 @@ def open_checkpoint(
         fault = load_fault(e, 120)
         if local and not here: fault = 'no such folder, nor among earlier downloads, and the hub does not answer'
         raise DaclError(
-            f"model '{name}' cannot be loaded ({fault}); give a model's folder, or its name where the hub can be reached"
+            f"model '{name}' cannot be loaded ({fault}); "
+            "give a model's folder, or its name where the hub can be reached"
         ) from None
     for part, report in reports: check_weights(name, model, part, report, to_train)
     return model.float() # also where it was saved in half precision: mixed precision wants full weights

@@ -100,7 +100,8 @@ def cut_texts(
     if not hasattr(tower, side_field(side)): return # token vectors read texts of any length
     most = positions_of(tower)
     if most and length > most:
-        raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; lower it')
+        raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; '
+            f'set it to {most} in the settings file (--config), or with --set model.{side}_length={most} of run-study')
     setattr(tower, side_field(side), length)
     tower.max_seq_length = max(tower.query_length or 0, tower.document_length or 0)
 
@@ -127,10 +128,10 @@ def check_vocabulary(
     "Raises `DaclError` if the tokenizer makes ids that the model has no vectors for, or cannot pad."
     tokenizer = getattr(tower, 'tokenizer', None)
     if tokenizer is None: raise DaclError(f'{name}: it has no tokenizer, so it reads no text; give a text encoder')
-    if hasattr(tokenizer, 'get_vocab_size'): size, most = tokenizer.get_vocab_size(), getattr(tower, 'num_embeddings', None)
-    elif hasattr(tower, 'model'): size, most = len(tokenizer), tower.model.get_input_embeddings().num_embeddings
+    if hasattr(tower, 'model'): size, most = len(tokenizer), tower.model.get_input_embeddings().num_embeddings
+    elif hasattr(tower, 'num_embeddings'): size, most = tokenizer.get_vocab_size(), tower.num_embeddings
     else: return # a module of another kind has a tokenizer of its own
-    if most is not None and size > most:
+    if size > most:
         raise DaclError(
             f'{name}: the tokenizer has {size:,} tokens, the model vectors for {most:,}: '
             'they are not of one model; take both from the same checkpoint'
@@ -140,7 +141,7 @@ def check_vocabulary(
             f'{name}: the tokenizer has no padding token; set tokenizer.pad_token and save it again'
         )
 
-TRIED = ['a', 'When was the tower of London built?', 'Größe, 大きさ: a bridge over the river, 1973 – and what else?']
+TRIED = ['a', 'When was the tower of London built?', 'Größe, 大きさ: a bridge over the river, 1973 – what else?']
 TRIED_TOLERANCE = 1e-4 # of a difference, where the largest value is 1 or less
 
 def differs(

@@ -155,11 +155,11 @@ def diagnose(
         'explains.csv': d.explains,
         'queries.parquet': query_table(d),
     }
-    page = diagnosis_page(d)
     out = make_folder(o.output_path)
     for name, table in tables.items(): write_table(out/name, table)
-    page.write(out/'diagnosis.html')
-    return write_json(out/'diagnosis.json', diagnosis_json(d, o.search))
+    path = write_json(out/'diagnosis.json', diagnosis_json(d, o.search))
+    diagnosis_page(d).write(out/'diagnosis.html') # the numbers are kept, whatever becomes of their picture
+    return path
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #1c203838
 def folder_name(

@@ -146,8 +146,6 @@ def run_ef_sweep(
     table = curve(found)
     write_table(f'{path}.sweep.csv', table)
     write_table(f'{path}.queries.parquet', query_values(found, query_ids(questions)))
-    chart = cost_curve(table, cost, ['ann recall', task])
-    chart_page(chart, f'{path}.curve.html', f'{o.experiment_name}: quality and {cost}')
     write_json(f'{path}.sweep.json', {
         'experiment_name': o.experiment_name,
         **of,
@@ -161,4 +159,7 @@ def run_ef_sweep(
         'rounds': rounds,
         'environment': environment(),
     })
-    return write_table(f'{path}.costs.csv', costs)
+    found_costs = write_table(f'{path}.costs.csv', costs)
+    chart = cost_curve(table, cost, ['ann recall', task])
+    chart_page(chart, f'{path}.curve.html', f'{o.experiment_name}: quality and {cost}') # after the numbers
+    return found_costs

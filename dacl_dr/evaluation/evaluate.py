@@ -77,7 +77,10 @@ def kept_beside(
     make:Callable[[], np.ndarray],
 )->np.ndarray:
     "An array that is computed once and kept beside an index."
-    folder = make_folder(index.folder/'exact')
+    folder = index.folder/'exact'
+    if (kept := kept_array(folder, name)) is not None: return kept
+    try: make_folder(folder)
+    except DaclError: return make() # the index may only be read: what is found is not kept
     with locked(folder/name, 'another process is searching these exactly'):
         found = kept_array(folder, name)
         if found is None:

@@ -296,10 +296,11 @@ def run_representation_eval(
     write_table(out/'sweep.csv', curve(a.sweep))
     write_table(out/'queries.parquet', a.measures.assign(**a.costs, rank=a.ranks, query=asked))
     if points is not None: write_table(out/'map.parquet', points)
-    representation_page(about, a, explains, points).write(out/'representation.html')
     numbers = {n: None if np.isnan(v) else v for n, v in a.facts.items()}
     told = {'search': o.search, 'numbers': numbers, 'environment': environment()}
-    return write_json(out/'representation.json', about | told)
+    path = write_json(out/'representation.json', about | told)
+    representation_page(about, a, explains, points).write(out/'representation.html') # after the numbers
+    return path
 
 # %% ../../nbs/evaluation/representation.ipynb #37a95b96
 def searched_line(

@@ -55,7 +55,8 @@ def check_enough(
 ):
     "Raises `DaclError` for fewer passages than a search returns, or looks at."
     if n <= s.k:
-        raise DaclError(f'{n} passages are too few for the {s.k} nearest; give more, or a smaller k')
+        less = ', or a lower --k (search.k)' if s.k > 10 else ''
+        raise DaclError(f'{n} passages are too few for the {s.k} nearest; give more{less}')
     if min(s.ef_values) > n:
         raise DaclError(
             f'the smallest efSearch, {min(s.ef_values)}, is above the {n} passages, where a search is exact; '

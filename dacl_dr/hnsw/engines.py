@@ -26,7 +26,7 @@ class Usearch:
         desc:str|None=None, # of the progress bar; None: no bar
     ):
         if not find_spec('usearch'):
-            raise DaclError("engine 'usearch' is not installed; pip install 'dacl-dr[engines]'")
+            raise DaclError("engine 'usearch' is not installed; pip install usearch")
         import usearch.index
         self.index = usearch.index.Index(
             ndim=vectors.dim, metric='ip', dtype='f32', connectivity=m, expansion_add=ef_construction)

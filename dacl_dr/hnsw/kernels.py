@@ -72,6 +72,9 @@ def read_graph(
     index:faiss.IndexHNSW, # to be held as long as the graph is used
 )->Graph:
     "The graph of an index with its vectors in float32. Raises `DaclError` for another kind, or an empty one."
+    if not isinstance(index, faiss.IndexHNSW):
+        inner = ', and what it wraps may be: give faiss.downcast_index(index.index)' if hasattr(index, 'index') else ''
+        raise DaclError(f'the tracer follows an HNSW graph, and {type(index).__name__} is none{inner}')
     storage = faiss.downcast_index(index.storage)
     if not isinstance(storage, faiss.IndexFlat):
         raise DaclError(

@@ -90,6 +90,7 @@ def theme()->alt.theme.ThemeConfig:
         'header': text,
     }}
 
+alt.data_transformers.disable_max_rows() # a chart of many points is heavy, but no error
 alt.renderers.register('dacl', chart_output)
 alt.renderers.enable('dacl');
 

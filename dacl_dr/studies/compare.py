@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['QUALITY', 'ANSWERED', 'OTHER_COLOURS', 'PANELS', 'named', 'Trained', 'pair_up', 'answered_at', 'exact_quality',
            'Measured', 'columns_for', 'curves_table', 'quality_table', 'compared', 'ablation_tables', 'recall_panels',
-           'ablation_page', 'open_models', 'timed_sweeps', 'measure_models', 'results_of_models', 'run_ablation']
+           'turned', 'ablation_page', 'open_models', 'timed_sweeps', 'measure_models', 'results_of_models',
+           'run_ablation']
 
 # %% ../../nbs/studies/compare.ipynb #86c95f74
 from pathlib import Path
@@ -191,6 +192,12 @@ def recall_panels(
     ]
     return [panel.properties(width=420, height=280) for panel in panels]
 
+def turned(
+    table:pd.DataFrame, # a row a model
+)->pd.DataFrame: # a row a column, a column a model
+    "A table of few models and many numbers, so that it fits the width of a page."
+    return table.T.rename_axis('').rename_axis(columns=None).reset_index()
+
 def ablation_page(
     tables:dict[str, pd.DataFrame], # from `ablation_tables`
     dataset:str,
@@ -209,10 +216,10 @@ def ablation_page(
     told = [f'{name}: {line}' for name, share in (copies or {}).items() for line in copies_lines(share)]
     if told: page.bullets(told)
     quality = list(study[study.kind == 'quality'].metric.unique())
-    table = summary(study, names, quality).rename_axis('model').reset_index()
+    table = summary(study, names, quality)
     cost = [column for column in table if column.startswith(('visited', 'evaluations'))]
-    page.heading('Quality of exact search').table(table[['model', *quality]])
-    page.heading('Cost at matched quality').table(table[['model', *cost]])
+    page.heading('Quality of exact search').table(turned(table[quality]))
+    page.heading('Cost at matched quality').table(turned(table[cost]))
     page.heading('Recall against visited nodes')
     for panel in recall_panels(tables['sweeps'], names): page.chart(panel)
     return page
@@ -305,7 +312,6 @@ def run_ablation(
     measured = measure_models(retrievers, questions, o)
     tables = ablation_tables(measured, o.search, o.draws)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)
-    ablation_page(tables, o.dataset_name, len(questions), measured.copies).write(out/'ablation.html')
     corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing}
     write_json(out/'run.json', {
         'settings': Settings(search=o.search),
@@ -316,4 +322,5 @@ def run_ablation(
         'published': True,
         'environment': environment(),
     })
+    ablation_page(tables, o.dataset_name, len(questions), measured.copies).write(out/'ablation.html') # after the numbers
     return out

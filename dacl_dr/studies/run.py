@@ -116,6 +116,7 @@ def study_data(
     data_dir:str|Path,
     settings:Settings=Settings(),
     say=print,
+    source:str='', # where it is to be had
 )->Path: # in DPR's formats
     """Where a study's data stand; the embedded set is harvested first. Raises `DaclError` for a folder that has
     no data set."""
@@ -126,6 +127,7 @@ def study_data(
             f"{data_dir}: has no data set '{name}'; "
             'give --data_dir and the name of a folder in it, '
             'with psgs.tsv and NAME-train.json, NAME-dev.json, NAME-test.json'
+            + (f'. How to get {name}: {source}' if source else '')
         )
     study_files(folder)
     return folder
@@ -140,7 +142,7 @@ def quickstart(
 )->Path: # the report's page
     """Get the data, train and measure the models, write the report. Raises `DaclError` if another process is at
     work in the run folder."""
-    output_dir, data_dir = make_folder(output_dir), make_folder(data_dir)
+    output_dir, data_dir = make_folder(output_dir), make_folder(data_dir) if dataset == 'codedocs' else Path(data_dir)
     written = data_dir if dataset == 'codedocs' else output_dir # another data set is only read
     try:
         with alone_in(output_dir), FileLock(written/'.data.lock', timeout=0):

@@ -88,16 +88,15 @@ def dev_measures(
 
 # %% ../../nbs/studies/steps.ipynb #faae992d
 def epoch_rows(
-    start:dict[str, float], # of the untrained encoder
-    evaluations:list[dict], # of a training's history: epoch and the same measures
+    evaluations:list[dict], # of a training's history: epoch and measures; epoch 0 is the untrained encoder
     stages:list, # of the recipe
 )->list[dict]: # epoch, stage, measures; epoch 0 first
     "What an encoder measured before training and after each epoch."
-    rows = [{'epoch': 0, 'stage': 'untrained', **start}]
+    rows = []
     for e in evaluations:
         epoch = round(e['epoch'])
-        stage, *_ = stage_of(stages, epoch - 1)
-        rows.append({'epoch': epoch, 'stage': stage.name, **{name: e[name] for name in start}})
+        name = stage_of(stages, epoch - 1)[0].name if epoch else 'untrained'
+        rows.append({'epoch': epoch, 'stage': name} | {n: v for n, v in e.items() if n not in ('epoch', 'step')})
     return rows
 
 # %% ../../nbs/studies/steps.ipynb #a68902cc
@@ -112,7 +111,6 @@ def train_step(
     settings = variant_settings(task.settings, variant)
     encoder = task.untrained(variant.seed)
     data = task_data(task, encoder, bm25_folder)
-    start = dev_measures(task, encoder)
     history = train(
         encoder,
         data,
@@ -125,7 +123,7 @@ def train_step(
     (folder/'encoder').mkdir()
     encoder.save(folder/'encoder')
     pd.DataFrame(history.steps).to_parquet(folder/'history.parquet')
-    rows = epoch_rows(start, history.evaluations, recipe_stages(settings.recipe, settings.training))
+    rows = epoch_rows(history.evaluations, recipe_stages(settings.recipe, settings.training))
     pd.DataFrame(rows).to_parquet(folder/'geometry.parquet')
     return {'steps': len(history.steps), 'minings': history.minings}
 

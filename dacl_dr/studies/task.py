@@ -143,11 +143,11 @@ class Task(StudyData):
         if which == 'pool': return [self.texts[i] for i in self.pool]
         return [q.question for q in getattr(self, which).questions]
 
-    def prepare(self, which:str, encoder:Encoder|None=None): # which: as in `texts_of`; static where there is no encoder
+    def prepare(self, which:str, encoder:Encoder|None=None): # which: as in `texts_of`; None: the task's own static one
         "Texts made ready for an encoder, once for all encoders of a kind."
         if which not in self.prepared:
-            is_static = encoder is None or isinstance(encoder, StaticEncoder)
-            made = bags_of(self, which) if is_static else encoder.prepare(self.texts_of(which), side_of(which))
+            is_fresh = self.settings.model is None # a static encoder of the task's own vocabulary
+            made = bags_of(self, which) if is_fresh else encoder.prepare(self.texts_of(which), side_of(which))
             self.prepared[which] = made
         return self.prepared[which]
 

@@ -177,7 +177,7 @@ def run_on_ray(
 ): # yields an `EndedRun` as each run ends
     "Run jobs on a Ray cluster. Raises `DaclError` if Ray is not installed or the cluster does not answer."
     try: import ray
-    except ImportError: raise DaclError("--ray: Ray is not installed; pip install 'dacl-dr[ray]'") from None
+    except ImportError: raise DaclError("--ray: Ray is not installed; pip install ray") from None
     is_local = address == 'local'
     try:
         ray.init(

@@ -96,8 +96,11 @@ class TrainingBar(TrainerCallback):
 
 # %% ../../nbs/training/trainer.ipynb #c2253e47
 class Curriculum(TrainerCallback):
-    "At the start of an epoch: its batches and negatives. At its end: evaluate and save."
+    "Before training: evaluate. At the start of an epoch: its batches and negatives. At its end: evaluate and save."
     def __init__(self, trainer): self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer.measure is not None and state.global_step == 0: self.trainer.evaluate()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         t = self.trainer
@@ -261,7 +264,7 @@ class TrainingRun(msgspec.Struct, frozen=True):
     "What a training keeps, and whom it tells."
     folder: Path|None = None # of the run: checkpoints, mined negatives, logs; None keeps nothing
     work: str|Path = '' # folder of transformers' own files
-    measure: Callable[[Encoder], dict]|None = None # metrics of the encoder, at the end of each epoch
+    measure: Callable[[Encoder], dict]|None = None # metrics of the encoder, before training and after each epoch
     desc: str|None = 'training' # of the progress bar; None: none
     say: Callable[[str], None] = tqdm.write # told what each query sees
 
@@ -391,7 +394,7 @@ def train(
     data:TrainingData, # from `training_data`
     settings:RecipeSettings, # of the recipe
     folder:str|Path|None=None, # of the run: checkpoints, mined negatives, logs; None keeps nothing
-    measure:Callable[[Encoder], dict]|None=None, # metrics of the encoder, at the end of each epoch
+    measure:Callable[[Encoder], dict]|None=None, # metrics of the encoder, before training and after each epoch
     desc:str|None='training', # of the progress bar
     say=tqdm.write, # told what each query sees
 )->History:

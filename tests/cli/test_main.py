@@ -32,7 +32,7 @@ def one_line(result, *parts):
 
 
 @pytest.mark.parametrize('args, parts', [
-    (['--w', '-1'], ['--w', 'training.w', '>= 0.0']),
+    (['--w', '-1'], ['--distance_weight', 'training.w', '>= 0.0']),
     (['--distance-weight', '-1'], ['training.w', '>= 0.0']),
     (['--temperature', '0'], ['--temperature', '> 0']),
     (['--batch_size', '1'], ['--batch_size', '>= 2']),
@@ -105,3 +105,51 @@ def test_report_of_no_run(tmp_path):
 def test_harvest_says_what_it_made(tmp_path):
     r = dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path)
     assert r.returncode == 0 and 'pairs of' in r.stdout and (tmp_path/'codedocs'/'psgs.tsv').exists()
+
+
+@pytest.mark.parametrize('argv, named', [
+    (['diagnose', '--encoder', 'a/b', '--corpus', 'absent.tsv', '--queries', 'absent.txt'], 'absent.tsv'),
+    (['diagnose', '--vectors', 'absent.npy'], 'absent.npy'),
+    (['build-index', '--encoder_path', 'a/b', '--corpus_path', 'absent.tsv', '--output_path', 'x'], 'absent.tsv'),
+    (['build-index', '--encoder_path', './absent', '--corpus_path', '.', '--output_path', 'x'], "model './absent'"),
+    (['run-evaluation', '--encoder_path', 'a/b', '--index_path', 'absent', '--test_file', '.'], 'absent: not there'),
+    (['run-representation-eval', '--encoder_path', 'a/b', '--dev_file', 'absent.json'], 'absent.json'),
+    (['run-ablation', '--model_dirs', 'A=./absent', '--index_dirs', 'A=.', '--test_file', '.', '--dataset_name', 'd'], "model './absent'"),
+])
+def test_a_missing_input_is_told_before_torch_is_imported(argv, named, tmp_path):
+    code = "import sys; from dacl_dr.cli.main import main; code = main(sys.argv[1:]); sys.exit(10 if 'torch' in sys.modules else code)"
+    ended = subprocess.run([sys.executable, '-c', code, *argv], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert ended.returncode == 2 and ended.stderr.startswith('dacl: ') and named in ended.stderr and ended.stderr.count('\n') == 1
+
+
+def test_one_word_for_one_thing():
+    "Every command calls a corpus, an encoder, its output the same; the words of before are understood."
+    from dacl_dr.cli.flags import flags_of, flag_names
+    from dacl_dr.cli.main import PROGRAM
+    shown = {c.name: {f.name: flag_names(c.options, f.name)[0] for f in flags_of(c.options)} for c in PROGRAM}
+    for words in shown.values():
+        assert not {'corpus_file', 'corpus_path', 'encoder_path', 'model_name', 'output_path', 'output_dir', 'output_base'} & {*words.values()}
+    old = ['bm25-eval', '--corpus_file', 'c', '--test_file', 't', '--dataset_name', 'n', '--output_path', 'o']
+    new = ['bm25-eval', '--corpus', 'c', '--queries', 't', '--dataset_name', 'n', '--output', 'o']
+    given = [{n: v for n, v in vars(build_parser().parse_args(words)).items() if n != 'does'} for words in (old, new)]
+    assert given[0] == given[1] and given[0]['corpus_file'] == 'c'
+
+
+def test_a_flag_of_another_command_is_told():
+    one_line(dacl('diagnose', '--jobs', '2'), "'--jobs', a flag of run-study", 'dacl diagnose --help')
+
+
+def test_a_terminal_of_ascii_shows_what_it_can():
+    r = dacl('run-study', 'weights', '--dry_run', PYTHONIOENCODING='ascii')
+    assert r.returncode == 0 and '31 runs' in r.stdout or 'runs: A-seed0' in r.stdout, r.stderr
+    r = subprocess.run([sys.executable, '-c', "from dacl_dr.cli.main import main; import sys; from dacl_dr.cli import main as m; m.run_command = lambda argv: print('passages → index ± τ'); main([])"], cwd=ROOT, capture_output=True, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'})
+    assert r.stdout == b'passages ? index ? ?\n', r.stderr
+
+
+def test_without_a_home_folder(tmp_path):
+    "As in a container: no HOME that is there; the caches go to a folder of their own, which is told once."
+    code = "import os; from dacl_dr.core.home import settle_home; from pathlib import Path; print(settle_home(), Path.home().is_dir()); from dacl_dr.data.conversion import cache_home; print(cache_home())"
+    env = {k: v for k, v in os.environ.items() if k != 'DACL_CACHE'} | {'PYTHONPATH': str(ROOT), 'HOME': '/no/such/home', 'TMPDIR': str(tmp_path)}
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    home = tmp_path/f'dacl-home-{os.getuid()}'
+    assert r.stdout.split() == [str(home), 'True', str(home/'.cache'/'dacl-dr')], r.stderr

@@ -2,7 +2,6 @@
 
 `pytest -s tests/encoders/test_library.py` prints it."""
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest

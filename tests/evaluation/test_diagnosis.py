@@ -189,7 +189,7 @@ def test_without_query_vectors_some_passages_stand_for_them_and_leave_the_graph(
     assert d['in_distribution'] and d['normalised'] and (d['queries'], d['passages']) == (60, 540)
     page = (tmp_path/'out'/'diagnosis.html').read_text()
     assert all(t in said for said in (page, diagnosis_lines(tmp_path/'out'/'diagnosis.json')) for t in ('in distribution, so the costs are optimistic', 'were normalised'))
-    assert not any('out of the passages' in t for t in d['suggestions']) and page.count('vegaEmbed("#chart-') == 4
+    assert not any('out of the passages' in t for t in d['suggestions']) and page.count('drawChart("chart-') == 4
     assert f'row {pd.read_parquet(tmp_path/"out"/"queries.parquet").sort_values("visited", ascending=False, kind="stable")["row"].iloc[0]}</td>' in page
 
 
@@ -336,7 +336,7 @@ def test_all_files_are_written_and_agree(diagnosed):
 
 def test_the_page_holds_its_charts_and_sections(diagnosed):
     page = (diagnosed[0]/'diagnosis.html').read_text()
-    assert [f'vegaEmbed("#chart-{i}"' in page for i in range(1, 6)] == [True] * 4 + [False] and page.count('<div class="chart"') == 4
+    assert [f'drawChart("chart-{i}"' in page for i in range(1, 6)] == [True] * 4 + [False] and page.count('<div class="chart"') == 4
     for title in ('What the measures suggest', 'Recall against cost', 'Cost at matched recall', 'What goes with the cost of a query', 'The 10 costliest queries', 'Map', 'Numbers'): assert f'<h2>{title}</h2>' in page
     assert 'evenly spaced, and all positives' in page and 'effective dimension' in page and 'percentile' in page
 

@@ -86,7 +86,7 @@ def test_run_ef_sweep(home, tmp_path, capsys):
         first = next(ef for ef, r in every.items() if ann_recall(r.ids, ids).mean() >= t)
         row = costs.loc[f'visited at ANN recall {t}']
         assert every[first - 1].visited.mean() * .98 <= row.value <= every[first].visited.mean() * 1.02 and row.low <= row.value <= row.high
-    assert 'vegaEmbed' in (tmp_path/'x.curve.html').read_text()[-20_000:]
+    assert 'drawChart("chart-' in (tmp_path/'x.curve.html').read_text()[-20_000:]
     assert json.loads((tmp_path/'x.sweep.json').read_text())['task'] == 'recall@10'
 
 

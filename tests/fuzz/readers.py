@@ -216,7 +216,7 @@ def make_rawnq(home):
 
 def rawnq_judge(home, found, sound):
     lines = text_of(home/'nq.jsonl').split('\n')
-    n = len(lines) - (lines[-1] == '')
+    n = sum(bool(l.strip()) for l in lines)
     return '' if found['questions read'] == n == found['train'] + found['dev'] + sum(v for k, v in found.items() if k.startswith('dropped')) and found['passages'] == found['there'] else f'{found} of {n} lines'
 
 @reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
@@ -542,7 +542,7 @@ def tables_judge(home, found, sound):
 def tables_read(home):
     from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.findings import findings, summary
-    from dacl_dr.studies.paper import collect
+    from dacl_dr.studies.drawing import collect
     t = read_tables(home/'run')
     summary(t.study), findings(t)
     collect(home)

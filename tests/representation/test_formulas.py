@@ -208,7 +208,7 @@ def test_the_command_writes_numbers_tables_and_a_page(tmp_path, toy_world):
     queries = pd.read_parquet(tmp_path/'out'/'queries.parquet')
     assert len(queries) == 60 and (queries['rank'] == 1).mean() == pytest.approx(found['numbers']['recall@1'])
     page = (tmp_path/'out'/'representation.html').read_text()
-    assert page.count('vegaEmbed("#chart-') == 3 and 'orders queries best' in page
+    assert page.count('drawChart("chart-') == 3 and 'orders queries best' in page
     assert {f.name for f in (tmp_path/'out').iterdir() if f.name != '.lock' and not f.name.endswith('.command.json')} == {'representation.json', 'representation.html', 'similarities.csv', 'explains.csv', 'sweep.csv', 'queries.parquet', 'map.parquet'}
 
 

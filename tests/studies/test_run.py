@@ -118,7 +118,7 @@ def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
 def test_the_report_is_one_readable_page(tiny_run):
     data, run, report, _ = tiny_run
     page = report.read_text()
-    assert page.count('vegaEmbed("#chart-') == 7
+    assert page.count('drawChart("chart-') == 7
     body = page[page.rindex('<body>'):]
     for words in ('What was trained on what', 'Quality and cost', 'What this run supports', 'one seed', 'B against A'): assert words in body
     assert not re.search(r'Traceback|Warning:|\bnan\b', re.sub(r'<script.*?</script>', '', body, flags=re.S))

@@ -77,7 +77,7 @@ def test_its_page_answers_the_question(six):
     page = (folder/'report'/'small.html').read_text()
     body = re.sub(r'<script.*?</script>', '', page[page.rindex('<body>'):], flags=re.S)
     for words in ('Does a larger weight do more?', 'B w=1', 'against A', '2 seeds', 'What it supports'): assert words in body
-    assert not re.search(r'Traceback|\bnan\b', body) and page.count('vegaEmbed("#chart-') == 4
+    assert not re.search(r'Traceback|\bnan\b', body) and page.count('drawChart("chart-') == 4
 
 
 def test_a_changed_setting_repeats_only_what_it_touches(six, data):
