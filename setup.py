@@ -22,7 +22,7 @@ setup(
     # the experiment notebooks travel inside the package, so that reports work outside a checkout
     packages=find_packages(include=["dacl_dr", "dacl_dr.*"]) + ["dacl_dr.experiments"],
     package_dir={"dacl_dr.experiments": "nbs/experiments"},
-    package_data={"dacl_dr.experiments": ["*.ipynb", "settings/*/*.yaml"]},
+    package_data={"dacl_dr.experiments": ["*.ipynb", "settings/*/*.yaml", "results/*/*/study.csv", "results/*/*/run.json"]},
     install_requires=cfg["requirements"].split(),
     extras_require={key.removesuffix("_requirements"): cfg[key].split() for key in cfg if key.endswith("_requirements")},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["dacl_dr=dacl_dr._modidx:d"]},

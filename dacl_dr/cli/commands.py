@@ -212,6 +212,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
+    from dacl_dr.evaluation.judging import copies_lines
     check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_ef_sweep(o)
     stem = str(path).removesuffix('.costs.csv')
@@ -219,25 +220,29 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     print_frame(curve[[c for c in curve if ' p' not in c]])
     print()
     print_frame(pd.read_csv(path))
+    about = json.loads(Path(f'{stem}.sweep.json').read_text(encoding='utf-8'))
+    print('\n'.join(copies_lines(about['repeated_passages'])))
     print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
     return 0
 
 # %% ../../nbs/cli/commands.ipynb #0c99a4f0
 def run_representation_eval_command(o:RunRepresentationEval)->int:
     "Analyse an encoder's space, print the numbers, name the page."
-    from dacl_dr.evaluation.representation import MEANING, run_representation_eval
+    from dacl_dr.evaluation.representation import meaning_of, run_representation_eval, searched_line
     with claimed(o.output_path): path = run_representation_eval(o)
+    print(searched_line(path))
     for name, value in json.loads(path.read_text())['numbers'].items():
         number = '–' if value is None else f'{value:,.4f}'
-        print(f"{name:<38}{number:>12}   {MEANING.get(name, '')}".rstrip())
+        print(f"{name:<38}{number:>12}   {meaning_of(name)}".rstrip())
     print(f"\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
 def diagnose_command(o:Diagnose)->int:
     "Diagnose an encoder or vectors, print what was found, name the page."
-    from dacl_dr.evaluation.diagnosis import diagnose, diagnosis_lines
+    from dacl_dr.evaluation.diagnosis import comparison_lines, diagnose, diagnosis_lines
     with claimed(o.output_path): path = diagnose(o)
-    print(f"{diagnosis_lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
+    lines = comparison_lines if path.name == 'comparison.json' else diagnosis_lines
+    print(f"{lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
 def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be drawn
@@ -272,9 +277,12 @@ def run_ablation_command(o:RunAblation)->int:
     "Compare trained models, print their tables, name the page."
     import pandas as pd
     from dacl_dr.studies.compare import run_ablation
+    from dacl_dr.evaluation.judging import copies_lines
     with claimed(Path(o.output_path)/check_name(o.dataset_name, 'dataset_name')): folder = run_ablation(o)
     columns = ['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']
     print_frame(pd.read_csv(folder/'study.csv')[columns])
+    copies = json.loads((folder/'run.json').read_text(encoding='utf-8'))['repeated_passages']
+    for name, share in copies.items(): print('\n'.join(f'{name}: {line}' for line in copies_lines(share)))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')
     return 0
 

@@ -172,7 +172,8 @@ def orderly_end():
 
 # %% ../../nbs/cli/main.ipynb #a0927805
 FILES = ('input_file', 'corpus_file', 'corpus_path', 'corpus', 'test_file', 'train_file', 'dev_file', 'queries',
-         'vectors', 'query_vectors', 'settings.data.negatives_file') # fields of commands that name a file to read
+         'vectors', 'query_vectors', 'qrels', 'passage_ids', 'query_ids',
+         'settings.data.negatives_file') # fields of commands that name a file to read
 ENCODERS = ('encoder_path', 'encoder', 'settings.model.name') # a folder, or a name on the hub
 INDEXES = ('index_path',)
 NAMED = ('model_dirs', 'index_dirs') # words NAME=PATH
@@ -195,7 +196,10 @@ def check_given(
     options, # a command's struct
 ):
     "Raises `DaclError` for an input that is not there."
-    named = lambda fields: [(v, Path(v)) for v in (given_at(options, f) for f in fields) if isinstance(v, str) and v]
+    def named(fields): # what they name, several where a flag is given several
+        values = [given_at(options, f) for f in fields]
+        each = [one for v in values for one in (v if isinstance(v, tuple) else (v,))]
+        return [(v, Path(v)) for v in each if isinstance(v, str) and v]
     words = {n: [w.split('=', 1)[-1] for w in getattr(options, n, None) or ()] for n in NAMED}
     for name, path in named(FILES):
         if not path.exists():

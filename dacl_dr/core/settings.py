@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGES', 'LEAST_NEGATIVES', 'CURRICULUM', 'Recall',
-           'EF_VALUES', 'RECIPES', 'Frozen', 'Reading', 'CorpusSettings', 'EncoderSettings', 'Stage', 'TrainSettings',
-           'MiningSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings', 'ModelSettings', 'DataSettings',
-           'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training', 'Settings', 'RecipeSettings', 'flat']
+           'EF_VALUES', 'RECIPES', 'Frozen', 'Reading', 'Prefixes', 'CorpusSettings', 'EncoderSettings', 'Stage',
+           'TrainSettings', 'MiningSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings', 'ModelSettings',
+           'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training', 'Settings',
+           'RecipeSettings', 'flat']
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
@@ -45,6 +46,15 @@ class Reading(Frozen):
     cache_dir: str|None = None
     skip_bad: NonNegative = 0 # malformed records to pass over, per file
     show_progress: bool = True # progress bars
+
+# %% ../../nbs/core/settings.ipynb #153a46ef
+class Prefixes(Frozen):
+    "What is added to texts, and to vectors, beside what the encoder does itself."
+    # text put before each query, such as 'query: '; None: nothing, or what the index was built with
+    query_prefix: str|None = None
+    # text put before each passage, such as 'passage: '; None: nothing, or what the index was built with
+    passage_prefix: str|None = None
+    normalize: bool = False # bring vectors to norm 1 where the encoder does not
 
 # %% ../../nbs/core/settings.ipynb #370e47b0
 class CorpusSettings(Frozen):
@@ -139,6 +149,7 @@ class EmbedSettings(Frozen):
     shard_rows: Positive = 16_384 # passages in a file of vectors, which is what a stop can lose
     # tokens in one forward pass, padding included; None: 2,048 on a CPU, 65,536 on a GPU
     chunk_tokens: Positive|None = None
+    passage_prefix: str = '' # put before each passage
 
 # %% ../../nbs/core/settings.ipynb #36142c6e
 class IndexSettings(Frozen):

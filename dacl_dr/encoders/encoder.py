@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_SHARE', 'CUT_SHARE', 'ROWS_AT_A_TIME', 'chunk_rows', 'TextCoverage', 'coverage_line', 'coverage_warnings',
-           'coverage_of', 'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'Encoder',
-           'weights_hash', 'on_device']
+           'coverage_of', 'tell_coverage', 'TextChunks', 'all_chunks', 'text_bar', 'inferring', 'prefixed',
+           'of_norm_one', 'Encoder', 'with_prefixes', 'weights_hash', 'on_device']
 
 # %% ../../nbs/encoders/encoder.ipynb #d6cf0c20
 import contextlib, hashlib, os, sys
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..core.rows import spaced
+from ..core.settings import Prefixes
 
 # %% ../../nbs/encoders/encoder.ipynb #73cab72d
 def chunk_rows(
@@ -157,11 +158,28 @@ def inferring(
     with torch.autocast(encoder.device.type, dtype) if dtype else contextlib.nullcontext(): yield
     encoder.train(training)
 
+# %% ../../nbs/encoders/encoder.ipynb #93778a0d
+def prefixed(
+    texts, # strings
+    side:str, # 'query' or 'passage'
+    added:Prefixes,
+)->list[str]:
+    "Texts of a side with what is put before them."
+    before = (added.query_prefix if side == 'query' else added.passage_prefix) or ''
+    return [before + text for text in texts] if before else list(texts)
+
+def of_norm_one(
+    vectors:np.ndarray, # (N, D)
+)->np.ndarray: # (N, D); zeros stay zeros
+    "Vectors of norm 1."
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+
 # %% ../../nbs/encoders/encoder.ipynb #44fcaab9
 class Encoder(nn.Module):
     "What training, mining and search need of an encoder: `prepare`, `embed`, `save`."
     dim: int # of the vectors
     normalized: bool = True # are they of norm 1?
+    added = Prefixes() # by `with_prefixes`
 
     def prepare(self, texts, side:str):
         "Texts of one side, 'query' or 'passage', with `chunks(rows, tokens)`."
@@ -197,7 +215,19 @@ class Encoder(nn.Module):
             for at, chunk in all_chunks(data, rows, tokens):
                 out[at] = self.embed(chunk, side).float().cpu().numpy()
                 bar.update(len(at))
-        return out
+        return of_norm_one(out) if self.added.normalize else out
+
+# %% ../../nbs/encoders/encoder.ipynb #587b1da2
+def with_prefixes(
+    encoder:Encoder, # changed in place
+    added:Prefixes,
+)->Encoder:
+    "An encoder that puts texts before others, and normalises where it does not yet."
+    encoder.added = added.but(normalize=added.normalize and not encoder.normalized)
+    encoder.normalized = encoder.normalized or added.normalize
+    plain = type(encoder).prepare # whoever prepares texts gets the prefixes
+    encoder.prepare = lambda texts, side: plain(encoder, prefixed(texts, side, added), side)
+    return encoder
 
 # %% ../../nbs/encoders/encoder.ipynb #559fadcc
 def weights_hash(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec, numpy as np, pandas as pd
 
+from ..encoders.encoder import coverage_line, coverage_warnings
 from ..hnsw.curves import Sweep
 
 # %% ../../nbs/evaluation/advice.ipynb #c395f24c
@@ -149,8 +150,8 @@ COPIES = Rule(
     says=lambda e: (
         f"{e['repeated passages']:.1%} of the passages repeat the vector of another "
         f"(threshold {THRESHOLDS['repeated passages']:.0%}). "
-        'Links between copies lead to nothing new, and equal distances lower ANN recall '
-        'although nothing is lost; leave the copies out.'
+        'Links between copies lead to nothing new, and a list of results may hold copies of one passage alone. '
+        'Leave the copies out. (In ANN recall here any copy will do: a result as near as the k-th counts.)'
     ),
 )
 
@@ -257,9 +258,18 @@ def notes_of(
         )
     if judged and judged < all_queries:
         notes.append(
-            f'{judged:,} of {all_queries:,} queries have a positive in the corpus; the others are left out.'
+            f'{judged:,} of {all_queries:,} queries have a positive; the others are left out.'
+        )
+    if lost := about.get('positives_not_in_corpus'):
+        notes.append(f'{lost:,} positives are not in the corpus and count as not found.')
+    if (most := about.get('most_positives') or 1) > 1:
+        notes.append(
+            f'A query has up to {most:,} positives; all count, with their grades in nDCG. '
+            'Alignment, margins and distances of positives are those of the best one.'
         )
     if queries < usable: notes.append(f'{queries:,} of {usable:,} queries are used, evenly spaced.')
+    for what, read in (about.get('coverage') or {}).items():
+        if read is not None: notes += [f'{coverage_line(read, what)}.', *coverage_warnings(read, what)]
     if about['normalised']:
         notes.append('Vectors were not of norm 1 and were normalised: a search here is by cosine.')
     return notes

@@ -22,7 +22,8 @@ from ..metrics.ranking import make_run, needs_quotes, write_run
 from ..search.bm25 import Bm25, bm25_settings, say_unread
 from ..search.bm25_disk import bm25_engine, check_choices, searchable
 from dacl_dr.evaluation.judging import (
-    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts, summarise,
+    KS, facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts, refuse_other_results,
+    summarise,
 )
 
 # %% ../../nbs/evaluation/bm25.ipynb #8c5bcf55
@@ -60,6 +61,10 @@ def bm25_eval(
     path = make_folder(Path(o.output_path)/o.dataset_name)/plain_name(o.test_file)
     unread = say_unread(questions.column('question'), 'questions')
 
+    of = {'corpus': facts(o.corpus_file, passages), 'test': facts(o.test_file, questions)}
+    which = lambda m: {'corpus': m['corpus']['sha256'], 'question set': m['test']['sha256']}
+    refuse_other_results(
+        f'{path}.metrics.json', of, which, 'choose another --output_path or --dataset_name')
     index = searchable(passages, o.engine, settings, o.fields, reading=reading)
     start = time.perf_counter()
     run = bm25_run(index, passages, questions, o.k, reading.show_progress, own)
@@ -70,8 +75,7 @@ def bm25_eval(
     values = judge_each(run, passages, questions, ks, is_graded(o.test_file), reading.show_progress, rule)
     write_json(f'{path}.metrics.json', {
         'dataset_name': o.dataset_name,
-        'corpus': facts(o.corpus_file, passages),
-        'test': facts(o.test_file, questions),
+        **of,
         'engine': bm25_engine(o.engine, len(passages)),
         'settings': settings,
         'tokeniser': TOKENISER,

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MORE_MEANING', 'SCATTER_QUERIES', 'MAP_QUERIES', 'MAP_PASSAGES', 'SECTIONS', 'dearest', 'cost_scatter', 'cost_map',
-           'show_cost', 'times_line', 'Diagnosis', 'opening_section', 'recall_section', 'reach_table', 'reach_section',
-           'measures_section', 'shortened', 'dearest_table', 'dearest_section', 'fact_order', 'closing_section',
-           'diagnosis_page']
+           'show_cost', 'times_line', 'Diagnosis', 'standing_rows', 'standing_section', 'opening_section',
+           'recall_section', 'reach_table', 'reach_section', 'measures_section', 'shortened', 'dearest_table',
+           'dearest_section', 'fact_order', 'closing_section', 'diagnosis_page']
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #c4f2eebf
-import textwrap
+import html, textwrap
 
 import msgspec, altair as alt, numpy as np, pandas as pd
 
@@ -21,8 +21,9 @@ from ..representation.maps import project
 from ..hnsw.curves import curve
 from ..hnsw.analysis import Analysis
 from .advice import best_measures
-from .representation import MEANING, best_line, explain_chart, show_number
+from .representation import meaning_of, best_line, explain_chart, show_number
 from .sample import Sample
+from .standing import STANDS_AT, Standing, cost_words, published_costs, standing_lines
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #6c9b197c
 MORE_MEANING = {
@@ -142,10 +143,45 @@ class Diagnosis(msgspec.Struct):
     notes: list[str] # from `notes_of`
     said: list[str] # from `suggestions`
     times: dict[str, float] # from `search_times`
+    standing: Standing # from `standing`
+
+    @property
+    def answers(self)->list[str]: # sentences
+        "What a reader wants to know first."
+        return standing_lines(self.standing, self.about['k'])
 
     @property
     def judged(self)->bool: # are positives known?
         return self.analysis.ranks is not None
+
+# %% ../../nbs/evaluation/diagnosis_page.ipynb #7375931e
+def standing_rows(
+    st:Standing,
+)->list[tuple[str, str, str]]: # what, passages, visited nodes
+    "Everything that is put beside these vectors."
+    measured = [('these vectors', c) for c in st.points]
+    others = (('random unit vectors', st.random), ('passages as queries', st.inner))
+    measured += [(name, c) for name, c in others if c is not None]
+    rows = [(name, f'{c.passages:,}', cost_words(c)) for name, c in measured]
+    rows += [
+        (f'forecast, {f.times} times as many', f'{f.passages:,}', f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f})')
+        for f in st.forecasts
+    ]
+    interval = lambda p: f'{p.value:,.0f} ({p.low:,.0f} to {p.high:,.0f})'
+    return rows + [
+        (f'published: recipe {p.model} on {p.dataset}', f'{p.passages:,}', interval(p))
+        for p in published_costs().itertuples()
+    ]
+
+def standing_section(page:Page, d:Diagnosis)->None:
+    "Beside others, and with more passages."
+    page.heading('Beside others, and with more passages').text(
+        f'<p>Visited nodes a query at ANN recall {STANDS_AT}, over some of the queries. '
+        'References are graphs built alike, in this run; published encoders are of other data (intervals over seeds). '
+        'Costs grow with the number of passages, so compare like with like. A forecast is no measurement.</p>'
+    )
+    table = pd.DataFrame(standing_rows(d.standing), columns=['what', 'passages', 'visited nodes a query (95%)'])
+    page.table(table)
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #f5888fc5
 def opening_section(page:Page, d:Diagnosis)->None:
@@ -157,7 +193,8 @@ def opening_section(page:Page, d:Diagnosis)->None:
         f"M {about['m']}, efConstruction {about['ef_construction']}"
     )
     page.opening(f"{about['name']}: how friendly to HNSW?", line)
-    if d.notes: page.bullets(d.notes)
+    for line in d.answers: page.text(f'<p>{html.escape(line)}</p>')
+    if d.notes: page.heading('What to know of the data').bullets(d.notes)
     page.heading('What the measures suggest').bullets(d.said)
     page.text(
         '<p>Each threshold is a rule of thumb and a reason to try something. '
@@ -171,7 +208,7 @@ def recall_section(page:Page, d:Diagnosis)->None:
     if 'recall@10' in d.analysis.sweep.exact: names['recall@10'] = 'recall@10 of positives'
     purpose = (
         ' <i>Recall@10 of positives</i> is what the search is for: '
-        'the share of queries whose positive is among the 10 it returns.'
+        'the share of a query\'s positives that are among the 10 it returns.'
     )
     page.heading('Recall against cost').text(
         f'<p>Visited nodes are the vectors a search looks at. '
@@ -231,7 +268,8 @@ def dearest_table(
         'query': [asked(i) for i in worst['query']],
         'visited nodes': [f'{v:,.0f}' for v in worst.visited],
     }
-    if d.judged: shown['rank of its positive'] = [a.ranks[i] or f'over {a.exact.shape[1]}' for i in worst['query']]
+    beyond = f'over {a.exact.shape[1]}'
+    if d.judged: shown['rank of its first positive'] = [a.ranks[i] or beyond for i in worst['query']]
     unusual = zip(worst.measure, worst.percentile)
     shown['unusual by'] = [f'{measure}, percentile {percentile:.0f}' for measure, percentile in unusual]
     if sample.texts: shown['nearest passage'] = [shortened(sample.texts[i], 160) for i in worst.nearest]
@@ -262,18 +300,19 @@ def closing_section(page:Page, d:Diagnosis)->None:
             '<p>Passages in grey, queries by what they cost (UMAP). '
             'Neighbourhoods mean something, distances between them little.</p>'
         ).chart(space)
-    facts, meaning = d.analysis.facts, MEANING | MORE_MEANING
+    facts = d.analysis.facts
     names = fact_order(facts)
     table = pd.DataFrame({
         'number': names,
         'value': [show_number(facts[n], 'not told by this data, or outside the sweep') for n in names],
-        'meaning': [meaning.get(n, '') for n in names],
+        'meaning': [MORE_MEANING.get(n) or meaning_of(n) for n in names],
     })
     page.heading('Numbers').table(table, left=['meaning'], head=False)
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #f754af54
 SECTIONS = (
-    opening_section, recall_section, reach_section, measures_section, dearest_section, closing_section,
+    opening_section, standing_section, recall_section, reach_section, measures_section,
+    dearest_section, closing_section,
 )
 
 def diagnosis_page(

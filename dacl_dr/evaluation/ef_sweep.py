@@ -21,6 +21,7 @@ from ..data.positives import own_passages
 from ..data.store import Questions
 from ..report.charts import cost_curve
 from ..report.page import chart_page
+from ..search.exact import similarity
 from ..search.graph import check_search
 from ..search.indexing import Index
 from ..search.retriever import Retriever
@@ -30,10 +31,10 @@ from ..hnsw.curves import Sweep, curve, sweep
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from dacl_dr.evaluation.judging import (
-    TaskJudge, facts, is_graded, open_test, query_ids, question_facts, write_table,
+    TaskJudge, facts, is_graded, open_test, query_ids, question_facts, refuse_other_results, write_table,
 )
 from dacl_dr.evaluation.evaluate import (
-    about_index, counted_search, true_neighbours, vectors_of, with_corpus_rows,
+    about_index, copies_in, counted_search, results_of_index, true_neighbours, vectors_of, with_corpus_rows,
 )
 
 # %% ../../nbs/evaluation/ef_sweep.ipynb #14a9f7bd
@@ -85,7 +86,9 @@ def sweep_index(
     judge = judge or TaskJudge(questions, retriever.passages, graded, s.k)
     truth = true_neighbours(index, vectors, s.k, show_progress)
     search = engine_search(index, vectors, s.k, engine, show_progress)
-    return IndexSweep(sweep(search, truth, judge, s, judge.task, bar('efSearch')), vectors, judge.task)
+    near = similarity(vectors, vectors_of(index))
+    found = sweep(search, truth, judge, s, judge.task, bar('efSearch'), near)
+    return IndexSweep(found, vectors, judge.task)
 
 # %% ../../nbs/evaluation/ef_sweep.ipynb #8117ffa3
 def costs_of(
@@ -121,9 +124,14 @@ def run_ef_sweep(
     """Sweep efSearch and write curve, per-query values, costs at matched quality with intervals, and a page with
     the curves. Raises `DaclError` for bad input."""
     check_name(o.experiment_name, 'experiment_name')
-    retriever = Retriever.open(o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0))
+    retriever = Retriever.open(
+        o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0), o.prefixes)
     questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     s, graded, bars = o.search, is_graded(o.test_file), o.reading.show_progress
+    path = make_folder(o.output_path)/o.experiment_name
+    of = {'index': about_index(retriever.index), 'test': facts(o.test_file, questions)}
+    refuse_other_results(
+        f'{path}.sweep.json', of, results_of_index, 'choose another --output_path or --experiment_name')
     own = own_passages(retriever.passages, questions, o.keep_self)
     judge = TaskJudge(questions, retriever.passages, graded, s.k, own, answer_rule(o.regex_answers))
     found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars, judge)
@@ -132,7 +140,6 @@ def run_ef_sweep(
         timed = {'model': (retriever.index.faiss, vectors, found)}
         time_searches(timed, s.k, rounds, desc='timing' if bars else None)
 
-    path = make_folder(o.output_path)/o.experiment_name
     cost = 'evaluations' if np.isnan(found.values['visited']).all() else 'visited'
     paid = [cost, 'latency ms'] if rounds else [cost]
     costs = pd.concat([costs_of(found, s, task, c, o.draws) for c in paid])
@@ -141,8 +148,8 @@ def run_ef_sweep(
     write_table(f'{path}.queries.parquet', query_values(found, query_ids(questions)))
     write_json(f'{path}.sweep.json', {
         'experiment_name': o.experiment_name,
-        'index': about_index(retriever.index),
-        'test': facts(o.test_file, questions),
+        **of,
+        'repeated_passages': copies_in(retriever.index, bars),
         'search': s,
         'engine': o.engine,
         'task': task,

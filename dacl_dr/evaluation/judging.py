@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['KS', 'NOTES', 'EvaluationSet', 'open_test', 'facts', 'is_graded', 'naming_fault', 'query_ids', 'run_rows',
            'positive_grades', 'answer_metrics', 'judge_each', 'half_width', 'summarise', 'question_facts',
-           'missing_lines', 'write_table', 'row_grades', 'TaskJudge']
+           'missing_lines', 'write_table', 'of_another', 'refuse_other_results', 'copies_lines', 'row_grades',
+           'OthersJudged', 'judgements_of', 'TaskJudge']
 
 # %% ../../nbs/evaluation/judging.ipynb #98fee8aa
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
-import numpy as np, pandas as pd
+import msgspec, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
 from ..core.settings import Reading
@@ -21,9 +23,7 @@ from ..data.answers import STRINGS, AnswerRule, answer_hits, check_patterns
 from ..data.conversion import is_qrels
 from ..data.positives import missing_positives, without_own
 from ..data.tokeniser import unspaced_script
-from dacl_dr.metrics.ranking import (
-    answer_accuracy, grades_of, ideal_of, qrels_metrics, ranking_metrics,
-)
+from ..metrics.ranking import Judgements, answer_accuracy, qrels_metrics
 
 # %% ../../nbs/evaluation/judging.ipynb #6c725aff
 class EvaluationSet(NamedTuple):
@@ -209,6 +209,40 @@ def write_table(
     with atomic_file(path) as tmp: write(tmp, index=False)
     return Path(path)
 
+# %% ../../nbs/evaluation/judging.ipynb #74e614ff
+def of_another(
+    then, # a value in a results file
+    now, # the same of the results that shall be written, as JSON has it
+)->bool:
+    "Are they of different things? Of settings, only those that both have are compared."
+    if not (isinstance(then, dict) and isinstance(now, dict)): return then != now
+    return any(of_another(then[name], now[name]) for name in then.keys() & now.keys())
+
+def refuse_other_results(
+    path:str|Path, # the JSON file that tells what results are of
+    now:dict, # what of it is known before there are results
+    which:Callable[[dict], dict], # of such a file: what it is of → its key
+    remedy:str, # ends the error
+):
+    "Raises `DaclError` if a file holds results of something else; a missing or damaged one holds none."
+    try: then = which(json.loads(Path(path).read_text(encoding='utf-8')))
+    except (OSError, ValueError, LookupError, TypeError): return
+    here = which(msgspec.to_builtins(now))
+    other = [what for what in here if what in then and of_another(then[what], here[what])]
+    if not other: return
+    raise DaclError(f"{path}: holds results of another {' and another '.join(other)}; {remedy}, or delete them")
+
+# %% ../../nbs/evaluation/judging.ipynb #ef757e77
+def copies_lines(
+    share:float|None, # of passages with the vector of another; None: not known
+)->list[str]: # one line, or none
+    "What a reader should know about copies."
+    if not share: return []
+    return [
+        f'{share:.1%} of the passages have the vector of another; '
+        'in ANN recall a result as near as the k-th counts, so any copy will do'
+    ]
+
 # %% ../../nbs/evaluation/judging.ipynb #26f54013
 def row_grades(
     contexts:list[dict], # a question's positives
@@ -224,6 +258,29 @@ def row_grades(
         grades[place] = round(c['score']) if graded else 1
     return {place: grade for place, grade in grades.items() if grade > 0}
 
+class OthersJudged(Judgements):
+    "Judgements of queries that may stand in the corpus themselves; a query's own passage is no result."
+    def __init__(self,
+        relevant:list[dict[int, int]], # see `Judgements`
+        own:np.ndarray|None=None, # (Q,) rows of the queries in the corpus, -1 for none; None: there are none
+    ):
+        super().__init__(relevant)
+        self.own = own
+
+    def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where a query found itself
+        "What counts of what was retrieved."
+        return rows if self.own is None else without_own(self.own, rows)[0]
+
+def judgements_of(
+    questions:Questions,
+    passages:Passages, # the corpus
+    graded:bool=False, # are the scores of positives grades?
+    own:np.ndarray|None=None, # see `OthersJudged`
+)->OthersJudged:
+    "All judgements of questions, by row of the corpus."
+    relevant = [row_grades(contexts, passages, graded) for contexts in questions.column('positive_ctxs')]
+    return OthersJudged(relevant, own)
+
 # %% ../../nbs/evaluation/judging.ipynb #94ed74c9
 class TaskJudge:
     "End-task metrics of rankings of rows, for `sweep`."
@@ -235,21 +292,20 @@ class TaskJudge:
         own:np.ndarray|None=None, # (Q,) rows of the questions in the corpus, which are no results; None: there are none
         rule:AnswerRule=STRINGS, # how answers are looked for, or `PATTERNS`
     ):
-        self.passages, self.k, self.own, self.rule = passages, k, own, rule
-        self.relevant = [row_grades(ctxs, passages, graded) for ctxs in questions.column('positive_ctxs')]
-        self.ideal = ideal_of(self.relevant)
+        self.passages, self.k, self.rule = passages, k, rule
+        self.judged = judgements_of(questions, passages, graded, own)
         self.answers = [rule.answers(answers) for answers in questions.column('answers')]
         self.known = {} # (question, row) → does the passage hold an answer?
-        self.names = [f'recall@{k}', f'mrr@{k}', f'ndcg@{k}'] if any(self.relevant) else []
+        self.names = [f'recall@{k}', f'mrr@{k}', f'ndcg@{k}'] if any(self.judged.relevant) else []
         self.task = self.names[0] if self.names else f'answer accuracy@{k}'
 
     def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where a question found itself
         "What counts of what was found."
-        return rows if self.own is None else without_own(self.own, rows)[0]
+        return self.judged.results(rows)
 
     def __call__(self, rows:np.ndarray)->dict[str, np.ndarray]: # (Q, K) → metric → (Q,)
+        found = self.judged.metrics(rows, self.names)
         rows = self.results(rows)
-        found = ranking_metrics(grades_of(rows, self.relevant), self.ideal, self.names)
         if any(self.answers):
             answered = [self.answered(q, row) for q, row in enumerate(rows.tolist())]
             found[f'answer accuracy@{self.k}'] = np.array(answered)

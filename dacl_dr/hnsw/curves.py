@@ -93,6 +93,7 @@ def sweep(
     s:SearchSettings=SearchSettings(),
     task:str|None='recall@10', # the end-task metric of which a share is to be kept; None: no such goal
     desc:str|None=None, # of the progress bar; None: no bar
+    nearness=None, # from `search.exact.similarity`, so that copies count as found; None: neighbours by id alone
 )->Sweep:
     "Quality and cost over efSearch, finer near the goals."
     found, best = {}, judge(exact[:, :s.k])
@@ -101,7 +102,7 @@ def sweep(
     def visit(ef):
         t = search(ef)
         costs = {name: getattr(t, name) for name in COSTS}
-        found[ef] = costs | {'ann recall': ann_recall(t.ids, exact)} | judge(t.ids)
+        found[ef] = costs | {'ann recall': ann_recall(t.ids, exact, nearness)} | judge(t.ids)
         bar.update()
     with bar:
         for ef in sorted(s.ef_values):

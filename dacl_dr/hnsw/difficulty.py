@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'FRONTIER_RECALL', 'WATCHED_EF', 'in_blocks', 'neighbour_spread', 'local_dimension', 'relative_contrast',
-           'in_degree', 'query_difficulty', 'query_costs', 'rank_correlation', 'explain']
+           'in_degree', 'query_difficulty', 'seen_all', 'query_costs', 'rank_correlation', 'explain']
 
 # %% ../../nbs/hnsw/difficulty.ipynb #574321ab
 import faiss, numpy as np, pandas as pd
 from scipy import stats
 
 from ..core.rows import spaced
+from ..metrics.ranking import TIE
 from ..search.exact import exact_search
 from ..representation.spread import Span, k_occurrence, mahalanobis, span_of
 from .tracer import Tracer
@@ -75,7 +76,7 @@ def query_difficulty(
     passages:np.ndarray, # (N, D) unit norm, in the order of the graph
     near:np.ndarray, # (Q, >= 2) nearest passages by exact search
     k:int=10, # of them, those a search is to find
-    gold:np.ndarray|None=None, # (Q,) the positives
+    gold:np.ndarray|None=None, # (Q,) a positive of each query, -1 for none
     degree:np.ndarray|None=None, # (N,) from `in_degree`
     span:Span|None=None, # of the passages, if it is known
     sample:int=2000, # passages for the relative contrast and the hubs, evenly spaced
@@ -97,10 +98,28 @@ def query_difficulty(
     }
     if degree is not None: out['in-degree'] = degree[sought].mean(1)
     if gold is not None:
-        out['positive distance'] = np.sqrt(np.maximum(2 - 2 * (q * passages[gold]).sum(1), 0))
+        far_off = np.sqrt(np.maximum(2 - 2 * (q * passages[gold]).sum(1), 0))
+        out['positive distance'] = np.where(np.asarray(gold) >= 0, far_off, np.nan)
     return pd.DataFrame(out)
 
 # %% ../../nbs/hnsw/difficulty.ipynb #a5067ab8
+def seen_all(
+    index:faiss.IndexHNSW,
+    q:np.ndarray, # (Q, D)
+    near:np.ndarray, # (Q, >= k) nodes by exact search
+    ef:int, # of the search that is watched
+    k:int,
+)->np.ndarray: # (Q,) nan for a query that missed one
+    "After how many distance evaluations k nodes at least as near as the k-th were seen."
+    cosine = np.stack([(q * index.storage.reconstruct_batch(nodes)).sum(1, dtype=np.float64) for nodes in near.T], 1)
+    ties = cosine >= cosine[:, k - 1:k] - TIE
+    ties[:, :k] = True
+    width = int(ties.sum(1).max())
+    nodes, ties = np.ascontiguousarray(near[:, :width]), ties[:, :width]
+    steps = Tracer(index).search(q, k, ef, truth=nodes).steps
+    first = np.sort(np.where(ties & (steps > 0), steps, np.inf), axis=1)[:, k - 1]
+    return np.where(np.isfinite(first), first, np.nan)
+
 FRONTIER_RECALL = .95 # mean ANN recall that fixes efSearch for the visited nodes
 WATCHED_EF = 256 # of the search that is watched
 
@@ -115,9 +134,7 @@ def query_costs(
     reaches = np.flatnonzero(found.mean('ann recall') >= FRONTIER_RECALL)
     at = reaches[0] if len(reaches) else len(found.ef) - 1
     ef = min(max(WATCHED_EF, k), max(k, index.ntotal))
-    steps = Tracer(index).search(q, k, ef, truth=np.ascontiguousarray(near[:, :k])).steps
-    to_find_all = np.where((steps > 0).all(1), steps.max(1), np.nan)
-    return pd.DataFrame({'visited': found.values['visited'][at], 'to find all': to_find_all})
+    return pd.DataFrame({'visited': found.values['visited'][at], 'to find all': seen_all(index, q, near, ef, k)})
 
 # %% ../../nbs/hnsw/difficulty.ipynb #80a8fa63
 def rank_correlation(

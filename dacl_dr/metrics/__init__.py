@@ -10,7 +10,7 @@ import lazy_loader
 
 # %% ../../nbs/metrics/index.ipynb #df919579
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.metrics', submod_attrs={
-    'ranking': ['METRICS', 'ann_recall', 'answer_accuracy', 'gold_rank', 'qrels_metrics',
+    'ranking': ['Judgements', 'METRICS', 'ann_recall', 'answer_accuracy', 'gold_rank', 'qrels_metrics',
         'ranking_metrics'],
     'statistics': ['Estimate', 'against', 'estimate', 'holm', 'study_table'],
 })

@@ -8,14 +8,14 @@ __all__ = ['pair_similarities', 'similarity_table', 'margins', 'auc', 'same_pass
 # %% ../../nbs/representation/pairs.ipynb #3b33dd52
 import numpy as np, pandas as pd
 
-from ..metrics.ranking import overlap
-from ..search.exact import exact_search
+from ..metrics.ranking import ann_recall, overlap
+from ..search.exact import exact_search, similarity
 
 # %% ../../nbs/representation/pairs.ipynb #8490e079
 def pair_similarities(
     q:np.ndarray, # (Q, D) unit norm
     passages:np.ndarray, # (N, D) unit norm
-    gold:np.ndarray, # (Q,) positive of each query
+    gold:np.ndarray, # (Q,) positive of each query, -1 for none
     hard:np.ndarray|None=None, # (Q, H) hard negatives of each query, -1 for none
     draws:int=5, # random passages a query
     seed:int=0, # of the random passages
@@ -24,7 +24,8 @@ def pair_similarities(
     other = np.random.default_rng(seed).integers(0, len(passages) - 1, (len(q), draws))
     other += other >= np.asarray(gold)[:, None] # any passage but the positive
     cosines = lambda rows: np.stack([(q * passages[r]).sum(1) for r in rows.T], 1)
-    found = {'positive': (q * passages[gold]).sum(1), 'random': cosines(other)}
+    own = np.where(np.asarray(gold) >= 0, (q * passages[gold]).sum(1), np.nan)
+    found = {'positive': own, 'random': cosines(other)}
     if hard is not None and hard.size:
         found['hard negative'] = np.where(hard >= 0, cosines(hard), np.nan)
     return found
@@ -67,11 +68,11 @@ def auc(
 
 # %% ../../nbs/representation/pairs.ipynb #5a304a23
 def same_passage_pairs(
-    gold:np.ndarray, # (Q,)
+    gold:np.ndarray, # (Q,) positive of each query, -1 for none
 )->np.ndarray: # (P, 2) neighbouring questions of one passage
     "Pairs of questions with the same positive."
     order = np.argsort(gold, kind='stable')
-    same = np.flatnonzero(gold[order][1:] == gold[order][:-1])
+    same = np.flatnonzero((gold[order][1:] == gold[order][:-1]) & (gold[order][1:] >= 0))
     return np.stack([order[same], order[same + 1]], 1)
 
 def paraphrases(
@@ -105,4 +106,5 @@ def kept_neighbours(
     cosines = np.stack([(q * passages[rows]).sum(1) for rows in earlier.T], 1) # (Q, k) best first before
     ranks = np.argsort(np.argsort(-cosines, axis=1, kind='stable'), axis=1, kind='stable')
     order = 1 - 6 * ((ranks - np.arange(k))**2).sum(1) / (k * (k**2 - 1)) # Spearman's, without ties
-    return {'kept neighbours': overlap(earlier, later), 'kept order': order}
+    kept = ann_recall(earlier, later, similarity(q, passages)) # copies stand for one another
+    return {'kept neighbours': kept, 'kept order': order}

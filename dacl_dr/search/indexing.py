@@ -15,14 +15,14 @@ import faiss, msgspec, numpy as np, pyarrow as pa
 
 from ..core.options import BuildIndex
 from ..core.errors import DaclError
-from ..core.settings import IndexSettings
+from ..core.settings import IndexSettings, Prefixes
 from dacl_dr.core.files import (
     alone_in, atomic_file, file_digest, make_folder, read_sealed, write_manifest,
 )
 from ..core.stamps import stamp
 from ..core.steps import environment
 from ..data.store import open_passages
-from ..encoders.encoder import on_device
+from ..encoders.encoder import on_device, with_prefixes
 from ..encoders.static import load_encoder
 from .vectors import embed_corpus, share_of_work
 from dacl_dr.search.graph import (
@@ -42,6 +42,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: str # folder of the vectors
     rows: int
     dim: int
+    prefixes: Prefixes = Prefixes() # of queries and passages, beside the encoder's own
     bytes: dict[str, int] # of index.faiss and ids.arrow
     digest: str # of index.faiss
     degrees: list[dict] # of each level
@@ -155,6 +156,7 @@ def refuse_another_index(
     folder:Path,
     now:IndexSettings, # of the index that shall be built
     vectors, # `Vectors` it shall be built from
+    prefixes:Prefixes=Prefixes(),
 ):
     "Raises `DaclError` unless the finished index in a folder is the one that shall be built."
     m = read_manifest_of(folder)
@@ -162,6 +164,7 @@ def refuse_another_index(
         ('settings', m.settings, now),
         ('encoder', m.encoder, vectors.about.encoder),
         ('corpus', m.corpus, vectors.about.corpus),
+        ('prefixes', m.prefixes, prefixes),
     ):
         if there == here: continue
         raise DaclError(
@@ -199,12 +202,13 @@ def build_index(
     corpus_file:str|Path='', # where the corpus stands, for those who search later
     save_every_s:float=300, # seconds between two notes of the links
     show_progress:bool=True,
+    prefixes:Prefixes=Prefixes(), # of texts, for those who search later
 )->Index:
     "Build an index in a folder, go on, or open a finished one. Raises `DaclError` for one of another kind."
     folder, about, s = make_folder(folder), vectors.about, settings
     with alone_in(folder):
         if (folder/'manifest.json').is_file():
-            refuse_another_index(folder, s, vectors)
+            refuse_another_index(folder, s, vectors, prefixes)
             for f in folder.glob('*.links'): f.unlink() # of a process that was killed after its manifest
             return Index(folder)
         start = time.perf_counter()
@@ -217,7 +221,7 @@ def build_index(
         write_ids(folder/'ids.arrow', passages, insertion_order(len(vectors), s.order))
         write_manifest(folder/'manifest.json', Manifest(
             **origin(vectors, passages), **outcome(folder, index, s),
-            settings=s, build_s=round(seconds, 2),
+            settings=s, prefixes=prefixes, build_s=round(seconds, 2),
             corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '',
             embeddings=os.path.relpath(vectors.folder, folder),
         ))
@@ -239,16 +243,21 @@ def make_index(
 )->Index|None: # None in the helping processes of torchrun
     "Embed a corpus and build its index. Raises `DaclError` for bad input."
     check_builder(o.index.builder) # before hours of embedding
-    encoder = load_encoder(o.encoder_path)
+    encoder = with_prefixes(load_encoder(o.encoder_path), o.prefixes)
     if not encoder.normalized:
         raise DaclError(
             f'{o.encoder_path}: its vectors are not of norm 1, which an index here needs; '
-            'train with model.normalize, or add a Normalize module'
+            'give --normalize, train with model.normalize, or add a Normalize module'
         )
     passages = open_passages(o.corpus_path, o.reading)
-    embed = o.embed.but(fields=o.fields or trained_fields(o.encoder_path) or o.embed.fields)
+    embed = o.embed.but(
+        fields=o.fields or trained_fields(o.encoder_path) or o.embed.fields,
+        passage_prefix=o.prefixes.passage_prefix or '',
+    )
     folder = o.embeddings_path or Path(o.output_path)/'embeddings'
     vectors = embed_corpus(on_device(encoder), passages, folder, embed, o.reading.show_progress)
     if share_of_work()[0]: return None
     return build_index(
-        vectors, passages, o.output_path, o.index, o.corpus_path, show_progress=o.reading.show_progress)
+        vectors, passages, o.output_path, o.index, o.corpus_path,
+        show_progress=o.reading.show_progress, prefixes=o.prefixes,
+    )

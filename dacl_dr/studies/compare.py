@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['QUALITY', 'ANSWERED', 'OTHER_COLOURS', 'PANELS', 'named', 'Trained', 'pair_up', 'answered_at', 'exact_quality',
            'Measured', 'columns_for', 'curves_table', 'quality_table', 'compared', 'ablation_tables', 'recall_panels',
-           'turned', 'ablation_page', 'open_models', 'timed_sweeps', 'measure_models', 'run_ablation']
+           'turned', 'ablation_page', 'open_models', 'timed_sweeps', 'measure_models', 'results_of_models',
+           'run_ablation']
 
 # %% ../../nbs/studies/compare.ipynb #86c95f74
 from pathlib import Path
@@ -17,7 +18,6 @@ from ..core.options import RunAblation
 from ..core.settings import RECIPES, Reading, SearchSettings, Settings
 from ..core.files import check_name, make_folder, write_json
 from ..core.steps import environment
-from ..metrics.ranking import grades_of, ranking_metrics
 from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..report.charts import COLOURS, Axis, Series, series_panel
 from ..report.page import Page
@@ -27,8 +27,10 @@ from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from ..data.answers import answer_rule
 from ..data.positives import own_passages
-from ..evaluation.judging import TaskJudge, is_graded, open_test, write_table
-from ..evaluation.evaluate import about_index, true_neighbours
+from dacl_dr.evaluation.judging import (
+    TaskJudge, copies_lines, facts, is_graded, open_test, refuse_other_results, write_table,
+)
+from ..evaluation.evaluate import about_index, copies_in, true_neighbours
 from ..evaluation.ef_sweep import sweep_index
 from .measures import LATENCY_EFS
 from .tables import PUBLISHED
@@ -90,7 +92,7 @@ def exact_quality(
     found = {}
     if judge.names:
         names = [m for m in QUALITY if int(m.split('@')[1]) <= rows.shape[1]]
-        found = ranking_metrics(grades_of(judge.results(rows), judge.relevant), judge.ideal, names)
+        found = judge.judged.metrics(rows, names)
     if any(judge.answers): found |= answered_at(rows, judge)
     return found
 
@@ -102,6 +104,7 @@ class Measured(msgspec.Struct):
     quality: dict[str, dict[str, np.ndarray]] # model → metric → (Q,), of exact search
     timed: dict[str, Sweep] # with latencies; empty: no times were taken
     task: str # the end-task metric that is matched
+    copies: dict[str, float] = {} # model → share of passages with the vector of another
 
     @property
     def first(self)->Sweep: return next(iter(self.sweeps.values()))
@@ -199,6 +202,7 @@ def ablation_page(
     tables:dict[str, pd.DataFrame], # from `ablation_tables`
     dataset:str,
     questions:int,
+    copies:dict[str, float]|None=None, # model → share of passages with the vector of another
 )->Page:
     "Quality and cost of models side by side."
     study = tables['study']
@@ -209,6 +213,8 @@ def ablation_page(
         '<p>Each model was trained once, so intervals are over questions '
         'and say nothing about training again.</p>'
     )
+    told = [f'{name}: {line}' for name, share in (copies or {}).items() for line in copies_lines(share)]
+    if told: page.bullets(told)
     quality = list(study[study.kind == 'quality'].metric.unique())
     table = summary(study, names, quality)
     cost = [column for column in table if column.startswith(('visited', 'evaluations'))]
@@ -272,7 +278,20 @@ def measure_models(
         neighbours = true_neighbours(retriever.index, vectors[name], depth, bars)
         quality[name] = exact_quality(neighbours, judge)
     timed = timed_sweeps(retrievers, vectors, s.k, o.rounds, bars) if o.rounds else {}
-    return Measured(o.dataset_name, sweeps, quality, timed, task)
+    copies = {name: copies_in(retriever.index, bars) for name, retriever in retrievers.items()}
+    return Measured(o.dataset_name, sweeps, quality, timed, task, copies)
+
+def results_of_models(
+    run:dict, # run.json, or what is known of it
+)->dict: # see `refuse_other_results`
+    "What the results of a comparison are of."
+    keys = lambda m: {what: m[what] for what in ('encoder', 'corpus', 'settings')}
+    names = sorted(run['models'])
+    return {
+        'set of models': names,
+        'encoder or index': {name: keys(run['models'][name]) for name in names},
+        'question set': run['test']['sha256'],
+    }
 
 def run_ablation(
     o:RunAblation, # its folder gets DATASET_NAME/ with run.json, tables and ablation.html
@@ -283,17 +302,25 @@ def run_ablation(
     retrievers = open_models(models, o.corpus_path, o.reading)
     first = next(iter(retrievers.values()))
     questions, missing = open_test(o.test_file, first.passages, o.reading, o.regex_answers)
-    tables = ablation_tables(measure_models(retrievers, questions, o), o.search, o.draws)
     out = make_folder(Path(o.output_path)/o.dataset_name)
+    of = {
+        'models': {n: {'encoder': m.encoder} | about_index(retrievers[n].index) for n, m in models.items()},
+        'test': facts(o.test_file, questions),
+    }
+    refuse_other_results(
+        out/'run.json', of, results_of_models, 'choose another --output_path or --dataset_name')
+    measured = measure_models(retrievers, questions, o)
+    tables = ablation_tables(measured, o.search, o.draws)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)
     corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing}
     write_json(out/'run.json', {
         'settings': Settings(search=o.search),
         'dataset': o.dataset_name,
         'corpus': corpus,
-        'models': {n: {'encoder': m.encoder} | about_index(retrievers[n].index) for n, m in models.items()},
+        **of,
+        'repeated_passages': measured.copies,
         'published': True,
         'environment': environment(),
     })
-    ablation_page(tables, o.dataset_name, len(questions)).write(out/'ablation.html') # after the numbers
+    ablation_page(tables, o.dataset_name, len(questions), measured.copies).write(out/'ablation.html') # after the numbers
     return out

@@ -165,7 +165,7 @@ def test_positives_stay_in_a_small_sample(toy):
     s = text_sample(texts_of(toy, max_passages=50, max_queries=30))
     questions = read_questions(toy/'toy-dev.json')
     assert s.passages.shape == (50, 16) and len(s.q) == 30 and s.about['all_passages'] == 400
-    for i, row in enumerate(s.rows): assert s.asked[i] == questions[row].question and s.texts[s.gold[i]] == questions[row].positive_ctxs[0].text
+    for i, row in enumerate(s.rows): assert s.asked[i] == questions[row].question and s.texts[s.judged.best[i]] == questions[row].positive_ctxs[0].text
     said = ' '.join(notes_of(s.about | {'passages': 50, 'queries': 30}))
     assert '50 of 400 passages' in said and 'all positives' in said and '30 of 100 queries' in said
     with pytest.raises(DaclError, match='max_passages 20: the queries alone have 30 positives'):
@@ -181,8 +181,8 @@ def test_positives_in_is_a_lookup_by_id(toy):
 def test_without_query_vectors_some_passages_stand_for_them_and_leave_the_graph(tmp_path):
     p, *_ = cloud()
     np.save(tmp_path/'p.npy', 3 * p)
-    s = vector_sample(tmp_path/'p.npy', max_passages=200, max_queries=40)
-    assert s.q.shape == (40, 16) and s.passages.shape == (200, 16) and s.about['all_passages'] == 560 and s.gold is None
+    s = vector_sample(Diagnose(vectors=tmp_path/'p.npy', max_passages=200, max_queries=40))
+    assert s.q.shape == (40, 16) and s.passages.shape == (200, 16) and s.about['all_passages'] == 560 and s.judged is None
     np.testing.assert_allclose(s.q, p[s.rows], atol=1e-6)
     assert not {x.tobytes() for x in s.q} & {x.tobytes() for x in s.passages}
     d = json.loads(diagnose(vectors_of(tmp_path/'p.npy', output_path=tmp_path/'out')).read_text())
@@ -343,7 +343,7 @@ def test_the_page_holds_its_charts_and_sections(diagnosed):
 
 def test_text_and_vectors_of_one_data_set_agree(toy, tmp_path):
     s = text_sample(texts_of(toy, 'passages.txt', 'queries.txt'))
-    assert s.gold is None and len(s.passages) == 400 and len(s.q) == 100
+    assert s.judged is None and len(s.passages) == 400 and len(s.q) == 100
     np.save(tmp_path/'p.npy', s.passages); np.save(tmp_path/'q.npy', s.q)
     text = run(toy, tmp_path/'text', 'passages.txt', 'queries.txt')
     found = diagnose(vectors_of(tmp_path/'p.npy', tmp_path/'q.npy', output_path=tmp_path/'vectors'))
@@ -359,8 +359,8 @@ def test_dpr_beir_and_lines_are_one_data_set(toy):
     dpr, lines = read('psgs.tsv', 'toy-dev.json'), read('passages.txt', 'queries.txt')
     for c, q, known in (('beir', 'beir', True), ('beir/corpus.jsonl', 'beir/qrels/test.tsv', True), ('beir', 'beir/queries.jsonl', False)):
         s = read(c, q)
-        assert (s.gold is not None) == known and (s.passages == dpr.passages).all() and (s.q == dpr.q).all() and s.asked == lines.asked
-        if known: assert (s.gold == dpr.gold).all()
+        assert (s.judged is not None) == known and (s.passages == dpr.passages).all() and (s.q == dpr.q).all() and s.asked == lines.asked
+        if known: assert (s.judged.best == dpr.judged.best).all()
     with pytest.raises(DaclError, match="fields: 'txt' is not known. Did you mean 'text'"):
         text_sample(texts_of(toy, fields='txt'))
 
@@ -401,4 +401,4 @@ def test_a_handful_of_queries_still_gives_a_page(tmp_path):
     np.save(tmp_path/'p.npy', p[:40]); np.save(tmp_path/'q.npy', q[:2])
     d = json.loads(diagnose(vectors_of(tmp_path/'p.npy', tmp_path/'q.npy', output_path=tmp_path/'out')).read_text())
     assert d['queries'] == 2 and 'Not told by this data: too few queries' in (tmp_path/'out'/'diagnosis.html').read_text()
-    assert cost_map(vector_sample(tmp_path/'p.npy', tmp_path/'q.npy', 6), np.ones(2)) is None
+    assert cost_map(vector_sample(Diagnose(vectors=tmp_path/'p.npy', query_vectors=tmp_path/'q.npy', max_passages=6)), np.ones(2)) is None

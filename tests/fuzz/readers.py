@@ -304,8 +304,9 @@ def vectors_judge(home, found, sound):
     return ''
 @reader('vectors (.npy)', 'v.npy', 'q.npy', make=make_vectors, judge=vectors_judge, tried=500)
 def _(home):
+    from dacl_dr.core.options import Diagnose
     from dacl_dr.evaluation.sample import vector_sample
-    s = vector_sample(home/'v.npy', home/'q.npy')
+    s = vector_sample(Diagnose(vectors=home/'v.npy', query_vectors=home/'q.npy'))
     return s.passages, s.q
 
 def make_store(home):
