@@ -198,7 +198,7 @@ def test_lines_are_texts(tmp_path):
     assert len(Lines(tmp_path/'a.txt')) == 3 and Lines(tmp_path/'a.txt').take([0, 2]) == ['eins', 'drei']
     (tmp_path/'b.txt').write_bytes(b'a\n\xff\n')
     with pytest.raises(DaclError, match='b.txt: line 2 is not UTF-8; '): Lines(tmp_path/'b.txt')
-    (tmp_path/'c.txt').write_text('a\n\n')
+    (tmp_path/'c.txt').write_text('a\n\nb\n')
     with pytest.raises(DaclError, match='c.txt: line 2 is empty; '): Lines(tmp_path/'c.txt')
     with pytest.raises(DaclError, match='cannot be read'): Lines(tmp_path/'none.txt')
     with pytest.raises(DaclError, match='no qrels/SPLIT.tsv; name the file'): open_queries(tmp_path)
