@@ -152,7 +152,8 @@ def test_make_docs_fails_on_a_warning(tmp_path, says, code):
     for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'constraints.txt'): (tmp_path/name).touch()
     tools = tmp_path/'v'/'bin'
     tools.mkdir(parents=True)
-    (tmp_path/'_proc').mkdir()
+    for folder in ('_proc/experiments', 'nbs/experiments'): (tmp_path/folder).mkdir(parents=True)
+    (tmp_path/'nbs'/'experiments'/'_metadata.yml').touch()
     scripts = {'python': 'true', 'nbdev_proc_nbs': 'true', 'quarto': f"mkdir _docs; echo '{says}' >&2"}
     for name, does in scripts.items():
         (tools/name).write_text(f'#!/bin/sh\n{does}\n')

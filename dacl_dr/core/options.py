@@ -285,7 +285,7 @@ class Diagnose(Options, kw_only=True):
     # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
     # too. With judgements, retrieval quality is shown beside the cost
     queries: str|None = None
-    # FILE, instead of texts: vectors of the passages, a row each: .npy, .npz, .fvecs, .fbin, .safetensors or .parquet
+    # FILE, instead: vectors of the passages, a row each: .npy, .npz, .fvecs, .fbin, .safetensors or .parquet
     vectors: str|None = None
     query_vectors: str|None = None # FILE, and of the queries; None: some passages stand for queries
     # FILE of judgements of these vectors: qrels of TREC or BEIR, or an .npy with the rows of each query's

@@ -322,6 +322,6 @@ def run_ablation(
         'published': True,
         'environment': environment(),
     })
-    page = ablation_page(tables, o.dataset_name, len(questions), measured.copies)
-    page.write(out/'ablation.html') # after the numbers
+    page = ablation_page(tables, o.dataset_name, len(questions), measured.copies) # after the numbers
+    page.write(out/'ablation.html')
     return out
