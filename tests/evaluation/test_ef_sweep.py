@@ -122,7 +122,7 @@ def one_line(capsys, code, *parts):
     ('run-ef-sweep', ['--ef_values', 5, 20], ['efSearch 5 is below k=10']),
     ('run-ef-sweep', ['--k', 5], ['--k', '>= 10']),
     ('run-ef-sweep', ['--targets', 1.5], ['--targets', '< 1']),
-    ('run-ef-sweep', ['--corpus_path', '/nowhere/psgs.tsv'], ['/nowhere/psgs.tsv', '--corpus_path']),
+    ('run-ef-sweep', ['--corpus_path', '/nowhere/psgs.tsv'], ['/nowhere/psgs.tsv', 'cannot be read']),
 ])
 def test_what_does_not_fit_is_refused(home, tmp_path, capsys, command, flags, parts):
     one_line(capsys, dacl(command, *common(home), '--output_path', tmp_path/'out', *flags), *parts)
