@@ -79,6 +79,7 @@ def test_5_ablation_of_four_models(home):
 
 @pytest.mark.parametrize('missing', ['A', 'B'])
 def test_5_refuses_a_model_without_an_index(home, missing, capsys):
+    for folder in 'xy': (home/folder).mkdir(exist_ok=True)
     pairs = [f'{n}={home/"indices"/f}' for n, (f, _) in MODELS.items() if n != missing]
     assert dacl('run-ablation', '--model_dirs', f'A={home/"x"}', f'B={home/"y"}', '--index_dirs', *[p for p in pairs if p[0] in 'AB'], '--test_file', dev(home), '--dataset_name', 'x', '--output_path', home/'nothing') == 2
     assert f'{missing} stands in only one of them' in capsys.readouterr().err and not (home/'nothing').exists()
