@@ -49,7 +49,7 @@ ABOUT['quickstart'] = CommandText(
         '--temprature 0.1': "unknown flag or argument '--temprature'. Did you mean '--temperature'?",
         '--recipes A E': "command line: unknown recipe 'E'. Known: A, B, C, D.",
         '--seeds 0': '--seeds: 0 is too few; train each recipe at least once',
-        '--w -1': '--w: training.w: expected float >= 0.0',
+        '--w -1': '--distance_weight: training.w: expected float >= 0.0',
     },
     see=('tutorials/explore', 'howto/report', 'studies/run'),
 )
@@ -357,8 +357,7 @@ ABOUT['run-evaluation'] = CommandText(
             'and build with this one'
         ),
         '--index_path indices/none': (
-            'indices/none/manifest.json: not there, so indices/none holds no finished index; make one with '
-            'dacl build-index'
+            'indices/none: not there, so it holds no finished index; make one with dacl build-index'
         ),
         '--experiment_name a/b': "experiment_name 'a/b' names files; use letters, digits, dots and hyphens",
     },
@@ -388,8 +387,7 @@ ABOUT['run-ef-sweep'] = CommandText(
         ),
         '--targets 1.5': '--targets: search.targets: expected float < 1.0',
         '--index_path indices/none': (
-            'indices/none/manifest.json: not there, so indices/none holds no finished index; make one with '
-            'dacl build-index'
+            'indices/none: not there, so it holds no finished index; make one with dacl build-index'
         ),
     },
     see=('evaluation/ef_sweep', 'hnsw/cost', 'hnsw/engines', 'experiments/ef'),
@@ -414,7 +412,7 @@ ABOUT['run-representation-eval'] = CommandText(
             'absent.json: cannot be read (No such file or directory); check its name and permissions'
         ),
         '--num_samples 5': (
-            'argument --num_samples: 5 is too small, give 10 or more; see dacl run-representation-eval --help'
+            'argument --max_queries: 5 is too small, give 10 or more; see dacl run-representation-eval --help'
         ),
     },
     see=('evaluation/representation', 'representation/index', 'hnsw/difficulty'),
