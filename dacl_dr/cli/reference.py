@@ -17,7 +17,8 @@ import msgspec
 
 from ..core.files import atomic_file
 from ..core.yaml import group_in
-from .about import ABOUT, GROUPS, SETTINGS, SettingsFile
+from .about import ABOUT, GROUPS
+from .about_settings import SETTINGS, SettingsFile
 from .commands import Command
 from .flags import Flag, default_words, field_comment, flag_names, flags_of, help_parts, kind_of
 from .main import PROGRAM, commands_in, purpose

@@ -187,6 +187,7 @@ def beir_file(
     if path.exists(): return path
     return next((p for end in ('.gz', '.bz2', '.zst') if (p := path.with_name(name + end)).exists()), path)
 
+# %% ../../nbs/data/benchmarks.ipynb #db7ec1fe
 def queries_file(
     qrels:str|Path, # a file of judgements
 )->Path:
@@ -206,6 +207,7 @@ def queries_file(
     raise DaclError(
         f'{path}: the queries it judges are not there; put queries.jsonl, queries.tsv or topics.txt beside it')
 
+# %% ../../nbs/data/benchmarks.ipynb #f4556afc
 def query_rows(
     path:str|Path, # queries.jsonl, queries.tsv or TREC topics, may be packed
     bad:BadRecords|None=None, # None: the first bad record raises

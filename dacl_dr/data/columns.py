@@ -53,6 +53,7 @@ def text_columns(
             f"name one of them {' or '.join(TEXT_COLUMNS[:2])}")
     return {what: name for what, name in found.items() if name}
 
+# %% ../../nbs/data/columns.ipynb #bf666576
 def parquet_batches(
     path:str|Path,
     file:pq.ParquetFile,

@@ -95,6 +95,7 @@ class PlainReader(Reader):
             counts['empty'] = int((ends == offsets.numpy()).sum())
         self.coverage += TextCoverage(texts=n, limit=self.limit, **counts)
 
+# %% ../../nbs/encoders/reading.ipynb #529f3775
 class PaddedReader(Reader):
     "Reads for a transformer, with as little padding as may be."
     NOT_YET = {'text': {'padding': False}, 'common': {'return_tensors': None}}
@@ -130,6 +131,7 @@ class PaddedReader(Reader):
             texts=len(lists), tokens=int(np.maximum(sizes - special, 0).sum()), unknown=unknown, cut=cut,
             empty=int((sizes <= special).sum()), limit=self.limit)
 
+# %% ../../nbs/encoders/reading.ipynb #e280a665
 def reader_of(
     model, # SentenceTransformer
     side:str, # 'query' or 'passage'

@@ -189,6 +189,7 @@ def comparison_row(
         'mean cosine of two passages': shown(number('mean cosine'), '.3f'),
     }
 
+# %% ../../nbs/evaluation/diagnosis.ipynb #1c6c54c4
 def comparison_page(
     rows:list[dict], # of text
     found:dict[str, Path], # folder → diagnosis.json
@@ -206,6 +207,7 @@ def comparison_page(
     links = [f'<li><a href="{quote(name)}/diagnosis.html">{html.escape(name)}</a></li>' for name in found]
     return page.heading('Each for itself').text(f"<ul>{''.join(links)}</ul>")
 
+# %% ../../nbs/evaluation/diagnosis.ipynb #248e57ad
 def diagnose_several(
     o:Diagnose, # of several encoders
 )->Path: # comparison.json

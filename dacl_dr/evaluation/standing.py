@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STANDS_AT', 'REFERENCE_QUERIES', 'LEAST', 'REFERENCE', 'Cost95', 'cost_of', 'measured', 'part_sizes',
            'reference_size', 'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs', 'Standing',
-           'random_cost', 'standing', 'cost_words', 'beside', 'standing_lines', 'reference_words', 'forecast_words',
-           'kept_words']
+           'random_cost', 'standing', 'cost_words', 'beside', 'reference_words', 'forecast_words', 'kept_words',
+           'standing_lines']
 
 # %% ../../nbs/evaluation/standing.ipynb #a7c541a4
 import json
@@ -230,19 +230,7 @@ def beside(
     bound = f'{own.bound} ' if own.bound else ''
     return f'{bound}{own.value / other.value:.2f} times what {what} cost, {cost_words(other)}'
 
-def standing_lines(
-    st:Standing,
-    k:int, # nearest that a search returns
-)->list[str]: # sentences, the most important first; never none
-    "What a reader wants to know first."
-    said = []
-    if st.own is not None:
-        said.append(reference_words(st, k))
-    if st.kept is not None: said.append(kept_words(st.kept))
-    if st.forecasts:
-        said.append(forecast_words(st))
-    return said or ['There are too few passages to say how dear a search is.']
-
+# %% ../../nbs/evaluation/standing.ipynb #642688f5
 def reference_words(
     st:Standing, # with references
     k:int, # nearest that a search returns
@@ -282,3 +270,17 @@ def kept_words(
         f'efSearch {kept.ef} keeps {goal} (95% interval over queries: efSearch {kept.low} to {high}), '
         f'at {kept.visited:,.0f} visited nodes a query.'
     )
+
+# %% ../../nbs/evaluation/standing.ipynb #6bbf1628
+def standing_lines(
+    st:Standing,
+    k:int, # nearest that a search returns
+)->list[str]: # sentences, the most important first; never none
+    "What a reader wants to know first."
+    said = []
+    if st.own is not None:
+        said.append(reference_words(st, k))
+    if st.kept is not None: said.append(kept_words(st.kept))
+    if st.forecasts:
+        said.append(forecast_words(st))
+    return said or ['There are too few passages to say how dear a search is.']

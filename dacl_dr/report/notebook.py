@@ -222,6 +222,7 @@ def site_output(
         out['data'] = {'text/markdown': raw_html(readable_tables(''.join(data['text/html'])))}
     return True
 
+# %% ../../nbs/report/notebook.ipynb #c83847a2
 def heading_of(
     out:dict, # an output of a cell
 )->str: # Markdown; '' if it does not begin with a heading
@@ -249,6 +250,7 @@ def split_at_headings(
     for n, part in enumerate(kept): part['id'] = f'{cell.get("id", "cell")}-{n}'
     return kept
 
+# %% ../../nbs/report/notebook.ipynb #adabd756
 class site_outputs:
     "Outputs as a page of the site shows them; nbdev's processors have small names, and begin with the notebook."
     def __init__(self, nb): self.nb = nb

@@ -186,6 +186,7 @@ def code_html(
     parts = [p if i % 2 else re.sub(r'\b[A-Z]\w+\b', link, p) for i, p in enumerate(quoted)]
     return f'<code>{"".join(parts)}</code>'
 
+# %% ../../nbs/report/reference.ipynb #d9e83439
 def fields_table(
     cls, # a class
     page:str,

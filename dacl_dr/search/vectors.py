@@ -173,6 +173,7 @@ def placed(
     vectors[~vectors.any(axis=1), 0] = 1
     return vectors
 
+# %% ../../nbs/search/vectors.ipynb #ca59bbaf
 def embed_texts(
     encoder:Encoder,
     texts:list[str],

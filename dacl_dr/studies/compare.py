@@ -293,6 +293,7 @@ def results_of_models(
         'question set': run['test']['sha256'],
     }
 
+# %% ../../nbs/studies/compare.ipynb #f20653aa
 def run_ablation(
     o:RunAblation, # its folder gets DATASET_NAME/ with run.json, tables and ablation.html
 )->Path: # the folder

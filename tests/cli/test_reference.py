@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec, numpy as np, pytest, yaml
 
-from dacl_dr.cli.about import ABOUT, GROUPS, SETTINGS
+from dacl_dr.cli.about import ABOUT, GROUPS
+from dacl_dr.cli.about_settings import SETTINGS
 from dacl_dr.cli.flags import flags_of
 from dacl_dr.cli.main import PROGRAM, build_parser, commands_in, main
 from dacl_dr.cli.reference import flag_rows, pages, sections, setting_rows
