@@ -101,9 +101,9 @@ def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
     with torch.no_grad(): poisoned.passage.vectors.fill_(float('nan'))
     with pytest.raises(DaclError, match=r'loss is nan at step 0 .* questions q\d+, '): train(poisoned, data, recipe('A'), desc=None)
     epochs = []
-    def turns_bad(encoder): # after the second epoch
+    def turns_bad(encoder): # untrained, after the first epoch, and after the second
         epochs.append(0)
-        if len(epochs) == 2:
+        if len(epochs) == 3:
             with torch.no_grad(): encoder.query.vectors[0, 0] = float('inf')
         return {'recall@10': 0.}
     enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
