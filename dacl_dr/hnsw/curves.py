@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'COSTS', 'LATENCY', 'ALL_COSTS', 'Cost', 'Sweep', 'Goal', 'goals_of', 'close_enough', 'crossing_gap',
-           'sweep', 'curve']
+           'sweep_to', 'sweep', 'curve']
 
 # %% ../../nbs/hnsw/curves.ipynb #36f948f3
 from typing import NamedTuple
@@ -86,6 +86,30 @@ def crossing_gap(
     return efs[i - 1], efs[i]
 
 # %% ../../nbs/hnsw/curves.ipynb #e94a1d08
+def sweep_to(
+    goals:list[Goal],
+    search, # function of efSearch, or of what is swept instead, that returns a `Trace`
+    judge, # function of (Q, k) neighbours that returns qualities, (Q,) each
+    values, # of efSearch, rising: the coarse grid, left where all goals are passed
+    desc:str|None=None, # of the progress bar; None: no bar
+)->tuple[np.ndarray, dict[str, np.ndarray]]: # (E,) values, rising; costs and qualities, (E, Q) each
+    "Quality and cost over efSearch, finer near the goals."
+    found = {}
+    bar = tqdm(desc=desc, unit='ef', leave=False, disable=desc is None)
+    def visit(ef):
+        t = search(ef)
+        found[ef] = {name: getattr(t, name) for name in COSTS} | judge(t.ids)
+        bar.update()
+    with bar:
+        for ef in values:
+            visit(ef)
+            if all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
+        for g in goals:
+            while gap := crossing_gap(found, g.quality, g.target):
+                visit(sum(gap) // 2)
+    efs = sorted(found)
+    return np.array(efs), {name: np.stack([found[ef][name] for ef in efs]) for name in found[efs[0]]}
+
 def sweep(
     search, # function of efSearch that returns a `Trace`
     exact:np.ndarray, # (Q, >= k) neighbours by exact search
@@ -95,26 +119,10 @@ def sweep(
     desc:str|None=None, # of the progress bar; None: no bar
     nearness=None, # from `search.exact.similarity`, so that copies count as found; None: neighbours by id alone
 )->Sweep:
-    "Quality and cost over efSearch, finer near the goals."
-    found, best = {}, judge(exact[:, :s.k])
-    goals = goals_of(best, s, task)
-    bar = tqdm(desc=desc, unit='ef', leave=False, disable=desc is None)
-    def visit(ef):
-        t = search(ef)
-        costs = {name: getattr(t, name) for name in COSTS}
-        found[ef] = costs | {'ann recall': ann_recall(t.ids, exact, nearness)} | judge(t.ids)
-        bar.update()
-    with bar:
-        for ef in sorted(s.ef_values):
-            visit(ef)
-            passed = [np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals]
-            if all(passed): break
-        for g in goals:
-            while gap := crossing_gap(found, g.quality, g.target):
-                visit(sum(gap) // 2)
-    efs = sorted(found)
-    values = {name: np.stack([found[ef][name] for ef in efs]) for name in found[efs[0]]}
-    return Sweep(np.array(efs), values, best)
+    "Quality and cost over efSearch, finer near the goals of the settings."
+    best = judge(exact[:, :s.k])
+    judged = lambda ids: {'ann recall': ann_recall(ids, exact, nearness)} | judge(ids)
+    return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc), best)
 
 # %% ../../nbs/hnsw/curves.ipynb #e13e35ba
 def curve(
