@@ -6,7 +6,7 @@
 __all__ = ['PROBE', 'MOST_ROUNDS', 'Budget', 'bytes_read', 'spent_at_goal', 'Builder', 'Found', 'Choice', 'cheapest',
            'descend_levers', 'choose_ways']
 
-# %% ../../nbs/tuning/choosing.ipynb #83f33df1
+# %% ../../nbs/tuning/choosing.ipynb #fdf99c42
 import time
 from typing import Literal
 
@@ -20,9 +20,9 @@ from ..search.exact import InMemory
 from ..search.graph import fill_index
 from .levers import LEVERS, Lever, options_of
 from .trials import Bench, Trial
-from .ways import Way, bytes_compared, cut, way_words
+from .ways import Way, bytes_compared, graph_words, way_words
 
-# %% ../../nbs/tuning/choosing.ipynb #ab13c400
+# %% ../../nbs/tuning/choosing.ipynb #4f10194b
 class Budget(Frozen, kw_only=True):
     "What may be spent, and what is to be saved."
     save: Literal['computations', 'bytes'] = 'computations' # what is to be saved
@@ -52,7 +52,7 @@ def spent_at_goal(
     if budget.save == 'computations': return evaluations
     return bytes_read(t.way, evaluations, bench.m.passages.shape[1])
 
-# %% ../../nbs/tuning/choosing.ipynb #a97441e8
+# %% ../../nbs/tuning/choosing.ipynb #94b6b151
 PROBE = 4000 # passages of the small graph
 
 class Builder:
@@ -81,16 +81,15 @@ class Builder:
         self.bar.set_postfix_str(way_words(way))
         if (known := self.bench.known(way)) is None:
             expected = self.seconds(way)
-            if expected > self.left and not needed:
+            if expected > max(self.left, 0) and not needed:
                 self.skipped[way] = expected
                 return None
-            begun = time.perf_counter()
             known = self.bench.trial(way)
-            if expected: self.left -= time.perf_counter() - begun
+            if expected: self.left -= known.seconds
         self.bar.update()
         return known
 
-# %% ../../nbs/tuning/choosing.ipynb #c2ef7ff4
+# %% ../../nbs/tuning/choosing.ipynb #da5e781f
 class Found(msgspec.Struct, kw_only=True):
     "A way that is worth showing."
     name: str # 'have', 'plain', the name of a lever, 'together', 'hybrid'
@@ -101,7 +100,7 @@ class Found(msgspec.Struct, kw_only=True):
 class Choice(msgspec.Struct, kw_only=True):
     "All ways that are worth showing, and what was not tried."
     found: list[Found] # 'have' first, then 'plain', the levers, 'together', 'hybrid'
-    skipped: dict[str, float] # way in words → seconds its graph would take
+    skipped: dict[str, float] # graph in words → seconds it would take
     lacking: dict[str, str] # label of a lever → what it needs
 
     def named(self, name:str)->Found|None: return next((f for f in self.found if f.name == name), None)
@@ -109,10 +108,11 @@ class Choice(msgspec.Struct, kw_only=True):
 def cheapest(
     builder:Builder,
     ways:list[Way],
+    budget:Budget|None=None, # what is saved; None: the builder's
 )->Trial|None: # None: none reaches the goal, or could be tried
     "The best of some ways."
     trials = [t for way in ways if (t := builder.trial(way)) is not None]
-    spent = [spent_at_goal(builder.bench, t, builder.budget) for t in trials]
+    spent = [spent_at_goal(builder.bench, t, budget or builder.budget) for t in trials]
     return trials[int(np.argmin(spent))] if spent and min(spent) < np.inf else None
 
 MOST_ROUNDS = 3 # of the coordinate descent
@@ -153,7 +153,8 @@ def choose_ways(
     found.append(Found(name='plain', label='efSearch at the best M', trial=plain))
     for lever in there:
         if lever in graph: continue
-        best = cheapest(builder, options_of(lever, m, plain.way))
+        by = budget if lever.fewer else budget.but(save='bytes') # a storage cannot save computations
+        best = cheapest(builder, options_of(lever, m, plain.way), by)
         if best: found.append(Found(name=lever.name, label=lever.label, trial=best, lexical=lever.lexical))
     moving = [lever for lever in there if lever.fewer or budget.save == 'bytes' or budget.megabytes is not None]
     alone = descend_levers(builder, plain, [lever for lever in moving if not lever.lexical])
@@ -162,4 +163,4 @@ def choose_ways(
         both = descend_levers(builder, alone, sorted(moving, key=lambda lever: not lever.lexical))
         found.append(Found(name='hybrid', label='together, with lexical results', trial=both, lexical=True))
     builder.bar.close()
-    return Choice(found=found, skipped={way_words(w): s for w, s in builder.skipped.items()}, lacking=lacking)
+    return Choice(found=found, skipped={graph_words(w): float(s) for w, s in builder.skipped.items()}, lacking=lacking)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEEDS', 'LEVERS', 'Lever', 'half_dims', 'smaller_storage', 'levers_named', 'changed', 'options_of']
 
-# %% ../../nbs/tuning/levers.ipynb #f4a30222
+# %% ../../nbs/tuning/levers.ipynb #143fc381
 from typing import Callable, NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ from ..core.errors import DaclError, did_you_mean
 from .trials import Material
 from .ways import Way
 
-# %% ../../nbs/tuning/levers.ipynb #929f5f02
+# %% ../../nbs/tuning/levers.ipynb #635fe8a0
 class Lever(NamedTuple):
     "A list of changes."
     name: str
@@ -53,16 +53,16 @@ LEVERS = (
         costs='the engine has to have the rule'),
     Lever('links', 'links of training queries', lambda m: [{'links': n} for n in (8, 16)],
         'training queries', lambda m: m.train is not None, 'memory of the links'),
-    Lever('storage', 'fewer bits', smaller_storage, costs='full vectors are kept aside for those compared again',
-        fewer=False),
-    Lever('dims', 'fewer dimensions', half_dims, costs='a graph of its own; full vectors are kept aside', fewer=False),
     Lever('bm25', "BM25's results as entry points", lambda m: [{'seeds': 'bm25', 'n_seeds': n} for n in SEEDS],
         'texts', lambda m: 'bm25' in m.lexical, "BM25's search before each query", True),
     Lever('run', "a run's results as entry points", lambda m: [{'seeds': 'run', 'n_seeds': n} for n in SEEDS],
         'a run', lambda m: 'run' in m.lexical, "that system's search before each query", True),
+    Lever('storage', 'fewer bits', smaller_storage, costs='full vectors are kept aside for those compared again',
+        fewer=False),
+    Lever('dims', 'fewer dimensions', half_dims, costs='a graph of its own; full vectors are kept aside', fewer=False),
 )
 
-# %% ../../nbs/tuning/levers.ipynb #9d52e686
+# %% ../../nbs/tuning/levers.ipynb #60d4eb39
 def levers_named(
     names, # of `LEVERS`; empty: all
 )->tuple[Lever, ...]:

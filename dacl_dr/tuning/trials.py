@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['GRAPHS_HELD', 'DEAREST', 'Aim', 'Lexical', 'Material', 'some_judged', 'halves', 'Half', 'Built', 'Graphs',
-           'compared_again', 'rabitq_over', 'Runner', 'Trial', 'grid', 'half_sweep', 'chosen_knob', 'save_trial',
-           'load_trial', 'digest_of', 'Bench']
+           'compared_again', 'rabitq_over', 'Runner', 'Trial', 'grid', 'with_knob', 'half_sweep', 'chosen_knob',
+           'save_trial', 'load_trial', 'digest_of', 'Bench']
 
-# %% ../../nbs/tuning/trials.ipynb #b62fb4e8
+# %% ../../nbs/tuning/trials.ipynb #796f8d8b
 import hashlib, json, time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +23,12 @@ from ..metrics.ranking import Judgements, ann_recall
 from ..search.exact import InMemory, exact_search, similarity
 from ..search.graph import BuildProgress, fill_index, insertion_order, put_storage
 from ..hnsw.cost import rising
-from ..hnsw.curves import Goal, Sweep, sweep_to
+from ..hnsw.curves import COSTS, Goal, Sweep, sweep_to
 from ..hnsw.searcher import NO_LINKS, Searcher, links_of
 from ..hnsw.tracer import Trace, faiss_counts
 from .ways import KNOBS, Way, cut, depth_of, query_links, rounded, stop_of
 
-# %% ../../nbs/tuning/trials.ipynb #e39743ca
+# %% ../../nbs/tuning/trials.ipynb #78b29916
 class Aim(Frozen, kw_only=True):
     "The quality that a search has to keep."
     metric: str = 'recall@10' # 'recall@K', 'ndcg@K', or 'ann recall'
@@ -60,7 +60,7 @@ class Material(msgspec.Struct, kw_only=True):
     order: int|None = None # seed of the insertion order; None: as they stand
     seed: int = 0 # of the halves
 
-# %% ../../nbs/tuning/trials.ipynb #fe80a5f6
+# %% ../../nbs/tuning/trials.ipynb #1f29a011
 def some_judged(
     judged:Judgements,
     rows:np.ndarray, # (n,) queries
@@ -94,7 +94,7 @@ class Half:
         found = {'ann recall': ann_recall(ids[:, :self.k], self.exact, self.nearness)}
         return found if self.judged is None else found | self.judged.metrics(ids, [self.metric])
 
-# %% ../../nbs/tuning/trials.ipynb #d3888998
+# %% ../../nbs/tuning/trials.ipynb #49879e0d
 class Built(NamedTuple):
     "A graph, with what its nodes are compared by."
     index: faiss.IndexHNSW
@@ -121,10 +121,12 @@ class Graphs:
 
     def get(self, way:Way)->Built:
         "The graph of a way, built if it isn't held."
-        key = self.key(way)
+        key = self.key(way) # the last is the number of dimensions, 0 for all
         built = self.held.pop(key, None) or self.build(way)
         self.held[key] = built
-        while len(self.held) > GRAPHS_HELD: self.held.pop(next(iter(self.held)))
+        while len(self.held) > GRAPHS_HELD: # graphs of fewer dimensions are seldom asked for again
+            others = [k for k in self.held if k != key]
+            self.held.pop(next((k for k in others if k[-1]), others[0]))
         return built
 
     def build(self, way:Way)->Built:
@@ -141,7 +143,7 @@ class Graphs:
         seconds = time.perf_counter() - start
         return Built(index, order, np.argsort(order), x, np.ascontiguousarray(q), seconds)
 
-# %% ../../nbs/tuning/trials.ipynb #4f38c6b7
+# %% ../../nbs/tuning/trials.ipynb #18e5c9cd
 def compared_again(
     ids:np.ndarray, # (Q, depth) passages, -1 for none
     q:np.ndarray, # (Q, D) full
@@ -211,7 +213,7 @@ class Runner:
         if self.bits: return n * faiss.downcast_index(self.bits.storage).code_size
         return n * dim * {'float32': 4, 'float16': 2, 'sq8': 1}[self.way.storage]
 
-# %% ../../nbs/tuning/trials.ipynb #918e52be
+# %% ../../nbs/tuning/trials.ipynb #9339f8db
 DEAREST = 1 / 3 # of the passages: a search that looks at more of them is no search in a graph
 
 class Trial(msgspec.Struct, kw_only=True):
@@ -232,6 +234,20 @@ def grid(
         if spent and spent[-1] > DEAREST * len(runner.m.passages): return
         yield knob
 
+def with_knob(
+    runner:Runner,
+    half:Half,
+    s:Sweep, # of that half
+    knob:int,
+)->Sweep:
+    "A sweep that has a certain knob too."
+    if knob in s.ef: return s
+    found = runner.find(half.rows, knob, half.extra)
+    here = {name: getattr(found, name) for name in COSTS} | half.judge(found.ids)
+    place = int(np.searchsorted(s.ef, knob))
+    values = {name: np.insert(v, place, here[name], axis=0) for name, v in s.values.items()}
+    return Sweep(np.insert(s.ef, place, knob), values, s.exact)
+
 def half_sweep(
     runner:Runner,
     half:Half,
@@ -246,14 +262,8 @@ def half_sweep(
         found = runner.find(half.rows, knob, half.extra)
         spent.append(float(found.evaluations.mean()))
         return found
-    knobs, values = sweep_to([Goal(aim.metric, goal, beyond)], search, half.judge, grid(runner, spent))
-    if also is not None and also not in knobs:
-        found = search(also)
-        extra = {name: getattr(found, name) for name in ('evaluations', 'visited', 'hops')} | half.judge(found.ids)
-        place = int(np.searchsorted(knobs, also))
-        knobs = np.insert(knobs, place, also)
-        values = {name: np.insert(v, place, extra[name], axis=0) for name, v in values.items()}
-    return Sweep(knobs, values, half.best)
+    swept = Sweep(*sweep_to([Goal(aim.metric, goal, beyond)], search, half.judge, grid(runner, spent)), half.best)
+    return swept if also is None else with_knob(runner, half, swept, also)
 
 def chosen_knob(
     s:Sweep, # of the choosing half
@@ -263,7 +273,7 @@ def chosen_knob(
     reached = np.flatnonzero(rising(s.mean(aim.metric)) >= aim.goal(s.exact[aim.metric]) - 1e-12)
     return int(s.ef[reached[0]]) if len(reached) else None
 
-# %% ../../nbs/tuning/trials.ipynb #35d0f621
+# %% ../../nbs/tuning/trials.ipynb #0295cc06
 def save_trial(
     path:Path,
     t:Trial,

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Count', 'BITS', 'KNOBS', 'PATIENCE_EF', 'STORED', 'Way', 'bytes_compared', 'Knob', 'depth_of', 'stop_of',
-           'stored_words', 'knob_words', 'way_words', 'unit_norm', 'principal', 'cut', 'rounded', 'query_links']
+           'stored_words', 'knob_words', 'graph_words', 'way_words', 'unit_norm', 'principal', 'cut', 'rounded',
+           'query_links']
 
-# %% ../../nbs/tuning/ways.ipynb #d6569253
+# %% ../../nbs/tuning/ways.ipynb #83662de0
 from typing import Annotated, Literal, NamedTuple
 
 import faiss, msgspec, numpy as np
@@ -15,7 +16,7 @@ from ..core.errors import DaclError
 from ..core.settings import Frozen
 from ..hnsw.searcher import Stop
 
-# %% ../../nbs/tuning/ways.ipynb #4e137f40
+# %% ../../nbs/tuning/ways.ipynb #e9d01fc6
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 class Way(Frozen, kw_only=True):
@@ -45,7 +46,7 @@ def bytes_compared(
     "Bytes of a passage that one distance computation reads."
     return (way.dims or dim) * BITS[way.storage] / 8
 
-# %% ../../nbs/tuning/ways.ipynb #70715be4
+# %% ../../nbs/tuning/ways.ipynb #2347a671
 class Knob(NamedTuple):
     "What a rule is told."
     name: str
@@ -80,7 +81,7 @@ def stop_of(
     if way.stop == 'patience': return Stop(ef=max(PATIENCE_EF, depth), patience=int(knob))
     return Stop(ef=max(int(knob), depth))
 
-# %% ../../nbs/tuning/ways.ipynb #41f2daf8
+# %% ../../nbs/tuning/ways.ipynb #c81d31b2
 STORED = {'float32': 'float32', 'float16': 'float16', 'sq8': '8 bits', 'rabitq': 'RaBitQ'}
 
 def stored_words(
@@ -102,18 +103,25 @@ def knob_words(
     if knob is None: return rule.name
     return f'{rule.name} {knob * rule.unit:g}'
 
+def graph_words(
+    way:Way,
+)->str: # 'M 16, efConstruction 200'
+    "How a graph is built."
+    axes = f', {way.dims} dimensions' if way.dims else ''
+    return f'M {way.m}, efConstruction {way.ef_construction}{axes}'
+
 def way_words(
     way:Way,
     knob:int|None=None,
 )->str: # 'M 16, efConstruction 200, γ 0.18, from BM25's first 10'
     "A way in a line."
-    said = [f'M {way.m}', f'efConstruction {way.ef_construction}', knob_words(way, knob)]
+    said = [f'M {way.m}, efConstruction {way.ef_construction}', knob_words(way, knob)]
     sources = {'bm25': "BM25's", 'run': "the run's"}
     if way.seeds: said.append(f'from {sources[way.seeds]} first {way.n_seeds}')
     if way.links: said.append(f'up to {way.links} links of training queries')
     return ', '.join(said + stored_words(way))
 
-# %% ../../nbs/tuning/ways.ipynb #cf001404
+# %% ../../nbs/tuning/ways.ipynb #fbd1407d
 def unit_norm(
     x:np.ndarray, # (n, D)
 )->np.ndarray: # (n, D) float32
@@ -154,7 +162,7 @@ def rounded(
     codec.train(x[::max(1, len(x) // 100_000)].copy())
     return codec.decode(codec.compute_codes(x))
 
-# %% ../../nbs/tuning/ways.ipynb #7d744834
+# %% ../../nbs/tuning/ways.ipynb #143c45dc
 def query_links(
     near:np.ndarray, # (T, n) nearest passages of each training query, best first
     n:int, # passages
