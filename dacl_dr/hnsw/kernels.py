@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERNELS', 'ADDRESS', 'FLOAT', 'SIZE', 'ONE_DISTANCE', 'FOUR_DISTANCES', 'l2', 'l2_4', 'ip', 'ip_4',
-           'kernel_addresses', 'bind_kernels', 'Graph', 'read_graph', 'distance_of', 'distances_of_four',
+           'kernel_addresses', 'bind_kernels', 'unowned', 'unowned_graph', 'Graph', 'read_graph', 'distance_of',
            'distances_of']
 
 # %% ../../nbs/hnsw/kernels.ipynb #d46c34ca
@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import faiss, llvmlite.binding as llvm, numpy as np
 from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from ..core.errors import DaclError
 
@@ -54,6 +56,23 @@ FOUR_DISTANCES = types.void(*[ADDRESS] * 5, SIZE, *[ADDRESS] * 4) # (query, 4 ve
 
 l2, l2_4 = types.ExternalFunction('dacl_l2', ONE_DISTANCE), types.ExternalFunction('dacl_l2_4', FOUR_DISTANCES)
 ip, ip_4 = types.ExternalFunction('dacl_ip', ONE_DISTANCE), types.ExternalFunction('dacl_ip_4', FOUR_DISTANCES)
+
+# %% ../../nbs/hnsw/kernels.ipynb #07a548d2
+@intrinsic
+def unowned(typing, array):
+    "The same array, uncounted: valid as long as something else holds it."
+    def generate(context, builder, signature, args):
+        view = context.make_array(signature.args[0])(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+    return array(array), generate
+
+@njit(cache=True, nogil=True)
+def unowned_graph(graph):
+    "A graph whose arrays are not counted."
+    links, offsets, widths = unowned(graph.neighbours), unowned(graph.offsets), unowned(graph.widths)
+    return Graph(links, offsets, widths, graph.entry, graph.top, graph.vectors, graph.dims, graph.similar)
 
 # %% ../../nbs/hnsw/kernels.ipynb #e6751b58
 class Graph(NamedTuple):
@@ -98,29 +117,26 @@ def read_graph(
         index.metric_type == faiss.METRIC_INNER_PRODUCT)
 
 # %% ../../nbs/hnsw/kernels.ipynb #658d7b00
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def distance_of(graph, q, node):
     "Distance of a node to the vector at q, as faiss computes it for one."
     x = graph.vectors + node * 4 * graph.dims
     return -ip(q, x, graph.dims) if graph.similar else l2(q, x, graph.dims)
 
-@njit(cache=True, nogil=True)
-def distances_of_four(graph, q, nodes, out, i):
-    "Distances of four nodes from the i-th on, as faiss computes them together."
-    base, row = graph.vectors, 4 * graph.dims
-    a = base + nodes[i] * row
-    b = base + nodes[i + 1] * row
-    c = base + nodes[i + 2] * row
-    d = base + nodes[i + 3] * row
-    to = out.ctypes.data + 4 * i
-    if graph.similar:
-        ip_4(q, a, b, c, d, graph.dims, to, to + 4, to + 8, to + 12)
-        for j in range(i, i + 4): out[j] = -out[j]
-    else: l2_4(q, a, b, c, d, graph.dims, to, to + 4, to + 8, to + 12)
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def distances_of(graph, q, nodes, out, n):
     "Distances of the first n nodes: four at a time, and the rest one by one."
-    whole = n - n % 4
-    for i in range(0, whole, 4): distances_of_four(graph, q, nodes, out, i)
-    for i in range(whole, n): out[i] = distance_of(graph, q, nodes[i])
+    to, row, dims = out.ctypes.data, 4 * graph.dims, graph.dims
+    i = 0
+    while i + 4 <= n:
+        a = graph.vectors + nodes[i] * row
+        b = graph.vectors + nodes[i + 1] * row
+        c = graph.vectors + nodes[i + 2] * row
+        d = graph.vectors + nodes[i + 3] * row
+        if graph.similar: ip_4(q, a, b, c, d, dims, to, to + 4, to + 8, to + 12)
+        else: l2_4(q, a, b, c, d, dims, to, to + 4, to + 8, to + 12)
+        to += 16
+        i += 4
+    if graph.similar:
+        for j in range(i): out[j] = -out[j]
+    for j in range(i, n): out[j] = distance_of(graph, q, nodes[j])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_LINKS', 'clock_gettime', 'MONOTONIC', 'Stop', 'Links', 'links_of', 'Queue', 'queue_push', 'queue_pop', 'Ending',
-           'reach', 'offer', 'offer_seen', 'mark_lowest', 'look_beside', 'enter', 'next_open', 'search_one',
-           'nanoseconds', 'search_many', 'Searcher', 'faiss_from']
+           'reach', 'offer_by_gamma', 'offer_by_ef', 'offer', 'mark_lowest', 'look_beside', 'enter', 'next_open',
+           'search_one', 'nanoseconds', 'search_many', 'Searcher', 'faiss_from']
 
 # %% ../../nbs/hnsw/searcher.ipynb #908a0c3c
 import os
@@ -15,10 +15,11 @@ import faiss, msgspec, numpy as np
 from numba import njit, types
 
 from ..core.errors import DaclError
-from .kernels import distance_of, distances_of
+from .kernels import distance_of, distances_of, unowned, unowned_graph
 from dacl_dr.hnsw.tracer import (
-    EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Asked, Books, Trace, Tracer, before, candidate_push,
+    EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Books, Trace, Tracer, asked_of, before, candidate_push,
     descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, result_push, room_for_turns,
+    unowned_scratch,
 )
 
 # %% ../../nbs/hnsw/searcher.ipynb #21b4124f
@@ -65,7 +66,7 @@ class Queue(NamedTuple):
     nodes: np.ndarray # (N,) int32
     size: np.ndarray # (1,) int64
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def queue_push(similar, queue, d, node):
     "Add a candidate."
     distances, nodes = queue.distances, queue.nodes
@@ -78,7 +79,7 @@ def queue_push(similar, queue, d, node):
         i = parent
     distances[i], nodes[i] = d, node
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def queue_pop(similar, queue):
     "Take the nearest; gives its distance and the node."
     distances, nodes = queue.distances, queue.nodes
@@ -105,35 +106,48 @@ class Ending(NamedTuple):
     gamma: float # below 0: efSearch bounds the candidates
     descend: bool # through the upper levels?
 
-@njit(cache=True, nogil=True)
-def reach(graph, rule, kth):
+@njit(cache=True, nogil=True, inline='always')
+def reach(similar, gamma, kth):
     "The distance beyond which a candidate ends the search."
     if not kth < np.inf: return np.inf
-    if graph.similar: return (1 + rule.gamma) * (1 + np.float64(kth)) - 1
-    return (1 + rule.gamma)**2 * np.float64(kth)
+    if similar: return (1 + gamma) * (1 + np.float64(kth)) - 1
+    return (1 + gamma)**2 * np.float64(kth)
 
-@njit(cache=True, nogil=True)
-def offer(graph, rule, asked, scratch, queue, d, node):
-    "A node that was looked at; does it better the results?"
-    heap, k = scratch.heap, len(asked.ids)
-    better = d < asked.distances[k - 1]
-    if better: result_push(graph.similar, asked.distances, asked.ids, d, node)
-    if rule.gamma >= 0:
-        if d <= reach(graph, rule, asked.distances[k - 1]): queue_push(graph.similar, queue, d, node)
-    elif heap.sizes[0] < len(heap.nodes) or d < heap.distances[0]:
-        candidate_push(graph.similar, heap, d, node)
-    return better
-
-@njit(cache=True, nogil=True)
-def offer_seen(graph, rule, asked, scratch, queue, n):
-    "The first n nodes in todo; does any better the results?"
-    better = False
+@njit(cache=True, nogil=True, inline='always')
+def offer_by_gamma(similar, gamma, asked, scratch, queue, n):
+    "The first n nodes in todo, for the distance-adaptive rule; does any better the results?"
+    far, todo, distances, ids = scratch.far, scratch.todo, asked.distances, asked.ids
+    last, better = len(ids) - 1, False
+    limit = reach(similar, gamma, distances[last])
     for i in range(n):
-        better |= offer(graph, rule, asked, scratch, queue, scratch.far[i], scratch.todo[i])
+        d = far[i]
+        if d < distances[last]:
+            result_push(similar, distances, ids, d, todo[i])
+            limit, better = reach(similar, gamma, distances[last]), True
+        if d <= limit: queue_push(similar, queue, d, todo[i])
     return better
+
+@njit(cache=True, nogil=True, inline='always')
+def offer_by_ef(similar, asked, scratch, n):
+    "The first n nodes in todo, for efSearch; does any better the results?"
+    far, todo, distances, ids, heap = scratch.far, scratch.todo, asked.distances, asked.ids, scratch.heap
+    last, better, most = len(ids) - 1, False, len(heap.nodes)
+    for i in range(n):
+        d = far[i]
+        if d < distances[last]:
+            result_push(similar, distances, ids, d, todo[i])
+            better = True
+        if heap.sizes[0] < most or d < heap.distances[0]: candidate_push(similar, heap, d, todo[i])
+    return better
+
+@njit(cache=True, nogil=True, inline='always')
+def offer(graph, rule, asked, scratch, queue, n):
+    "Nodes that were looked at, the first n in todo; does any better the results?"
+    if rule.gamma >= 0: return offer_by_gamma(graph.similar, rule.gamma, asked, scratch, queue, n)
+    return offer_by_ef(graph.similar, asked, scratch, n)
 
 # %% ../../nbs/hnsw/searcher.ipynb #aa444312
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def mark_lowest(asked, seen, node):
     "Mark a node as looked at on the lowest level; was it not yet? Counts it if it is new to the query."
     mark, turn = seen.marks[node], seen.turn[0]
@@ -142,7 +156,7 @@ def mark_lowest(asked, seen, node):
     asked.counts[VISITED] += mark != turn
     return True
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def look_beside(graph, links, asked, scratch, node):
     "Distances of the links beside the graph's, nodes in todo and distances in far; gives how many."
     n = 0
@@ -156,7 +170,7 @@ def look_beside(graph, links, asked, scratch, node):
     return n
 
 # %% ../../nbs/hnsw/searcher.ipynb #04c0af63
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def enter(graph, rule, asked, scratch, queue, entries):
     "Begin at the end of the descent, at given nodes, or both."
     seen, counts = scratch.seen, asked.counts
@@ -167,20 +181,22 @@ def enter(graph, rule, asked, scratch, queue, entries):
         here, best = descend(graph, asked, scratch)
         counts[UPPER_EVALUATIONS], counts[UPPER_HOPS] = counts[EVALUATIONS], counts[HOPS]
         seen.marks[here] = seen.turn[0] + 1
-        offer(graph, rule, asked, scratch, queue, best, here)
+        scratch.todo[0], scratch.far[0] = here, best
+        offer(graph, rule, asked, scratch, queue, 1)
     for node in entries:
         if node >= 0 and mark_lowest(asked, seen, node):
             counts[EVALUATIONS] += 1
-            offer(graph, rule, asked, scratch, queue, distance_of(graph, asked.vector, node), node)
+            scratch.todo[0], scratch.far[0] = node, distance_of(graph, asked.vector, node)
+            offer(graph, rule, asked, scratch, queue, 1)
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def next_open(graph, rule, asked, scratch, queue):
     "The nearest candidate that may still lead to a better result; -1: the search is over."
     if rule.gamma < 0:
         return np.int64(next_candidate(scratch.heap)) if scratch.heap.sizes[1] > 0 else np.int64(-1)
     if queue.size[0] == 0: return np.int64(-1)
     d, node = queue_pop(graph.similar, queue)
-    return np.int64(node) if d <= reach(graph, rule, asked.distances[-1]) else np.int64(-1)
+    return np.int64(node) if d <= reach(graph.similar, rule.gamma, asked.distances[-1]) else np.int64(-1)
 
 @njit(cache=True, nogil=True)
 def search_one(graph, rule, links, asked, scratch, queue, entries):
@@ -195,9 +211,9 @@ def search_one(graph, rule, links, asked, scratch, queue, entries):
         node = next_open(graph, rule, asked, scratch, queue)
         if node < 0: break
         idle += 1
-        better = offer_seen(graph, rule, asked, scratch, queue, look_around(graph, asked, scratch, node, 0))
+        better = offer(graph, rule, asked, scratch, queue, look_around(graph, asked, scratch, node, 0))
         if len(links.starts) > 0:
-            better |= offer_seen(graph, rule, asked, scratch, queue, look_beside(graph, links, asked, scratch, node))
+            better |= offer(graph, rule, asked, scratch, queue, look_beside(graph, links, asked, scratch, node))
         if better: idle = 0
         if rule.patience and idle >= rule.patience: break
 
@@ -215,11 +231,13 @@ def nanoseconds(at): # (2,) int64, scratch memory
 def search_many(graph, rule, links, queries, entries, scratch, queue, books, taken):
     "Queries one after the other; their nanoseconds where there is room for them in `taken`."
     at = np.zeros(2, np.int64)
+    graph, scratch = unowned_graph(graph), unowned_scratch(scratch)
+    queue = Queue(unowned(queue.distances), unowned(queue.nodes), unowned(queue.size))
+    links = Links(unowned(links.starts), unowned(links.nodes))
     for i in range(len(queries)):
         start = nanoseconds(at) if len(taken) else 0
-        vector = queries.ctypes.data + i * 4 * graph.dims
-        asked = Asked(vector, books.distances[i], books.ids[i], books.counts[i])
-        search_one(graph, rule, links, asked, scratch, queue, entries[i])
+        asked = asked_of(graph, queries, books, i)
+        search_one(graph, rule, links, asked, scratch, queue, unowned(entries[i]))
         if len(taken): taken[i] = nanoseconds(at) - start
 
 # %% ../../nbs/hnsw/searcher.ipynb #44b4faa4

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVALUATIONS', 'VISITED', 'HOPS', 'UPPER_EVALUATIONS', 'UPPER_HOPS', 'Heap', 'before', 'heap_pop', 'candidate_push',
-           'next_candidate', 'result_push', 'Seen', 'Scratch', 'Asked', 'new_scratch', 'note', 'links_to_see',
-           'look_around', 'descend', 'expand', 'trace_one', 'Books', 'first_seen', 'trace_many', 'Trace', 'new_books',
-           'new_seen', 'room_for_turns', 'in_threads', 'Tracer', 'counts_only', 'faiss_counts']
+           'last_nearest_open', 'next_candidate', 'result_push', 'Seen', 'Scratch', 'Asked', 'new_scratch', 'note',
+           'links_to_see', 'look_around', 'descend', 'expand', 'trace_one', 'Books', 'first_seen', 'unowned_scratch',
+           'asked_of', 'trace_many', 'Trace', 'new_books', 'new_seen', 'room_for_turns', 'in_threads', 'Tracer',
+           'counts_only', 'faiss_counts']
 
 # %% ../../nbs/hnsw/tracer.ipynb #59617838
 import os
@@ -18,7 +19,7 @@ from numba import njit
 
 from ..core.errors import DaclError
 from ..search.graph import check_search
-from .kernels import FLOAT, Graph, distance_of, distances_of, read_graph
+from .kernels import FLOAT, Graph, distance_of, distances_of, read_graph, unowned, unowned_graph
 
 # %% ../../nbs/hnsw/tracer.ipynb #ab03d436
 class Heap(NamedTuple):
@@ -33,26 +34,28 @@ def before(similar, d, node, than_d, than_node):
     return d < than_d or (d == than_d and (node > than_node if similar else node < than_node))
 
 # %% ../../nbs/hnsw/tracer.ipynb #70121c3d
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def heap_pop(similar, heap):
     "Take the farthest from the heap's root."
     distances, nodes, size = heap.distances, heap.nodes, heap.sizes[0]
     last, last_node = distances[size - 1], nodes[size - 1]
     i = 1 # places are counted from 1: those below place i are 2i and 2i + 1
     while 2 * i <= size:
-        child = 2 * i
-        left, right = child - 1, child
-        # of two that are wholly equal the right one
-        if child < size and not before(similar, distances[right], nodes[right], distances[left], nodes[left]):
-            child += 1
-        if before(similar, distances[child - 1], nodes[child - 1], last, last_node):
+        left = 2 * i - 1
+        right = min(left + 1, size - 1)
+        dl, dr, nl, nr = distances[left], distances[right], nodes[left], nodes[right]
+        sooner = nr <= nl if similar else nr >= nl
+        go_right = (right > left) & ((dr > dl) | ((dr == dl) & sooner)) # of two that are wholly equal the right one
+        child = left + go_right
+        d, node = (dr, nr) if go_right else (dl, nl)
+        if before(similar, d, node, last, last_node):
             break
-        distances[i - 1], nodes[i - 1] = distances[child - 1], nodes[child - 1]
-        i = child
+        distances[i - 1], nodes[i - 1] = d, node
+        i = child + 1
     distances[i - 1], nodes[i - 1] = last, last_node
     heap.sizes[0] = size - 1
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def candidate_push(similar, heap, d, node):
     "Put a node among the nearest seen; if they are full already, the farthest leaves."
     distances, nodes, sizes = heap.distances, heap.nodes, heap.sizes
@@ -72,20 +75,34 @@ def candidate_push(similar, heap, d, node):
 
 # %% ../../nbs/hnsw/tracer.ipynb #c8a5ef95
 @njit(cache=True, nogil=True)
+def last_nearest_open(distances, nodes, size):
+    "The last place of the nearest node that is not yet expanded: two loops that compile to wide instructions."
+    bits, most = distances.view(np.int32), np.int32(2**31 - 1)
+    best, at = most, np.int32(-1)
+    for i in range(size):
+        b = bits[i]
+        key = b ^ ((b >> np.int32(31)) & most) # rises with the number whose bits these are
+        key = key if nodes[i] != -1 else most
+        best = min(best, np.int32(key))
+    for i in range(size):
+        b = bits[i]
+        key = b ^ ((b >> np.int32(31)) & most)
+        here = np.int32(i) if (key == best) & (nodes[i] != -1) else np.int32(-1)
+        at = max(at, here)
+    return at
+
+@njit(cache=True, nogil=True, inline='always')
 def next_candidate(heap):
-    "The nearest node that is not yet expanded."
-    distances, nodes = heap.distances, heap.nodes
-    best, at = FLOAT(np.inf), -1
-    for i in range(heap.sizes[0] - 1, -1, -1):
-        if nodes[i] != -1 and (at < 0 or distances[i] < best):
-            best, at = distances[i], i
+    "The nearest node that is not yet expanded; of equals the one that stands last, as in faiss."
+    distances, nodes, sizes = heap.distances, heap.nodes, heap.sizes
+    at = last_nearest_open(distances, nodes, sizes[0])
     node = nodes[at]
     nodes[at] = -1
-    heap.sizes[1] -= 1
+    sizes[1] -= 1
     return node
 
 # %% ../../nbs/hnsw/tracer.ipynb #c5893188
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def result_push(similar, distances, ids, d, node):
     "Put a node among the k results, nearest first."
     j = len(ids) - 1
@@ -137,24 +154,28 @@ def note(route, i, node, level, source):
     route[i, 0], route[i, 1], route[i, 2] = node, level, source
 
 # %% ../../nbs/hnsw/tracer.ipynb #cea8499d
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def links_to_see(graph, scratch, node, level):
     "Gather and mark a node's links; gives how many there are to look at, and how many of these are new to the query."
-    marks, turn, todo = scratch.seen.marks, scratch.seen.turn[0], scratch.todo
-    lowest = level == 0
+    marks, turn, todo, neighbours = scratch.seen.marks, scratch.seen.turn[0], scratch.todo, graph.neighbours
     start = graph.offsets[node]
-    n = new = 0
-    for j in range(start + graph.widths[level], start + graph.widths[level + 1]):
-        v = graph.neighbours[j]
+    first, end = np.uint64(start + graph.widths[level]), np.uint64(start + graph.widths[level + 1])
+    mine = np.int32(turn + (level == 0))
+    anew = np.int32(-1) if level else mine # what a node to pass over is marked with; -1: none is
+    n = new = np.uint64(0)
+    for j in range(first, end):
+        v = neighbours[j]
         if v < 0: break
-        fresh = not lowest or marks[v] != turn + 1
-        new += fresh and marks[v] != turn
-        marks[v] = turn + lowest
+        node_at = np.uint64(v)
+        mark = marks[node_at]
+        fresh = mark != anew
+        marks[node_at] = mine
         todo[n] = v # stays if it is fresh, and else the next takes its place
-        n += fresh
+        n += np.uint64(fresh)
+        new += np.uint64(fresh & (mark != np.int32(turn)) & (mark != np.int32(turn + 1)))
     return n, new
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline='always')
 def look_around(graph, asked, scratch, node, level):
     "Distances of a node's links, nodes in todo and distances in far; gives how many. The books are kept here."
     n, new = links_to_see(graph, scratch, node, level)
@@ -236,12 +257,25 @@ def first_seen(route, n, node):
     return 0
 
 @njit(cache=True, nogil=True)
+def unowned_scratch(scratch):
+    "Scratch memory whose arrays are not counted, see `unowned`."
+    seen, heap = scratch.seen, scratch.heap
+    seen = Seen(unowned(seen.marks), unowned(seen.turn))
+    heap = Heap(unowned(heap.distances), unowned(heap.nodes), unowned(heap.sizes))
+    return Scratch(seen, heap, unowned(scratch.todo), unowned(scratch.far), unowned(scratch.route))
+
+@njit(cache=True, nogil=True)
+def asked_of(graph, queries, books, i):
+    "The i-th query, and where its answer goes."
+    vector = queries.ctypes.data + i * 4 * graph.dims
+    return Asked(vector, unowned(books.distances[i]), unowned(books.ids[i]), unowned(books.counts[i]))
+
+@njit(cache=True, nogil=True)
 def trace_many(graph, queries, scratch, patience, books):
     "Queries one after the other."
+    graph, scratch = unowned_graph(graph), unowned_scratch(scratch)
     for i in range(len(queries)):
-        vector = queries.ctypes.data + i * 4 * graph.dims
-        asked = Asked(vector, books.distances[i], books.ids[i], books.counts[i])
-        trace_one(graph, asked, scratch, patience)
+        trace_one(graph, asked_of(graph, queries, books, i), scratch, patience)
         for j in range(books.truth.shape[1]):
             books.steps[i, j] = first_seen(scratch.route, books.counts[i, EVALUATIONS], books.truth[i, j])
 
