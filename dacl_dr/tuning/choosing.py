@@ -6,7 +6,7 @@
 __all__ = ['PROBE', 'MOST_ROUNDS', 'Budget', 'bytes_read', 'spent_at_goal', 'Builder', 'Found', 'Choice', 'cheapest',
            'descend_levers', 'choose_ways']
 
-# %% ../../nbs/tuning/choosing.ipynb #fdf99c42
+# %% ../../nbs/tuning/choosing.ipynb #efcf9ca4
 import time
 from typing import Literal
 
@@ -22,13 +22,12 @@ from .levers import LEVERS, Lever, options_of
 from .trials import Bench, Trial
 from .ways import Way, bytes_compared, graph_words, way_words
 
-# %% ../../nbs/tuning/choosing.ipynb #4f10194b
+# %% ../../nbs/tuning/choosing.ipynb #5f45f0df
 class Budget(Frozen, kw_only=True):
     "What may be spent, and what is to be saved."
     save: Literal['computations', 'bytes'] = 'computations' # what is to be saved
     seconds: float = 120. # for building graphs, in all; a graph that would not fit is not built
     megabytes: float|None = None # of links and vectors that are compared; None: any
-    milliseconds: float|None = None # of a query on one thread; the best quality within it is looked for; None: the goal
 
 def bytes_read(
     way:Way,
@@ -43,16 +42,17 @@ def spent_at_goal(
     t:Trial,
     budget:Budget,
 )->float: # infinity where the goal is not reached, or memory does not allow it
-    "What a way spends where it reaches the goal, on the half that is chosen on."
+    "What a way spends where it reaches the goal, on the half that is chosen on; within a time, minus its quality."
     if t.knob is None: return np.inf
     if budget.megabytes is not None and t.bytes > budget.megabytes * 1e6: return np.inf
     metric = bench.aim.metric
+    if bench.aim.milliseconds is not None: return -float(t.tune.mean(metric)[np.flatnonzero(t.tune.ef == t.knob)[0]])
     goal = bench.aim.goal(t.tune.exact[metric])
     evaluations = cost_at(goal, t.tune.mean(metric), t.tune.mean('evaluations'), censored=True)
     if budget.save == 'computations': return evaluations
     return bytes_read(t.way, evaluations, bench.m.passages.shape[1])
 
-# %% ../../nbs/tuning/choosing.ipynb #94b6b151
+# %% ../../nbs/tuning/choosing.ipynb #b39efd3f
 PROBE = 4000 # passages of the small graph
 
 class Builder:
@@ -89,7 +89,7 @@ class Builder:
         self.bar.update()
         return known
 
-# %% ../../nbs/tuning/choosing.ipynb #da5e781f
+# %% ../../nbs/tuning/choosing.ipynb #6f3d06eb
 class Found(msgspec.Struct, kw_only=True):
     "A way that is worth showing."
     name: str # 'have', 'plain', the name of a lever, 'together', 'hybrid'
@@ -156,7 +156,8 @@ def choose_ways(
         by = budget if lever.fewer else budget.but(save='bytes') # a storage cannot save computations
         best = cheapest(builder, options_of(lever, m, plain.way), by)
         if best: found.append(Found(name=lever.name, label=lever.label, trial=best, lexical=lever.lexical))
-    moving = [lever for lever in there if lever.fewer or budget.save == 'bytes' or budget.megabytes is not None]
+    timed = bench.aim.milliseconds is not None
+    moving = [lever for lever in there if lever.fewer or budget.save == 'bytes' or budget.megabytes is not None or timed]
     alone = descend_levers(builder, plain, [lever for lever in moving if not lever.lexical])
     found.append(Found(name='together', label='together, without lexical results', trial=alone))
     if any(lever.lexical for lever in moving):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DRAWS', 'Row', 'of_draws', 'costs_at_goal', 'change_of', 'row_of', 'outcome', 'queries_needed']
 
-# %% ../../nbs/tuning/outcome.ipynb #bed4cd8a
+# %% ../../nbs/tuning/outcome.ipynb #522b0baa
 import msgspec, numpy as np, pandas as pd
 
 from ..hnsw.cost import cost_at
@@ -15,7 +15,7 @@ from .choosing import Choice, Found, bytes_read
 from .trials import Aim, Bench, with_knob
 from .ways import Way, way_words
 
-# %% ../../nbs/tuning/outcome.ipynb #690dfcdb
+# %% ../../nbs/tuning/outcome.ipynb #e41e1a71
 class Row(msgspec.Struct, kw_only=True):
     "A way on the reporting half."
     name: str # see `Found`
@@ -65,7 +65,7 @@ def change_of(
     with np.errstate(invalid='ignore'): drawn = a[1] / b[1] - 1
     return of_draws(a[0] / b[0] - 1, drawn[~np.isnan(drawn)])
 
-# %% ../../nbs/tuning/outcome.ipynb #215c0d93
+# %% ../../nbs/tuning/outcome.ipynb #2fe436b3
 DRAWS = 1000 # of the bootstrap over queries
 
 def row_of(
@@ -110,7 +110,7 @@ def outcome(
         if row.name not in ('have', 'plain'): row.change = change_of(costs[row.name], costs['plain'])
     return rows
 
-# %% ../../nbs/tuning/outcome.ipynb #51914cc2
+# %% ../../nbs/tuning/outcome.ipynb #c092777d
 def queries_needed(
     kept:Estimate, # share of exact search's quality
     keep:float, # that is to be kept

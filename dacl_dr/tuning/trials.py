@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['GRAPHS_HELD', 'DEAREST', 'Aim', 'Lexical', 'Material', 'some_judged', 'halves', 'Half', 'Built', 'Graphs',
-           'compared_again', 'rabitq_over', 'Runner', 'Trial', 'grid', 'with_knob', 'half_sweep', 'chosen_knob',
-           'save_trial', 'load_trial', 'digest_of', 'Bench']
+           'compared_again', 'rabitq_over', 'Runner', 'Trial', 'grid', 'with_knob', 'affordable', 'half_sweep',
+           'chosen_knob', 'save_trial', 'load_trial', 'digest_of', 'Bench']
 
-# %% ../../nbs/tuning/trials.ipynb #796f8d8b
+# %% ../../nbs/tuning/trials.ipynb #d841db32
 import hashlib, json, time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,23 +17,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..core.errors import DaclError
-from ..core.files import atomic_file, make_folder
+from ..core.files import atomic_file, make_folder, write_json
 from ..core.settings import Frozen, IndexSettings
 from ..metrics.ranking import Judgements, ann_recall
 from ..search.exact import InMemory, exact_search, similarity
 from ..search.graph import BuildProgress, fill_index, insertion_order, put_storage
 from ..hnsw.cost import rising
+from ..hnsw.latency import one_by_one
 from ..hnsw.curves import COSTS, Goal, Sweep, sweep_to
 from ..hnsw.searcher import NO_LINKS, Searcher, links_of
 from ..hnsw.tracer import Trace, faiss_counts
 from .ways import KNOBS, Way, cut, depth_of, query_links, rounded, stop_of
 
-# %% ../../nbs/tuning/trials.ipynb #78b29916
+# %% ../../nbs/tuning/trials.ipynb #9e02d5d7
 class Aim(Frozen, kw_only=True):
     "The quality that a search has to keep."
     metric: str = 'recall@10' # 'recall@K', 'ndcg@K', or 'ann recall'
     keep: float = .99 # share of exact search's, where no target is given
     target: float|None = None # a value of the metric
+    milliseconds: float|None = None # of a query on one thread: instead, the best quality within them
 
     def goal(self,
         exact:np.ndarray, # (Q,) the metric of exact search
@@ -60,7 +62,7 @@ class Material(msgspec.Struct, kw_only=True):
     order: int|None = None # seed of the insertion order; None: as they stand
     seed: int = 0 # of the halves
 
-# %% ../../nbs/tuning/trials.ipynb #1f29a011
+# %% ../../nbs/tuning/trials.ipynb #4afd5c10
 def some_judged(
     judged:Judgements,
     rows:np.ndarray, # (n,) queries
@@ -94,7 +96,7 @@ class Half:
         found = {'ann recall': ann_recall(ids[:, :self.k], self.exact, self.nearness)}
         return found if self.judged is None else found | self.judged.metrics(ids, [self.metric])
 
-# %% ../../nbs/tuning/trials.ipynb #49879e0d
+# %% ../../nbs/tuning/trials.ipynb #ac118488
 class Built(NamedTuple):
     "A graph, with what its nodes are compared by."
     index: faiss.IndexHNSW
@@ -140,10 +142,17 @@ class Graphs:
         name = hashlib.blake2b(repr((self.key(way), n, self.m.order)).encode(), digest_size=8).hexdigest()
         index = fill_index(InMemory(x), s.but(chunk_rows=min(n, 50_000)), BuildProgress(self.folder, name, 30))
         if self.m.order is not None: x = x[order]
-        seconds = time.perf_counter() - start
+        seconds = self.first_seconds(name, time.perf_counter() - start)
         return Built(index, order, np.argsort(order), x, np.ascontiguousarray(q), seconds)
 
-# %% ../../nbs/tuning/trials.ipynb #18e5c9cd
+    def first_seconds(self, name:str, seconds:float)->float:
+        "What a graph took when it was built for the first time."
+        if self.folder is None: return seconds
+        try: return float((path := self.folder/f'{name}.json').read_text())
+        except (OSError, ValueError): write_json(path, seconds)
+        return seconds
+
+# %% ../../nbs/tuning/trials.ipynb #65088192
 def compared_again(
     ids:np.ndarray, # (Q, depth) passages, -1 for none
     q:np.ndarray, # (Q, D) full
@@ -200,6 +209,22 @@ class Runner:
         if self.way.rerank: ids = compared_again(ids, self.m.q[rows], self.m.passages)
         return msgspec.structs.replace(found, ids=ids[:, :self.m.k + extra])
 
+    def times(self, rows:np.ndarray, knob:int)->np.ndarray: # (n,)
+        "Milliseconds of each query on one thread, without comparing again."
+        asked = self.asked(rows, knob)
+        if not self.bits: return self.searcher.times(**asked)
+        self.bits.hnsw.efSearch, threads = asked['stop'].ef, faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try: return one_by_one(self.bits, asked['queries'], asked['k'])
+        finally: faiss.omp_set_num_threads(threads)
+
+    def ms_a_computation(self, rows:np.ndarray)->float:
+        "What a distance computation takes with all around it, at a middle knob."
+        knob, some = KNOBS[self.way.stop].values[5], rows[:200]
+        self.times(some[:10], knob) # warms up
+        return float(np.median([self.times(some, knob).sum() for _ in range(3)])
+            / self.find(some, knob).evaluations.sum())
+
     def memory(self)->int:
         "Bytes of links and of the vectors that are compared."
         hnsw = self.built.index.hnsw
@@ -213,7 +238,7 @@ class Runner:
         if self.bits: return n * faiss.downcast_index(self.bits.storage).code_size
         return n * dim * {'float32': 4, 'float16': 2, 'sq8': 1}[self.way.storage]
 
-# %% ../../nbs/tuning/trials.ipynb #9339f8db
+# %% ../../nbs/tuning/trials.ipynb #8d18ca51
 DEAREST = 1 / 3 # of the passages: a search that looks at more of them is no search in a graph
 
 class Trial(msgspec.Struct, kw_only=True):
@@ -248,6 +273,15 @@ def with_knob(
     values = {name: np.insert(v, place, here[name], axis=0) for name, v in s.values.items()}
     return Sweep(np.insert(s.ef, place, knob), values, s.exact)
 
+def affordable(
+    runner:Runner,
+    half:Half,
+    aim:Aim, # with milliseconds
+)->float: # a query; 0 where the lexical search alone takes longer
+    "Distance computations that fit the time."
+    lexical = runner.m.lexical[runner.way.seeds].ms if runner.way.seeds else 0.
+    return max(0., aim.milliseconds - np.nan_to_num(lexical)) / runner.ms_a_computation(half.rows)
+
 def half_sweep(
     runner:Runner,
     half:Half,
@@ -256,24 +290,29 @@ def half_sweep(
 )->Sweep:
     "Quality and cost of a way on one half."
     spent, best = [], half.best[aim.metric]
-    goal = aim.goal(best)
-    beyond = (goal + max(goal, float(np.nanmean(best)))) / 2
     def search(knob):
         found = runner.find(half.rows, knob, half.extra)
         spent.append(float(found.evaluations.mean()))
         return found
-    swept = Sweep(*sweep_to([Goal(aim.metric, goal, beyond)], search, half.judge, grid(runner, spent)), half.best)
+    goal = aim.goal(best)
+    goals = [Goal(aim.metric, goal, (goal + max(goal, float(np.nanmean(best)))) / 2)]
+    if aim.milliseconds is not None: goals = [Goal('evaluations', affordable(runner, half, aim), np.inf)]
+    swept = Sweep(*sweep_to(goals, search, half.judge, grid(runner, spent), None), half.best)
     return swept if also is None else with_knob(runner, half, swept, also)
 
 def chosen_knob(
     s:Sweep, # of the choosing half
     aim:Aim,
+    most:float=np.inf, # distance computations that fit the time
 )->int|None:
-    "The smallest knob that reaches the goal."
+    "The smallest knob that reaches the goal; with a time, the largest that fits it."
+    if aim.milliseconds is not None:
+        fitting = np.flatnonzero(s.mean('evaluations') <= most)
+        return int(s.ef[fitting[-1]]) if len(fitting) else None
     reached = np.flatnonzero(rising(s.mean(aim.metric)) >= aim.goal(s.exact[aim.metric]) - 1e-12)
     return int(s.ef[reached[0]]) if len(reached) else None
 
-# %% ../../nbs/tuning/trials.ipynb #0295cc06
+# %% ../../nbs/tuning/trials.ipynb #68f82762
 def save_trial(
     path:Path,
     t:Trial,
@@ -347,7 +386,8 @@ class Bench:
         if kept := self.known(way): return kept
         runner = self.runner(way)
         tune = half_sweep(runner, self.tune, self.aim)
-        knob = chosen_knob(tune, self.aim)
+        timed = self.aim.milliseconds is not None
+        knob = chosen_knob(tune, self.aim, affordable(runner, self.tune, self.aim) if timed else np.inf)
         report = half_sweep(runner, self.report, self.aim, knob)
         t = Trial(way=way, knob=knob, tune=tune, report=report, seconds=runner.built.seconds, bytes=runner.memory())
         if path := self.path(way): save_trial(path, t)

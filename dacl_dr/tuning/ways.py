@@ -7,7 +7,7 @@ __all__ = ['Count', 'BITS', 'KNOBS', 'PATIENCE_EF', 'STORED', 'Way', 'bytes_comp
            'stored_words', 'knob_words', 'graph_words', 'way_words', 'unit_norm', 'principal', 'cut', 'rounded',
            'query_links']
 
-# %% ../../nbs/tuning/ways.ipynb #83662de0
+# %% ../../nbs/tuning/ways.ipynb #3e0da7ca
 from typing import Annotated, Literal, NamedTuple
 
 import faiss, msgspec, numpy as np
@@ -16,7 +16,7 @@ from ..core.errors import DaclError
 from ..core.settings import Frozen
 from ..hnsw.searcher import Stop
 
-# %% ../../nbs/tuning/ways.ipynb #e9d01fc6
+# %% ../../nbs/tuning/ways.ipynb #7403c0b2
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 class Way(Frozen, kw_only=True):
@@ -46,7 +46,7 @@ def bytes_compared(
     "Bytes of a passage that one distance computation reads."
     return (way.dims or dim) * BITS[way.storage] / 8
 
-# %% ../../nbs/tuning/ways.ipynb #2347a671
+# %% ../../nbs/tuning/ways.ipynb #067c7f73
 class Knob(NamedTuple):
     "What a rule is told."
     name: str
@@ -54,12 +54,9 @@ class Knob(NamedTuple):
     unit: float = 1 # of one step
 
 KNOBS = {
-    'ef': Knob('efSearch', (
-        10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600,
-        2048, 3072, 4096)),
-    'patience': Knob('patience', (1, 2, 3, 4, 6, 8, 11, 16, 22, 32, 45, 64, 90, 128, 180, 256)),
-    'gamma': Knob('γ', (
-        0, 10, 20, 30, 45, 60, 80, 100, 125, 150, 180, 210, 250, 300, 350, 420, 500, 600, 750, 900, 1200), .001),
+    'ef': Knob('efSearch', (10, 16, 25, 40, 64, 100, 160, 250, 400, 640, 1000, 1600, 2500, 4000)),
+    'patience': Knob('patience', (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300)),
+    'gamma': Knob('γ', (0, 20, 45, 75, 110, 150, 200, 260, 340, 450, 600, 800, 1100), .001),
 }
 PATIENCE_EF = 1024 # efSearch of a search that is ended by patience
 
@@ -81,7 +78,7 @@ def stop_of(
     if way.stop == 'patience': return Stop(ef=max(PATIENCE_EF, depth), patience=int(knob))
     return Stop(ef=max(int(knob), depth))
 
-# %% ../../nbs/tuning/ways.ipynb #c81d31b2
+# %% ../../nbs/tuning/ways.ipynb #06f3ec01
 STORED = {'float32': 'float32', 'float16': 'float16', 'sq8': '8 bits', 'rabitq': 'RaBitQ'}
 
 def stored_words(
@@ -121,7 +118,7 @@ def way_words(
     if way.links: said.append(f'up to {way.links} links of training queries')
     return ', '.join(said + stored_words(way))
 
-# %% ../../nbs/tuning/ways.ipynb #fbd1407d
+# %% ../../nbs/tuning/ways.ipynb #bc911d6f
 def unit_norm(
     x:np.ndarray, # (n, D)
 )->np.ndarray: # (n, D) float32
@@ -162,7 +159,7 @@ def rounded(
     codec.train(x[::max(1, len(x) // 100_000)].copy())
     return codec.decode(codec.compute_codes(x))
 
-# %% ../../nbs/tuning/ways.ipynb #143c45dc
+# %% ../../nbs/tuning/ways.ipynb #a835a183
 def query_links(
     near:np.ndarray, # (T, n) nearest passages of each training query, best first
     n:int, # passages
