@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'NEAR_ONE', 'SIMILARITY', 'HALVES', 'PLAIN', 'HNSWLIB', 'NUMBERS', 'DISTANCES', 'HEAD', 'GRAPH', 'Known',
-           'Foreign', 'spans', 'vectors_of', 'flat_room', 'norms_of', 'check_fit', 'check_levels', 'check_links',
+           'Foreign', 'spans', 'stored_vectors', 'flat_room', 'norms_of', 'check_fit', 'check_levels', 'check_links',
            'check_graph', 'indexed_again', 'inside', 'unwrapped', 'widened', 'graph_over', 'listed', 'float_vectors',
            'metric_of', 'read_faiss', 'open_faiss', 'Layout', 'links_at', 'carried', 'metric_by_links', 'Header',
            'hnswlib_header', 'column', 'upper_places', 'hnswlib_layout', 'hnswlib_known', 'open_hnswlib', 'Head',
@@ -49,7 +49,7 @@ def spans(n:int): # yields slices
     "The rows of a table, a block at a time."
     for i in range(0, n, BLOCK): yield slice(i, min(n, i + BLOCK))
 
-def vectors_of(storage:faiss.IndexFlat)->np.ndarray: # (N, D) float32, not copied
+def stored_vectors(storage:faiss.IndexFlat)->np.ndarray: # (N, D) float32, not copied
     "The vectors of a flat index, where they stand."
     return faiss.rev_swig_ptr(storage.get_xb(), storage.ntotal * storage.d).reshape(storage.ntotal, storage.d)
 
@@ -164,7 +164,7 @@ PLAIN = (faiss.IndexFlat, faiss.IndexFlatL2, faiss.IndexFlatIP) # one row behind
 def widened(storage:faiss.Index, metric:str)->faiss.IndexFlat:
     "Vectors of 16-bit floats, or in another order of their numbers, as float32: the same numbers."
     flat = flat_room(storage.ntotal, storage.d, metric)
-    x = vectors_of(flat)
+    x = stored_vectors(flat)
     for rows in spans(len(x)): x[rows] = storage.reconstruct_n(rows.start, rows.stop - rows.start)
     return flat
 
@@ -184,7 +184,7 @@ def listed(index:faiss.IndexIVFFlat, metric:str)->tuple[faiss.IndexFlat, np.ndar
     place = np.empty(len(labels), np.int64)
     place[np.argsort(labels, kind='stable')] = np.arange(len(labels))
     flat = flat_room(len(labels), index.d, metric)
-    x, at = vectors_of(flat), 0
+    x, at = stored_vectors(flat), 0
     for i in full:
         codes = faiss.rev_swig_ptr(lists.get_codes(i), sizes[i] * index.code_size)
         x[place[at:at + sizes[i]]] = codes.view(np.float32).reshape(sizes[i], index.d)
@@ -237,7 +237,7 @@ def open_faiss(path:Path, desc:str|None=None)->Foreign: # of the progress bar; N
         vectors, labels = listed(index, known.metric)
         known = replace(known, ids=labels if outer is index else known.ids[labels])
     else: vectors = float_vectors(path, full or index, known.metric)
-    if not is_graph: return indexed_again(path, vectors_of(vectors), known, f'{name} has no HNSW graph', desc)
+    if not is_graph: return indexed_again(path, stored_vectors(vectors), known, f'{name} has no HNSW graph', desc)
     if vectors.ntotal != index.ntotal or vectors.d != index.d or vectors.codes.size() != 4 * index.ntotal * index.d:
         raise DaclError(f'{path}: is damaged (its graph and its vectors are of different sizes); make the index again')
     check_graph(path, index)
@@ -246,7 +246,7 @@ def open_faiss(path:Path, desc:str|None=None)->Foreign: # of the progress bar; N
         full.referenced_objects[0].own_refine_index = False # the new index owns them
     elif vectors.thisown: known = replace(known, told=('the vectors are 16-bit floats, read as float32',))
     if full or vectors.thisown: index = graph_over(index, vectors)
-    check_fit(path, vectors_of(vectors), known.metric)
+    check_fit(path, stored_vectors(vectors), known.metric)
     m = index.hnsw.nb_neighbors(1)
     return Foreign(index=index, **asdict(replace(known, m=m, ef_construction=index.hnsw.efConstruction)))
 
@@ -381,7 +381,7 @@ def open_hnswlib(path:Path, data:np.ndarray, h:Header, desc:str|None=None)->Fore
     "An index of hnswlib. Raises `DaclError` for vectors that no graph can be searched over, `ValueError` for damage."
     layout = hnswlib_layout(data, h)
     storage = flat_room(h.n, h.dim, 'l2')
-    x, there = vectors_of(storage), column(data, HNSWLIB.size + h.vector_at, h.row, h.n, '<f4', h.dim)
+    x, there = stored_vectors(storage), column(data, HNSWLIB.size + h.vector_at, h.row, h.n, '<f4', h.dim)
     for rows in spans(h.n): x[rows] = there[rows]
     check_fit(path, x, 'l2')
     known = hnswlib_known(x, layout, h)
@@ -468,7 +468,7 @@ def usearch_vectors(
     "The vectors of usearch as float32, of norm 1 if it compares angles."
     width = 2 if kind == 'bf16' else np.dtype(kind).itemsize
     storage = flat_room(len(there), there.shape[1] // width, 'l2' if metric == 'l2' else 'ip')
-    x = vectors_of(storage)
+    x = stored_vectors(storage)
     for rows in spans(len(there)):
         x[rows] = as_floats(np.ascontiguousarray(there[rows]), kind)
         if metric == 'cos': x[rows] /= np.maximum(norms_of(x[rows]), 1e-30)[:, None]
@@ -490,8 +490,8 @@ def open_usearch(path:Path, data:np.ndarray, found, desc:str|None=None)->Foreign
     kept = np.flatnonzero(keys != -1) # the key of one that was removed
     if len(kept) < n:
         known, why = replace(known, ids=keys[kept]), f'{n - len(kept):,} of {n:,} nodes are removed'
-        return indexed_again(path, vectors_of(storage)[kept], known, why, desc)
-    check_fit(path, vectors_of(storage), known.metric)
+        return indexed_again(path, stored_vectors(storage)[kept], known, why, desc)
+    check_fit(path, stored_vectors(storage), known.metric)
     return Foreign(index=carried(layout, storage, IndexSettings().ef_construction), **asdict(known))
 
 # %% ../../nbs/search/foreign.ipynb #eb67ff16

@@ -8,7 +8,7 @@ import pytest
 from usearch.index import Index as Usearch
 
 from dacl_dr.core.errors import DaclError
-from dacl_dr.search.foreign import open_index, vectors_of
+from dacl_dr.search.foreign import open_index, stored_vectors
 
 HNSWLIB = importlib.util.find_spec('hnswlib') # it has no wheels; pip install '.[hnswlib]' compiles it
 needs_hnswlib = pytest.mark.skipif(not HNSWLIB, reason="hnswlib is not installed: pip install '.[hnswlib]'")
@@ -74,7 +74,7 @@ def test_a_plain_graph_of_faiss_is_what_it_was(opened, metric):
     assert (found.maker, found.m, found.ef_construction, found.again, found.told) == ('faiss', 8, 40, False, ())
     assert found.metric == ('l2' if metric == faiss.METRIC_L2 else 'ip')
     for a, b in zip(graph(found.index.hnsw), graph(index.hnsw)): assert np.array_equal(a, b)
-    assert np.array_equal(vectors_of(faiss.downcast_index(found.index.storage)), X)
+    assert np.array_equal(stored_vectors(faiss.downcast_index(found.index.storage)), X)
     assert np.array_equal(found.ids, np.arange(N)) and same_search(found, index)
 
 
@@ -93,14 +93,14 @@ def test_labels_around_inverted_lists(opened):
     outer.add_with_ids(X, np.arange(N) + 100)
     found = opened(outer)
     assert found.again and np.array_equal(found.ids, np.arange(N) + 100)
-    assert np.array_equal(vectors_of(faiss.downcast_index(found.index.storage)), X)
+    assert np.array_equal(stored_vectors(faiss.downcast_index(found.index.storage)), X)
 
 
 @pytest.mark.parametrize('text, exact', [('HNSW8,SQfp16', False), ('HNSW8,SQbf16', False), ('HNSW8,SQ8,RFlat', True)])
 def test_vectors_are_taken_where_they_are(opened, text, exact):
     index = built(text)
     found = opened(index)
-    x = vectors_of(faiss.downcast_index(found.index.storage))
+    x = stored_vectors(faiss.downcast_index(found.index.storage))
     assert not found.again and len(found.told) == 1 and x.shape == X.shape
     assert np.array_equal(x, X) if exact else np.abs(x - X).max() < 4e-3
     if not exact: assert same_search(found, index)
@@ -109,7 +109,7 @@ def test_vectors_are_taken_where_they_are(opened, text, exact):
 
 def test_normalising_alone_changes_nothing(opened):
     found = opened(built('L2norm,HNSW8,Flat', LONG))
-    assert np.allclose(vectors_of(faiss.downcast_index(found.index.storage)), X, atol=1e-6)
+    assert np.allclose(stored_vectors(faiss.downcast_index(found.index.storage)), X, atol=1e-6)
 
 
 @pytest.mark.parametrize('text', ['Flat', 'IVF8,Flat', 'NSG8,Flat', 'SQfp16'])
@@ -117,7 +117,7 @@ def test_vectors_without_a_graph_are_indexed_again(opened, text):
     found = opened(built(text, metric=faiss.METRIC_L2))
     assert found.again and (found.m, found.ef_construction) == (32, 200)
     assert 'its 600 vectors were indexed again, M 32, efConstruction 200' in found.told[-1]
-    assert np.abs(vectors_of(faiss.downcast_index(found.index.storage)) - X).max() < 1e-3
+    assert np.abs(stored_vectors(faiss.downcast_index(found.index.storage)) - X).max() < 1e-3
     truth = faiss.knn(Q, X, 1)[1]
     assert np.array_equal(found.index.search(Q, 1)[1], truth)
 
@@ -128,7 +128,7 @@ def test_ids_given_to_inverted_lists_are_kept(opened):
     index.add_with_ids(X, np.arange(N)[::-1] * 3)
     found = opened(index)
     assert np.array_equal(found.ids, np.arange(N) * 3)
-    assert np.array_equal(vectors_of(faiss.downcast_index(found.index.storage)), X[::-1])
+    assert np.array_equal(stored_vectors(faiss.downcast_index(found.index.storage)), X[::-1])
 
 
 @pytest.mark.parametrize('text, said', [
@@ -239,7 +239,7 @@ def test_the_graph_of_usearch_finds_the_same(tmp_path, metric, ef):
 def test_other_floats_of_usearch(tmp_path, dtype, close):
     usearch_file(tmp_path/'x', X, 'cos', dtype)
     found = open_index(tmp_path/'x')
-    assert np.allclose(vectors_of(faiss.downcast_index(found.index.storage)), X, atol=close)
+    assert np.allclose(stored_vectors(faiss.downcast_index(found.index.storage)), X, atol=close)
     assert 'read as float32' in found.told[0]
 
 
@@ -266,7 +266,7 @@ def test_a_file_of_hnswlib_needs_no_hnswlib(tmp_path):
     assert (found.maker, found.metric, found.m, found.ef_construction, found.again) == ('hnswlib', 'l2', 5, 50, False)
     x = made_vectors()
     assert np.array_equal(found.ids, np.arange(120) + 1000)
-    assert np.array_equal(vectors_of(faiss.downcast_index(found.index.storage)), x)
+    assert np.array_equal(stored_vectors(faiss.downcast_index(found.index.storage)), x)
     found.index.hnsw.efSearch = 60
     d, ids = found.index.search(x[:30], 5)
     assert np.array_equal(d, faiss.knn(x[:30], x, 5)[0])
