@@ -109,6 +109,37 @@ dacl diagnose --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus passages
     see=('tutorials/data', 'evaluation/diagnosis'),
 )
 
+# %% ../../nbs/cli/about.ipynb #a61c8baf
+ABOUT['tune'] = CommandText(
+    group='Start here',
+    use='To find the cheapest search that keeps your quality: links per node, stop rules, entry points from a lexical '
+        'search, links of training queries, storage and dimensions, each alone and all together. Settings are chosen '
+        'on one half of the queries and reported on the other; those for nine engines are ready to paste. The same '
+        'command again goes on where it stopped.',
+    example='''dacl tune --vectors passages.npy --query_vectors queries.npy --qrels qrels.npy \\
+    --output results/tuning''',
+    needs='an encoder with texts, vectors as NPY, or an index of faiss, hnswlib or usearch with --query_vectors',
+    writes={
+        'results/tuning/tuning.html': 'the page: the frontier, what each lever saves, settings to paste',
+        'results/tuning/tuned.json': 'every number, and the settings',
+        'results/tuning/curves.csv': 'quality and cost of every way over its knob',
+        'results/tuning/tried': 'what was tried, so that the command can go on',
+    },
+    refuses={
+        'dacl tune': (
+            'tune: encoder, corpus, queries are not given; give encoder, corpus and queries, or a .npy file of vectors'
+        ),
+        '--index passages.npy': (
+            'tune: index and vectors are given; an index holds its vectors: give --query_vectors'
+        ),
+        '--levers speed': "levers: 'speed' is not known.",
+        '--target .99': (
+            'tune: the target, recall@10 0.99, is above what exact search over these vectors reaches'
+        ),
+    },
+    see=('tuning/tune', 'tuning/levers'),
+)
+
 # %% ../../nbs/cli/about.ipynb #16b9145a
 ABOUT['harvest'] = CommandText(
     group='Data',

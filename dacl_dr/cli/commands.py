@@ -7,8 +7,8 @@ __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstar
            'download_command', 'preprocess_dpr_command', 'preprocess_nq_command', 'bm25_eval_command',
            'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'train_command',
            'train_ablation_command', 'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command',
-           'run_representation_eval_command', 'diagnose_command', 'generate_figures_command', 'run_study_command',
-           'run_ablation_command', 'Command']
+           'run_representation_eval_command', 'diagnose_command', 'tune_command', 'generate_figures_command',
+           'run_study_command', 'run_ablation_command', 'Command']
 
 # %% ../../nbs/cli/commands.ipynb #f85b6652
 import json, os, sys
@@ -21,7 +21,7 @@ from ..core.settings import RECIPES
 from dacl_dr.core.options import (
     Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
     PreprocessNq, Quickstart, Report, RunAblation, RunEfSweep, RunEvaluation, RunRepresentationEval,
-    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware,
+    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware, Tune,
 )
 from ..core.yaml import read_yaml
 from ..core.files import alone_in, check_name, claimed, make_folder
@@ -245,6 +245,14 @@ def diagnose_command(o:Diagnose)->int:
     print(f"{lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
+def tune_command(o:Tune)->int:
+    "Tune a search, print what was found, name the page."
+    from dacl_dr.tuning.tune import tune, tuned_lines
+    with claimed(o.output_path): path = tune(o)
+    page = path.with_name('tuning.html')
+    print(f"{tuned_lines(path)}\n\nnumbers: {path}" + (f'\npage: {page}' if path.name == 'tuned.json' else ''))
+    return 0
+
 def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be drawn
     "Draw the figures of all runs, name the files, and say what is missing."
     from dacl_dr.studies.paper import generate_figures
@@ -312,6 +320,7 @@ COMMANDS = (
     Command('run-ef-sweep', RunEfSweep, run_ef_sweep_command, True),
     Command('run-representation-eval', RunRepresentationEval, run_representation_eval_command, True),
     Command('diagnose', Diagnose, diagnose_command, True),
+    Command('tune', Tune, tune_command, True),
     Command('generate-figures', GenerateFigures, generate_figures_command),
     Command('run-study', RunStudy, run_study_command, True),
     Command('run-ablation', RunAblation, run_ablation_command, True),

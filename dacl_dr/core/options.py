@@ -6,8 +6,8 @@
 __all__ = ['CACHE', 'READING', 'PREFIX_FLAGS', 'Fields', 'AtLeast10', 'STAGES', 'EPOCHS', 'WEIGHT', 'TRAINING', 'Options',
            'Harvest', 'Download', 'PreprocessDpr', 'PreprocessNq', 'Bm25Options', 'Bm25Eval', 'Bm25Negatives',
            'TrainOptions', 'TrainBaseline', 'TrainDistanceAware', 'TrainAblation', 'BuildIndex', 'IndexOptions',
-           'RunEvaluation', 'RunEfSweep', 'RunRepresentationEval', 'Diagnose', 'Quickstart', 'Report', 'RunStudy',
-           'RunAblation', 'GenerateFigures', 'Repeat']
+           'RunEvaluation', 'RunEfSweep', 'RunRepresentationEval', 'Diagnose', 'Tune', 'Quickstart', 'Report',
+           'RunStudy', 'RunAblation', 'GenerateFigures', 'Repeat']
 
 # %% ../../nbs/core/options.ipynb #38b1adfd
 from typing import Annotated, ClassVar, Literal
@@ -302,6 +302,37 @@ class Diagnose(Options, kw_only=True):
     search: SearchSettings = SearchSettings()
     prefixes: Prefixes = Prefixes()
     reading: Reading = Reading()
+
+# %% ../../nbs/core/options.ipynb #c46f6461
+class Tune(Diagnose, kw_only=True):
+    """Find the cheapest search that keeps your quality: links per node, stop rules, lexical entry points, storage, and
+    all together, chosen on one half of the queries and reported on the other, with settings to paste."""
+    FLAGS = {
+        'hnsw_m': ('search.m', 'M of the graph that you have: links per node'),
+        'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of the graph that you have'),
+        'k': ('search.k', 'results wanted, and the k of the metrics'),
+    } | PREFIX_FLAGS | CACHE
+    # FILE, instead of --vectors: an index made by faiss, hnswlib or usearch; with --query_vectors
+    index: str|None = None
+    ef_search: Positive = 16 # efSearch that you use today; faiss's default is 16
+    # FILE: results of a lexical or another system for these queries, a TREC run; a search enters the graph there
+    run: str|None = None
+    # FILE of training queries, for links: texts as for --queries, or vectors where --vectors or --index are given
+    train_queries: str|None = None
+    keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # share of the quality of exact search that is to be kept
+    # what is to be kept; None: recall where there are judgements, ANN recall else
+    metric: Literal['recall', 'ndcg', 'ann_recall']|None = None
+    target: Share|None = None # a value of the metric, instead of a share of exact search's
+    max_ms: Annotated[float, msgspec.Meta(gt=0)]|None = None # instead: the best quality within so many milliseconds
+    max_mb: Annotated[float, msgspec.Meta(gt=0)]|None = None # megabytes that links and vectors in memory may take
+    save: Literal['computations', 'bytes'] = 'computations' # what is to be saved: distances, or bytes read
+    levers: tuple[str, ...] = () # which: m stop links storage dims bm25 run; all if none is named
+    build_seconds: NonNegative = 120 # for building other graphs, in all; those that would take longer are left out
+    seed: NonNegative = 0 # of the halves, and from 1 of the insertion order too
+    rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
+    max_queries: Positive = 10_000 # queries looked at, evenly spaced
+    output_path: str = 'results/tuning' # folder for tuned.json, tuning.html, tables and what was tried
+    search: SearchSettings = SearchSettings(m=32, ef_construction=40)
 
 # %% ../../nbs/core/options.ipynb #aa5f35da
 class Quickstart(Options, kw_only=True):

@@ -35,33 +35,33 @@ def check_asked(
     o:Diagnose,
 )->None:
     "Raises `DaclError` unless there are either vectors, or encoder, corpus and queries."
-    texts = {'encoder': encoders_of(o) or None, 'corpus': o.corpus, 'queries': o.queries}
+    command, texts = type(o).__name__.lower(), {'encoder': encoders_of(o) or None, 'corpus': o.corpus, 'queries': o.queries}
     lacking, given = [n for n, v in texts.items() if v is None], [n for n, v in texts.items() if v is not None]
     if o.vectors is None and lacking:
         verb = 'is' if lacking in (['encoder'], ['corpus']) else 'are'
         raise DaclError(
-            f"diagnose: {', '.join(lacking)} {verb} not given; "
+            f"{command}: {', '.join(lacking)} {verb} not given; "
             'give encoder, corpus and queries, or a .npy file of vectors'
         )
     if o.vectors is None and o.query_vectors is not None:
-        raise DaclError('diagnose: query_vectors are given without vectors; give those of the passages too')
+        raise DaclError(f'{command}: query_vectors are given without vectors; give those of the passages too')
     if o.vectors is not None and given:
         raise DaclError(
-            f"diagnose: vectors and {', '.join(given)} are given; "
+            f"{command}: vectors and {', '.join(given)} are given; "
             'give either vectors, or encoder, corpus and queries'
         )
     names = {'qrels': o.qrels, 'passage_ids': o.passage_ids, 'query_ids': o.query_ids}
     judging = [name for name, value in names.items() if value is not None]
     if judging and o.query_vectors is None:
         raise DaclError(
-            f"diagnose: {', '.join(judging)} given without query_vectors; judgements of vectors need both files, "
+            f"{command}: {', '.join(judging)} given without query_vectors; judgements of vectors need both files, "
             'and those of texts come with --queries'
         )
     if judging and o.qrels is None:
-        raise DaclError(f"diagnose: {', '.join(judging)} given without qrels, whose ids they would be; give those too")
+        raise DaclError(f"{command}: {', '.join(judging)} given without qrels, whose ids they would be; give those too")
     if min(o.max_passages, o.max_queries) < 1:
         raise DaclError(
-            f'diagnose: max_passages {o.max_passages} and max_queries {o.max_queries} must be at least 1'
+            f'{command}: max_passages {o.max_passages} and max_queries {o.max_queries} must be at least 1'
         )
 
 def results_of_diagnosis(

@@ -162,6 +162,7 @@ class Sample(msgspec.Struct):
     judged: Judgements|None = None # which passages answer each query; None: not known
     asked: list[str]|None = None # texts of the queries
     texts: list[str]|None = None # of the passages
+    passage_rows: np.ndarray|None = None # (N,) of the passages in their file
 
 # %% ../../nbs/evaluation/sample.ipynb #762c5513
 class Chosen(msgspec.Struct):
@@ -273,7 +274,7 @@ def vector_sample(
     passages, passages_changed = read_vectors(o.vectors, chosen.passages)
     q, queries_changed = read_vectors(query_file, chosen.queries)
     about |= {'normalised': passages_changed or queries_changed}
-    return Sample(passages, q, chosen.queries, about, chosen.judged)
+    return Sample(passages, q, chosen.queries, about, chosen.judged, passage_rows=chosen.passages)
 
 # %% ../../nbs/evaluation/sample.ipynb #b3d6f81e
 def choose_rows(
@@ -322,7 +323,7 @@ def encoders_of(
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise DaclError(
-            f"diagnose: two encoders are called '{twice}'; give each once, in a folder of its own name")
+            f"{type(o).__name__.lower()}: two encoders are called '{twice}'; give each once, in a folder of its own name")
     return found
 
 def only_encoder(
@@ -375,4 +376,4 @@ def text_sample(
         vectors = unit_rows(vectors, str(o.corpus), chosen.passages)[0]
     q, vectors = check_unit(q, 'queries'), check_unit(vectors, 'passages')
     about |= {'coverage': {'queries': q_read, 'passages': read}} # `TextCoverage` each
-    return Sample(vectors, q, chosen.queries, about, chosen.judged, q_texts, texts)
+    return Sample(vectors, q, chosen.queries, about, chosen.judged, q_texts, texts, chosen.passages)

@@ -18,8 +18,8 @@ from ..core.errors import DaclError
 from .kernels import distance_of, distances_of, unowned, unowned_graph
 from dacl_dr.hnsw.tracer import (
     EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Books, Trace, Tracer, asked_of, before, candidate_push,
-    descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, result_push, room_for_turns,
-    unowned_scratch,
+    descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, note, result_push,
+    room_for_turns, unowned_scratch,
 )
 
 # %% ../../nbs/hnsw/searcher.ipynb #21b4124f
@@ -163,6 +163,7 @@ def look_beside(graph, links, asked, scratch, node):
     for j in range(links.starts[node], links.starts[node + 1]):
         v = links.nodes[j]
         if mark_lowest(asked, scratch.seen, v):
+            if len(scratch.route) > 0: note(scratch.route, asked.counts[EVALUATIONS] + n, v, 0, node)
             scratch.todo[n] = v
             n += 1
     distances_of(graph, asked.vector, scratch.todo, scratch.far, n)
@@ -178,6 +179,7 @@ def enter(graph, rule, asked, scratch, queue, entries):
     if rule.descend:
         seen.marks[graph.entry] = seen.turn[0]
         counts[EVALUATIONS] = counts[VISITED] = 1
+        if len(scratch.route) > 0: note(scratch.route, 0, graph.entry, graph.top, -1)
         here, best = descend(graph, asked, scratch)
         counts[UPPER_EVALUATIONS], counts[UPPER_HOPS] = counts[EVALUATIONS], counts[HOPS]
         seen.marks[here] = seen.turn[0] + 1
@@ -185,6 +187,7 @@ def enter(graph, rule, asked, scratch, queue, entries):
         offer(graph, rule, asked, scratch, queue, 1)
     for node in entries:
         if node >= 0 and mark_lowest(asked, seen, node):
+            if len(scratch.route) > 0: note(scratch.route, counts[EVALUATIONS], node, 0, -1)
             counts[EVALUATIONS] += 1
             scratch.todo[0], scratch.far[0] = node, distance_of(graph, asked.vector, node)
             offer(graph, rule, asked, scratch, queue, 1)
@@ -260,10 +263,10 @@ class Searcher(Tracer):
                 f'{index.d} dimensions; give float32, row after row')
         self.graph = self.graph._replace(vectors=vectors.ctypes.data)
 
-    def memory(self, i:int, stop:Stop):
+    def memory(self, i:int, stop:Stop, route_rows:int=0):
         "Scratch memory of a thread, and a queue if the rule needs one."
         while len(self.tables) <= i: self.tables.append(new_seen(self.n))
-        scratch = new_scratch(self.graph, self.tables[i], stop.ef if stop.gamma is None else 1)
+        scratch = new_scratch(self.graph, self.tables[i], stop.ef if stop.gamma is None else 1, route_rows)
         widest = int(np.diff(self.links.starts).max(initial=0)) + 4
         if widest > len(scratch.todo):
             scratch = scratch._replace(todo=np.empty(widest, np.int64), far=np.empty(widest, np.float32))
@@ -297,6 +300,18 @@ class Searcher(Tracer):
         "Milliseconds of each query on one thread; arguments as for `find`."
         self.find(queries, k, stop, entries, descend, 1)
         return self.taken / 1e6
+
+    def path(self, query:np.ndarray, k:int=10, stop:Stop=Stop(), entries=None, descend=None)->np.ndarray: # (E, 3) int32
+        "Every distance computation of one search, in order: node, level, the node it was reached from (-1: entered)."
+        stop.check(k, self.n)
+        entries = np.full(0, -1, np.int64) if entries is None else np.asarray(entries, np.int64)
+        first = bool(descend) or not (entries >= 0).any()
+        rule = Ending(stop.patience, -1. if stop.gamma is None else float(stop.gamma), first)
+        scratch, queue = self.memory(0, stop, 3 * self.n)
+        books, query = new_books(1, k, None), np.ascontiguousarray(query[None], np.float32)
+        none = np.zeros(0, np.int64)
+        search_many(self.graph, rule, self.links, query, entries[None], scratch, queue, books, none)
+        return scratch.route[:books.counts[0, EVALUATIONS]].copy()
 
     def run(self, queries, rows, first, entries, stop, threads, books): # `first`: descend first?
         "Search some of the queries, in threads."
