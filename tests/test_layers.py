@@ -17,7 +17,7 @@ FLOORS = (
     ('representation', 'curriculum'),
     ('hnsw', 'training'),
     ('evaluation',),
-    ('studies',),
+    ('studies', 'tuning'),
     ('cli',),
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
