@@ -7,7 +7,7 @@ __all__ = ['GRAPHS_HELD', 'DEAREST', 'Aim', 'Lexical', 'Material', 'some_judged'
            'compared_again', 'rabitq_over', 'Runner', 'Trial', 'grid', 'with_knob', 'affordable', 'half_sweep',
            'chosen_knob', 'save_trial', 'load_trial', 'digest_of', 'Bench']
 
-# %% ../../nbs/tuning/trials.ipynb #d841db32
+# %% ../../nbs/tuning/trials.ipynb #fb2568d7
 import hashlib, json, time
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from ..hnsw.searcher import NO_LINKS, Searcher, links_of
 from ..hnsw.tracer import Trace, faiss_counts
 from .ways import KNOBS, Way, cut, depth_of, query_links, rounded, stop_of
 
-# %% ../../nbs/tuning/trials.ipynb #9e02d5d7
+# %% ../../nbs/tuning/trials.ipynb #fde08dde
 class Aim(Frozen, kw_only=True):
     "The quality that a search has to keep."
     metric: str = 'recall@10' # 'recall@K', 'ndcg@K', or 'ann recall'
@@ -62,7 +62,7 @@ class Material(msgspec.Struct, kw_only=True):
     order: int|None = None # seed of the insertion order; None: as they stand
     seed: int = 0 # of the halves
 
-# %% ../../nbs/tuning/trials.ipynb #4afd5c10
+# %% ../../nbs/tuning/trials.ipynb #9ca52469
 def some_judged(
     judged:Judgements,
     rows:np.ndarray, # (n,) queries
@@ -94,9 +94,10 @@ class Half:
     def judge(self, ids:np.ndarray)->dict[str, np.ndarray]: # (Q, >= k) → metric → (Q,)
         "ANN recall, and the metric of the judgements."
         found = {'ann recall': ann_recall(ids[:, :self.k], self.exact, self.nearness)}
-        return found if self.judged is None else found | self.judged.metrics(ids, [self.metric])
+        named = self.judged is not None and '@' in self.metric
+        return found | self.judged.metrics(ids, [self.metric]) if named else found
 
-# %% ../../nbs/tuning/trials.ipynb #ac118488
+# %% ../../nbs/tuning/trials.ipynb #bee14beb
 class Built(NamedTuple):
     "A graph, with what its nodes are compared by."
     index: faiss.IndexHNSW
@@ -152,7 +153,7 @@ class Graphs:
         except (OSError, ValueError): write_json(path, seconds)
         return seconds
 
-# %% ../../nbs/tuning/trials.ipynb #65088192
+# %% ../../nbs/tuning/trials.ipynb #da3bda07
 def compared_again(
     ids:np.ndarray, # (Q, depth) passages, -1 for none
     q:np.ndarray, # (Q, D) full
@@ -238,7 +239,7 @@ class Runner:
         if self.bits: return n * faiss.downcast_index(self.bits.storage).code_size
         return n * dim * {'float32': 4, 'float16': 2, 'sq8': 1}[self.way.storage]
 
-# %% ../../nbs/tuning/trials.ipynb #8d18ca51
+# %% ../../nbs/tuning/trials.ipynb #07b4287c
 DEAREST = 1 / 3 # of the passages: a search that looks at more of them is no search in a graph
 
 class Trial(msgspec.Struct, kw_only=True):
@@ -312,7 +313,7 @@ def chosen_knob(
     reached = np.flatnonzero(rising(s.mean(aim.metric)) >= aim.goal(s.exact[aim.metric]) - 1e-12)
     return int(s.ef[reached[0]]) if len(reached) else None
 
-# %% ../../nbs/tuning/trials.ipynb #68f82762
+# %% ../../nbs/tuning/trials.ipynb #79a977db
 def save_trial(
     path:Path,
     t:Trial,

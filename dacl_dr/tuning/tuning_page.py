@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'Tuning', 'saved_words', 'answer_lines', 'frontier_chart', 'levers_chart', 'typical_query', 'routes_of',
            'routes_chart', 'number', 'told', 'cost_table', 'elsewhere_table', 'paste_html', 'tuning_page']
 
-# %% ../../nbs/tuning/tuning_page.ipynb #cb6ba66f
+# %% ../../nbs/tuning/tuning_page.ipynb #c850084d
 import html
 
 import altair as alt, msgspec, numpy as np, pandas as pd
@@ -20,7 +20,7 @@ from .timing import FAISS, Times
 from .trials import Aim, Bench
 from .ways import stop_of
 
-# %% ../../nbs/tuning/tuning_page.ipynb #ba822561
+# %% ../../nbs/tuning/tuning_page.ipynb #6527d610
 class Tuning(msgspec.Struct, kw_only=True):
     "All that a tuning found."
     about: dict # what was tuned
@@ -39,7 +39,7 @@ class Tuning(msgspec.Struct, kw_only=True):
 
     def row(self, name:str)->Row|None: return next((r for r in self.rows if r.name == name), None)
 
-# %% ../../nbs/tuning/tuning_page.ipynb #4a7330e6
+# %% ../../nbs/tuning/tuning_page.ipynb #3966df43
 def saved_words(
     t:Tuning,
     row:Row,
@@ -77,7 +77,7 @@ def answer_lines(
     if len(said) < 3 and not timed: said.append('No lever that could be tried here does better than efSearch at the best M.')
     return said
 
-# %% ../../nbs/tuning/tuning_page.ipynb #fac1279e
+# %% ../../nbs/tuning/tuning_page.ipynb #330cae50
 def frontier_chart(
     t:Tuning,
 ): # Altair
@@ -118,7 +118,7 @@ def levers_chart(
     zero = alt.Chart(pd.DataFrame({'x': [0]})).mark_rule(color='#888', strokeDash=[4, 3]).encode(x='x:Q')
     return (zero + bars + dots).properties(width=420, height=alt.Step(26), title='What each lever saves')
 
-# %% ../../nbs/tuning/tuning_page.ipynb #1e3b9936
+# %% ../../nbs/tuning/tuning_page.ipynb #ecff9a1c
 def typical_query(
     bench:Bench,
     before:Row,
@@ -160,9 +160,9 @@ def routes_of(
     table.loc[table.passage.isin(near), 'kind'] = 'one of the nearest'
     if bench.m.judged is not None:
         table.loc[table.passage.isin(list(bench.m.judged.relevant[row[0]])), 'kind'] = 'relevant'
-    x = bench.m.passages[table.passage.to_numpy()]
-    axes = np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:2]
-    places = (x - x.mean(0)) @ axes.T
+    x = bench.m.passages[table.passage.to_numpy()].astype(np.float64)
+    x -= x.mean(0)
+    places = x @ np.linalg.eigh(x.T @ x)[1][:, :-3:-1]
     return table.assign(x=places[:, 0], y=places[:, 1])
 
 KINDS = ['visited', 'entry point', 'one of the nearest', 'relevant']
@@ -182,7 +182,7 @@ def routes_chart(
     said = ', '.join(f'{panel}: {n:,} nodes' for panel, n in counts.items())
     return ranked.facet(column=alt.Column('panel:N', title=None, sort=list(counts))).properties(title=alt.Title('The route of one query', subtitle=said))
 
-# %% ../../nbs/tuning/tuning_page.ipynb #d648901b
+# %% ../../nbs/tuning/tuning_page.ipynb #1db9cd02
 def number(
     value:float|None,
     form:str=',.0f',
