@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DRAWS', 'Row', 'of_draws', 'costs_at_goal', 'change_of', 'row_of', 'outcome', 'queries_needed']
 
-# %% ../../nbs/tuning/outcome.ipynb #522b0baa
+# %% ../../nbs/tuning/outcome.ipynb #36366c7c
 import msgspec, numpy as np, pandas as pd
 
 from ..hnsw.cost import cost_at
@@ -15,7 +15,7 @@ from .choosing import Choice, Found, bytes_read
 from .trials import Aim, Bench, with_knob
 from .ways import Way, way_words
 
-# %% ../../nbs/tuning/outcome.ipynb #e41e1a71
+# %% ../../nbs/tuning/outcome.ipynb #7106db91
 class Row(msgspec.Struct, kw_only=True):
     "A way on the reporting half."
     name: str # see `Found`
@@ -59,13 +59,14 @@ def costs_at_goal(
 def change_of(
     a:tuple[float, np.ndarray], # from `costs_at_goal`
     b:tuple[float, np.ndarray], # of the baseline, over the same draws
-)->Estimate|None: # None: one of them is not known
+)->Estimate|None: # None: one of them is not known; nan bounds: in too many draws of queries
     "How much more a way spends than the baseline, as a share."
     if not (np.isfinite(a[0]) and np.isfinite(b[0])): return None
-    with np.errstate(invalid='ignore'): drawn = a[1] / b[1] - 1
-    return of_draws(a[0] / b[0] - 1, drawn[~np.isnan(drawn)])
+    known = np.isfinite(a[1]) & np.isfinite(b[1]) # in other draws one of them does not reach the goal
+    if known.mean() < .975: return Estimate(a[0] / b[0] - 1, np.nan, np.nan)
+    return of_draws(a[0] / b[0] - 1, a[1][known] / b[1][known] - 1)
 
-# %% ../../nbs/tuning/outcome.ipynb #2fe436b3
+# %% ../../nbs/tuning/outcome.ipynb #837fe259
 DRAWS = 1000 # of the bootstrap over queries
 
 def row_of(
@@ -110,7 +111,7 @@ def outcome(
         if row.name not in ('have', 'plain'): row.change = change_of(costs[row.name], costs['plain'])
     return rows
 
-# %% ../../nbs/tuning/outcome.ipynb #c092777d
+# %% ../../nbs/tuning/outcome.ipynb #89398b95
 def queries_needed(
     kept:Estimate, # share of exact search's quality
     keep:float, # that is to be kept

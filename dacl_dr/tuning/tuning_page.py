@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'Tuning', 'saved_words', 'answer_lines', 'frontier_chart', 'levers_chart', 'typical_query', 'routes_of',
            'routes_chart', 'number', 'told', 'cost_table', 'elsewhere_table', 'paste_html', 'tuning_page']
 
-# %% ../../nbs/tuning/tuning_page.ipynb #c850084d
+# %% ../../nbs/tuning/tuning_page.ipynb #b315f302
 import html
 
 import altair as alt, msgspec, numpy as np, pandas as pd
@@ -20,7 +20,7 @@ from .timing import FAISS, Times
 from .trials import Aim, Bench
 from .ways import stop_of
 
-# %% ../../nbs/tuning/tuning_page.ipynb #6527d610
+# %% ../../nbs/tuning/tuning_page.ipynb #50395e9a
 class Tuning(msgspec.Struct, kw_only=True):
     "All that a tuning found."
     about: dict # what was tuned
@@ -39,7 +39,7 @@ class Tuning(msgspec.Struct, kw_only=True):
 
     def row(self, name:str)->Row|None: return next((r for r in self.rows if r.name == name), None)
 
-# %% ../../nbs/tuning/tuning_page.ipynb #3966df43
+# %% ../../nbs/tuning/tuning_page.ipynb #7d112675
 def saved_words(
     t:Tuning,
     row:Row,
@@ -48,7 +48,8 @@ def saved_words(
     c = row.change
     if c is None: return 'reaches the goal, but cannot be compared at equal quality'
     size = f'{abs(c.value):.0%} {"fewer" if c.value < 0 else "more"} distance computations'
-    if np.isnan(c.low) or not (c.low > 0 or c.high < 0):
+    if np.isnan(c.low): return f'{size} at equal quality, but too few queries to give an interval'
+    if not (c.low > 0 or c.high < 0):
         return f'{size} at equal quality, but the interval ({c.low:+.0%} to {c.high:+.0%}) holds no difference'
     return f'{size} at equal quality ({c.low:+.0%} to {c.high:+.0%}, 95% interval over queries)'
 
@@ -77,7 +78,7 @@ def answer_lines(
     if len(said) < 3 and not timed: said.append('No lever that could be tried here does better than efSearch at the best M.')
     return said
 
-# %% ../../nbs/tuning/tuning_page.ipynb #330cae50
+# %% ../../nbs/tuning/tuning_page.ipynb #4a8c7d78
 def frontier_chart(
     t:Tuning,
 ): # Altair
@@ -107,7 +108,7 @@ def levers_chart(
     t:Tuning,
 )->alt.Chart|None: # None: nothing can be compared
     "What each lever saves at equal quality, with intervals."
-    rows = [{'way': r.label, 'change': r.change.value, 'low': r.change.low, 'high': min(r.change.high, 1.)}
+    rows = [{'way': r.label, 'change': r.change.value, 'low': r.change.low, 'high': r.change.high}
         for r in t.rows if r.change is not None and np.isfinite(r.change.value)]
     if not rows: return None
     base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y('way:N', sort=[r['way'] for r in rows], title=None, axis=alt.Axis(labelLimit=260)))
@@ -118,7 +119,7 @@ def levers_chart(
     zero = alt.Chart(pd.DataFrame({'x': [0]})).mark_rule(color='#888', strokeDash=[4, 3]).encode(x='x:Q')
     return (zero + bars + dots).properties(width=420, height=alt.Step(26), title='What each lever saves')
 
-# %% ../../nbs/tuning/tuning_page.ipynb #ecff9a1c
+# %% ../../nbs/tuning/tuning_page.ipynb #9f952d03
 def typical_query(
     bench:Bench,
     before:Row,
@@ -174,7 +175,7 @@ def routes_chart(
     hidden = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
     encoded = alt.Chart(table).mark_point(filled=True, opacity=.75).encode(
         x=alt.X('x:Q', title=None, axis=hidden), y=alt.Y('y:Q', title=None, axis=hidden),
-        color=alt.Color('kind:N', sort=KINDS, title=None, scale=alt.Scale(domain=KINDS, range=['#bbb', '#0072B2', '#009E73', '#D55E00'])),
+        color=alt.Color('kind:N', sort=KINDS, title=None, legend=alt.Legend(orient='bottom'), scale=alt.Scale(domain=KINDS, range=['#bbb', '#0072B2', '#009E73', '#D55E00'])),
         size=alt.Size('kind:N', sort=KINDS, legend=None, scale=alt.Scale(domain=KINDS, range=[14, 90, 60, 110])),
         order=alt.Order('rank:Q'), tooltip=['step', 'kind'])
     ranked = encoded.transform_calculate(rank=f'indexof({KINDS!r}, datum.kind)').properties(width=260, height=260)
@@ -182,7 +183,7 @@ def routes_chart(
     said = ', '.join(f'{panel}: {n:,} nodes' for panel, n in counts.items())
     return ranked.facet(column=alt.Column('panel:N', title=None, sort=list(counts))).properties(title=alt.Title('The route of one query', subtitle=said))
 
-# %% ../../nbs/tuning/tuning_page.ipynb #1db9cd02
+# %% ../../nbs/tuning/tuning_page.ipynb #36159559
 def number(
     value:float|None,
     form:str=',.0f',
