@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_LINKS', 'clock_gettime', 'MONOTONIC', 'Stop', 'Links', 'links_of', 'Queue', 'queue_push', 'queue_pop', 'Ending',
-           'reach', 'offer_by_gamma', 'offer_by_ef', 'offer', 'mark_lowest', 'look_beside', 'enter', 'next_open',
-           'search_one', 'nanoseconds', 'search_many', 'Searcher', 'faiss_from']
+           'reach', 'offer_by_gamma', 'offer_by_ef', 'offer', 'mark_lowest', 'look_beside', 'offer_one', 'enter',
+           'walk_by_ef', 'walk_by_gamma', 'search_one', 'nanoseconds', 'search_many', 'Searcher', 'faiss_from']
 
 # %% ../../nbs/hnsw/searcher.ipynb #908a0c3c
 import os
@@ -171,7 +171,12 @@ def look_beside(graph, links, asked, scratch, node):
     return n
 
 # %% ../../nbs/hnsw/searcher.ipynb #04c0af63
-@njit(cache=True, nogil=True, inline='always')
+@njit(cache=True, nogil=True)
+def offer_one(graph, rule, asked, scratch, queue):
+    "Offer the first node in todo."
+    return offer(graph, rule, asked, scratch, queue, 1)
+
+@njit(cache=True, nogil=True)
 def enter(graph, rule, asked, scratch, queue, entries):
     "Begin at the end of the descent, at given nodes, or both."
     seen, counts = scratch.seen, asked.counts
@@ -184,22 +189,40 @@ def enter(graph, rule, asked, scratch, queue, entries):
         counts[UPPER_EVALUATIONS], counts[UPPER_HOPS] = counts[EVALUATIONS], counts[HOPS]
         seen.marks[here] = seen.turn[0] + 1
         scratch.todo[0], scratch.far[0] = here, best
-        offer(graph, rule, asked, scratch, queue, 1)
+        offer_one(graph, rule, asked, scratch, queue)
     for node in entries:
         if node >= 0 and mark_lowest(asked, seen, node):
             if len(scratch.route) > 0: note(scratch.route, counts[EVALUATIONS], node, 0, -1)
             counts[EVALUATIONS] += 1
             scratch.todo[0], scratch.far[0] = node, distance_of(graph, asked.vector, node)
-            offer(graph, rule, asked, scratch, queue, 1)
+            offer_one(graph, rule, asked, scratch, queue)
 
-@njit(cache=True, nogil=True, inline='always')
-def next_open(graph, rule, asked, scratch, queue):
-    "The nearest candidate that may still lead to a better result; -1: the search is over."
-    if rule.gamma < 0:
-        return np.int64(next_candidate(scratch.heap)) if scratch.heap.sizes[1] > 0 else np.int64(-1)
-    if queue.size[0] == 0: return np.int64(-1)
-    d, node = queue_pop(graph.similar, queue)
-    return np.int64(node) if d <= reach(graph.similar, rule.gamma, asked.distances[-1]) else np.int64(-1)
+# %% ../../nbs/hnsw/searcher.ipynb #e847826e
+@njit(cache=True, nogil=True)
+def walk_by_ef(graph, patience, links, asked, scratch):
+    "Expand the nearest candidates until none of the `ef` nearest is left, or patience is."
+    idle = 0
+    while scratch.heap.sizes[1] > 0:
+        node = next_candidate(scratch.heap)
+        better = offer_by_ef(graph.similar, asked, scratch, look_around(graph, asked, scratch, node, 0))
+        if len(links.starts) > 0:
+            better |= offer_by_ef(graph.similar, asked, scratch, look_beside(graph, links, asked, scratch, node))
+        idle = 0 if better else idle + 1
+        if patience and idle >= patience: break
+
+@njit(cache=True, nogil=True)
+def walk_by_gamma(graph, rule, links, asked, scratch, queue):
+    "Expand the nearest candidates until the nearest is too far, or patience is over."
+    idle, similar, gamma = 0, graph.similar, rule.gamma
+    while queue.size[0] > 0:
+        d, node = queue_pop(similar, queue)
+        if d > reach(similar, gamma, asked.distances[-1]): break
+        better = offer_by_gamma(similar, gamma, asked, scratch, queue, look_around(graph, asked, scratch, node, 0))
+        if len(links.starts) > 0:
+            n = look_beside(graph, links, asked, scratch, node)
+            better |= offer_by_gamma(similar, gamma, asked, scratch, queue, n)
+        idle = 0 if better else idle + 1
+        if rule.patience and idle >= rule.patience: break
 
 @njit(cache=True, nogil=True)
 def search_one(graph, rule, links, asked, scratch, queue, entries):
@@ -209,16 +232,8 @@ def search_one(graph, rule, links, asked, scratch, queue, entries):
     queue.size[0] = 0
     asked.distances[:], asked.ids[:] = np.inf, -1
     enter(graph, rule, asked, scratch, queue, entries)
-    idle = 0
-    while True:
-        node = next_open(graph, rule, asked, scratch, queue)
-        if node < 0: break
-        idle += 1
-        better = offer(graph, rule, asked, scratch, queue, look_around(graph, asked, scratch, node, 0))
-        if len(links.starts) > 0:
-            better |= offer(graph, rule, asked, scratch, queue, look_beside(graph, links, asked, scratch, node))
-        if better: idle = 0
-        if rule.patience and idle >= rule.patience: break
+    if rule.gamma >= 0: walk_by_gamma(graph, rule, links, asked, scratch, queue)
+    else: walk_by_ef(graph, rule.patience, links, asked, scratch)
 
 # %% ../../nbs/hnsw/searcher.ipynb #b2e81e44
 clock_gettime = types.ExternalFunction('clock_gettime', types.int32(types.int32, types.intp))

@@ -1,0 +1,88 @@
+"""What `dacl tune` saves on a data set, over several seeds of the halves and of the insertion order.
+
+    python benchmarks/tune.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz --queries tldr-test.json.gz \\
+        --train_queries tldr-train.json.gz --table nbs/experiments/results/tune.csv
+
+Embeds once into --work, then tunes once a seed; the rows of a name are replaced in the table. Rows are measured on the
+half of the queries that chose nothing. Columns: name, seed, way, words, computations and share of exact search's recall@10
+kept with 95% intervals over queries, change against efSearch at the best M at equal quality, milliseconds of one query on
+one thread (median, 95th percentile), those of faiss itself for plain efSearch, BM25's milliseconds and postings, megabytes
+read and held.
+"""
+import argparse, json
+from pathlib import Path
+
+import faiss, numpy as np, pandas as pd
+
+from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.encoders.encoder import on_device
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.evaluation.judging import is_graded, judgements_of
+from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
+from dacl_dr.metrics.ranking import Judgements
+from dacl_dr.search.vectors import embed_texts
+from dacl_dr.tuning.choosing import choose_ways
+from dacl_dr.tuning.outcome import outcome
+from dacl_dr.tuning.seeds import bm25_seeds
+from dacl_dr.tuning.timing import FAISS, time_rows
+from dacl_dr.tuning.trials import Aim, Bench, Material
+from dacl_dr.tuning.ways import Way
+
+
+def embedded(model, work, name, texts, kind):
+    "Vectors of texts, computed once."
+    path = work/f'{name}.npy'
+    if not path.exists():
+        vectors = embed_texts(model, texts, kind, f'encoding {name}')[0]
+        with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, vectors)
+    return np.load(path)
+
+
+def material(a, work):
+    "Passages, queries, judgements, BM25's results and training queries."
+    passages, asked, trained = open_corpus(a.corpus), open_queries(a.queries), open_queries(a.train_queries)
+    model = on_device(load_encoder(a.encoder))
+    texts = {name: texts_at(t, np.arange(len(t)), 'title+text') for name, t in (('p', passages), ('q', asked), ('train', trained))}
+    kinds = {'p': 'passage', 'q': 'query', 'train': 'query'}
+    x = {name: embedded(model, work, name, texts[name], kinds[name]) for name in texts}
+    judged = Judgements(judgements_of(asked, passages, is_graded(a.queries)).relevant)
+    return Material(
+        passages=x['p'], q=x['q'], judged=judged, lexical={'bm25': bm25_seeds(texts['p'], texts['q'])}, train=x['train'])
+
+
+def rows_of(a, bench, seed):
+    "A table of one seed."
+    choice = choose_ways(bench, Way(m=32, ef_construction=40), desc=f'{a.name}, seed {seed}')
+    found = outcome(bench, choice, 16)
+    times = time_rows(bench, found)
+    table = []
+    for r in found:
+        row = {'name': a.name, 'seed': seed, 'way': r.name, 'words': r.words}
+        for column, e in (('computations', r.evaluations), ('kept', r.kept), ('quality', r.quality), ('change', r.change)):
+            if e is not None: row |= {column: e.value, f'{column} low': e.low, f'{column} high': e.high}
+        ms = times.get(r.name)
+        row |= {'ms': ms and ms.median, 'ms mean': ms and ms.mean, 'ms p95': ms and ms.p95, 'queries/s': ms and ms.rate}
+        if r.name == 'plain': row |= {'faiss ms': times[FAISS].median, 'faiss ms mean': times[FAISS].mean}
+        row |= {'bm25 ms': r.lexical_ms, 'postings': r.postings, 'MB read': r.megabytes_read, 'MB': r.megabytes}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('name', 'encoder', 'corpus', 'queries', 'train_queries', 'table'): p.add_argument(f'--{name}', required=True)
+    p.add_argument('--work', default='runs/tune', help='gets vectors and what was tried')
+    p.add_argument('--seeds', type=int, default=3)
+    a = p.parse_args()
+    work = make_folder(Path(a.work)/a.name)
+    m, tables = material(a, work), []
+    for seed in range(a.seeds):
+        m.seed, m.order = seed, seed or None
+        tables.append(rows_of(a, Bench(m, Aim(), work/'tried'), seed))
+        print(tables[-1][['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms']].to_string())
+    path = Path(a.table)
+    kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
+    with atomic_file(path) as tmp: pd.concat([*kept, *tables]).to_csv(tmp, index=False, float_format='%.5g')
+
+
+if __name__ == '__main__': main()
