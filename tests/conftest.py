@@ -1,8 +1,9 @@
 "Fixtures: an installed package made of known functions, and one small finished run."
-import os, sys
+import json, os, shutil, sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # the same examples each time, so that a failure comes with a change; HYPOTHESIS_SEARCH=1 looks for new ones
@@ -109,10 +110,28 @@ def demo_package(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def tiny_run(tmp_path_factory):
+def made_once(tmp_path_factory):
+    "A function of a name and of what fills a folder and returns what JSON can hold. One worker of pytest-xdist makes it, each gets a copy."
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    def get(name, make):
+        first, kept = shared/f'first-{name}', shared/f'first-{name}.json'
+        with FileLock(f'{kept}.lock'):
+            if not kept.exists():
+                shutil.rmtree(first, ignore_errors=True) # of a worker that failed
+                first.mkdir()
+                kept.write_text(json.dumps(make(first)))
+        return shutil.copytree(first, base/name, symlinks=True), json.loads(kept.read_text())
+    return get
+
+
+@pytest.fixture(scope='session')
+def tiny_run(made_once):
     "A finished quickstart on about 300 pairs: (data folder, run folder, report, what was said)."
     from dacl_dr.studies.run import quickstart, tiny_settings
-    home = tmp_path_factory.mktemp('tiny')
-    said = []
-    report = quickstart(tiny_settings(), home/'data', home/'run', said.append)
-    return home/'data', home/'run', report, said
+    def make(home):
+        said = []
+        report = quickstart(tiny_settings(), home/'data', home/'run', said.append)
+        return str(report.relative_to(home)), said
+    home, (report, said) = made_once('tiny', make)
+    return home/'data', home/'run', home/report, said

@@ -1,5 +1,15 @@
 "Programs of several processes, for tests."
-import os, subprocess, sys
+import multiprocessing, os, subprocess, sys
+
+FRESH = multiprocessing.get_context('forkserver') # a new process each time, with the libraries already there
+FRESH.set_forkserver_preload(['dacl_dr.training.recipe', 'dacl_dr.search.indexing', 'sentence_transformers'])
+
+
+def start(function, *args):
+    "A new process at work on a function of a test's module."
+    p = FRESH.Process(target=function, args=args)
+    p.start()
+    return p
 
 
 def torchrun(*args, **kwargs):

@@ -1,5 +1,5 @@
 "Indexes that are built once, survive a kill to the same bytes, and refuse what does not fit."
-import json, signal, subprocess, sys, time
+import json, resource, signal, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +15,8 @@ from dacl_dr.core.files import write_manifest
 from dacl_dr.search.exact import InMemory, exact_search
 from dacl_dr.search.graph import draw_levels, fill_index, insertion_order
 from dacl_dr.search.indexing import Index, build_index
+from processes import start
 
-ROOT = Path(__file__).resolve().parents[2]
 N, D = 1500, 24
 
 
@@ -50,20 +50,21 @@ def test_in_one_chunk_it_is_faiss_byte_for_byte():
     np.testing.assert_array_equal(faiss.serialize_index(fill_index(InMemory(unit()), IndexSettings(m=8, ef_construction=60))), faiss.serialize_index(plain))
 
 
-def start(out, **settings):
-    "A build in another process, slowly, its links noted after every chunk."
-    code = ('import time, sys; sys.path.insert(0, "tests/search")\nimport dacl_dr.search.indexing as i, dacl_dr.search.graph as g\nfrom test_indexing import *\n'
-            'one = g.add_rows\ndef slow(*args): time.sleep(.05); one(*args)\ng.add_rows = slow\n'
-            f'i.build_index(Toy(unit()), IDS, {str(out)!r}, i.IndexSettings(**{settings!r}), save_every_s=0, show_progress=False)')
-    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE)
+def build_slowly(out, settings):
+    "Its links noted after every chunk."
+    one = graph.add_rows
+    def slow(*args): time.sleep(.05); one(*args)
+    graph.add_rows = slow
+    build_index(Toy(unit()), IDS, out, IndexSettings(**settings), save_every_s=0, show_progress=False)
 
 
 @pytest.mark.parametrize('chunks, settings', [(1, {}), (6, {}), (13, {}), (4, {'storage': 'float16'}), (9, {'storage': 'sq8'}), (7, {'order': 3})])
 def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, chunks, settings):
     settings |= {'m': 8, 'ef_construction': 40, 'chunk_rows': 100}
-    p, out = start(tmp_path/'killed', **settings), tmp_path/'killed'
-    while not list(out.glob(f'*-{chunks}00-*.links')) and p.poll() is None: time.sleep(.005)
-    p.send_signal(signal.SIGKILL); p.wait()
+    p, out = start(build_slowly, tmp_path/'killed', settings), tmp_path/'killed'
+    while not list(out.glob(f'*-{chunks}00-*.links')) and p.is_alive(): time.sleep(.005)
+    p.kill(); p.join()
+    assert p.exitcode == -signal.SIGKILL
     assert not (out/'manifest.json').exists() and list(out.glob('*.links'))
     s = IndexSettings(**settings)
     begun = [int(f.stem.split('-')[1]) for f in out.glob('*.links')]
@@ -81,9 +82,9 @@ def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, ch
 def test_links_that_were_damaged_are_not_used(tmp_path, damage):
     "faiss believes a damaged file: it gives other neighbours, asks for a terabyte or crashes."
     out = tmp_path/'i'
-    p = start(out, m=8, ef_construction=40, chunk_rows=100)
+    p = start(build_slowly, out, {'m': 8, 'ef_construction': 40, 'chunk_rows': 100})
     while not list(out.glob('*-300-*.links')): time.sleep(.005)
-    p.kill(); p.wait()
+    p.kill(); p.join()
     for f in out.glob('*.links'): f.write_bytes(damage(f.read_bytes()))
     build_index(Toy(unit()), IDS, out, SMALL, show_progress=False)
     np.testing.assert_array_equal(faiss.serialize_index(Index(out).faiss), faiss.serialize_index(fill_index(InMemory(unit()), SMALL)))
@@ -175,14 +176,20 @@ def test_vectors_of_another_norm_name_their_row(tmp_path, factor, word, kind):
     assert {f.name for f in (tmp_path/'i').iterdir()} <= {'.lock'}
 
 
+def build_within(limit, out, save_every_s, said):
+    "What is said where no file may be larger."
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try: build_index(Toy(unit()), IDS, out, SMALL, save_every_s=save_every_s, show_progress=False)
+    except DaclError as e: said.write_text(str(e))
+
+
 @pytest.mark.parametrize('limit, left', [(20_000, 'links'), (200_000, 'index.faiss')])
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, limit, left):
-    code = ('import resource, signal, sys; sys.path.insert(0, "tests/search")\nfrom test_indexing import *\n'
-            f'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n'
-            f'try: build_index(Toy(unit()), IDS, {str(tmp_path/"i")!r}, SMALL, save_every_s={0 if left == "links" else 300}, show_progress=False)\n'
-            'except DaclError as e: print(e)')
-    r = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert left in r.stdout and 'cannot be written' in r.stdout and 'make room' in r.stdout and len(r.stdout.splitlines()) == 1, r.stderr
+    p = start(build_within, limit, tmp_path/'i', 0 if left == 'links' else 300, tmp_path/'said')
+    p.join()
+    said = (tmp_path/'said').read_text()
+    assert p.exitcode == 0 and left in said and 'cannot be written' in said and 'make room' in said and len(said.splitlines()) == 1
     assert {f.suffix or f.name for f in (tmp_path/'i').iterdir()} <= {'.lock', '.links'} # links noted before are whole
     build_index(Toy(unit()), IDS, tmp_path/'i', SMALL, show_progress=False) # with room again
 

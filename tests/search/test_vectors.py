@@ -1,10 +1,11 @@
 "Vectors in shards: a stop loses one, damage is found, and nothing of another encoder is read."
-import json, os, signal, subprocess, sys, time
+import json, os, signal, time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import dacl_dr.search.vectors as vectors
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import EmbedSettings, EncoderSettings, Reading
 from dacl_dr.data.formats import Passage, write_passages
@@ -14,8 +15,8 @@ from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
 from dacl_dr.data.store import open_passages
 from dacl_dr.data.pool import Pool
+from processes import start
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = EmbedSettings(shard_rows=16)
 
 
@@ -44,14 +45,13 @@ def made(tmp_path, encoder, passages):
     return tmp_path/'vectors'
 
 
-def start(home, out, **env):
-    "Embedding in another process, slowly."
-    code = ('import time, dacl_dr.search.vectors as e\nfrom dacl_dr.encoders.static import load_encoder\nfrom dacl_dr.data.store import open_passages\n'
-            'one = e.embed_shard\ndef slow(*args): time.sleep(.12); one(*args)\ne.embed_shard = slow\n'
-            'from dacl_dr.core.settings import Reading\n'
-            f'passages = open_passages({str(home/"data"/"psgs.tsv")!r}, Reading({str(home/"cache")!r}, show_progress=False))\n'
-            f'e.embed_corpus(load_encoder({str(home/"encoder")!r}), passages, {str(out)!r}, e.EmbedSettings(shard_rows=16), show_progress=False)')
-    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=os.environ | env, stderr=subprocess.PIPE, text=True)
+def embed_slowly(home, out, env):
+    os.environ |= env
+    one = vectors.embed_shard
+    def slow(*args): time.sleep(.12); one(*args)
+    vectors.embed_shard = slow
+    passages = open_passages(home/'data'/'psgs.tsv', Reading(home/'cache', show_progress=False))
+    embed_corpus(load_encoder(home/'encoder'), passages, out, SMALL, show_progress=False)
 
 
 def content(folder): return {f.name: f.read_bytes() for f in Path(folder).iterdir() if f.suffix == '.npy'}
@@ -67,9 +67,10 @@ def test_vectors_are_the_encoders_in_corpus_order(made, encoder, passages):
 
 @pytest.mark.parametrize('shards', [1, 4, 8])
 def test_killed_and_started_again_gives_the_same_vectors(home, made, tmp_path, shards, encoder, passages):
-    p, out = start(home, tmp_path/'killed'), tmp_path/'killed'
-    while len(list(out.glob('*.json'))) < shards + 1 and p.poll() is None: time.sleep(.01) # plan.json is one of them
-    p.send_signal(signal.SIGKILL); p.wait()
+    p, out = start(embed_slowly, home, tmp_path/'killed', {}), tmp_path/'killed'
+    while len(list(out.glob('*.json'))) < shards + 1 and p.is_alive(): time.sleep(.01) # plan.json is one of them
+    p.kill(); p.join()
+    assert p.exitcode == -signal.SIGKILL
     assert not (out/'manifest.json').exists()
     done = {f.stem: f.with_suffix('.npy').stat().st_mtime_ns for f in out.glob('0*.json')}
     assert len(done) >= shards
@@ -81,16 +82,18 @@ def test_killed_and_started_again_gives_the_same_vectors(home, made, tmp_path, s
 
 
 def test_two_processes_share_the_work(home, made, tmp_path):
-    both = [start(home, tmp_path/'two', RANK=str(r), WORLD_SIZE='2') for r in (0, 1)]
-    assert [p.wait(60) for p in both] == [0, 0], [p.stderr.read() for p in both]
+    both = [start(embed_slowly, home, tmp_path/'two', {'RANK': str(r), 'WORLD_SIZE': '2'}) for r in (0, 1)]
+    for p in both: p.join(60)
+    assert [p.exitcode for p in both] == [0, 0]
     assert content(tmp_path/'two') == content(made)
 
 
 def test_a_second_process_in_the_same_folder_is_refused(home, tmp_path, encoder, passages):
-    p = start(home, tmp_path/'v')
+    p = start(embed_slowly, home, tmp_path/'v', {})
     while not (tmp_path/'v'/'plan.json').exists(): time.sleep(.01)
     with pytest.raises(DaclError, match='another dacl process'): embed_corpus(encoder, passages, tmp_path/'v', SMALL, show_progress=False)
-    assert p.wait(60) == 0
+    p.join(60)
+    assert p.exitcode == 0
 
 
 def test_damage_is_found(made):

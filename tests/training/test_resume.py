@@ -1,5 +1,5 @@
 "Killed at any moment, a training goes on to the same weights; on two processes it gives those of one."
-import json, multiprocessing, os, re, signal, sys
+import json, os, re, signal, sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dacl_dr.training.checkpoints import checkpoints
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.data.toy import toy_data
-from processes import torchrun
+from processes import start, torchrun
 
 # 120 questions in batches of 20, two an optimiser's step: 3 steps an epoch; warm-up steps 0-5, distance 6-11, joint 12-20
 SETTINGS = '''
@@ -64,10 +64,6 @@ def flags(home, name, *more):
     return ['train-distance-aware', '--config', home/'mine.yaml', '--data_dir', home/'data', '--output_dir', home/name, '--cache_dir', home/'cache', *more]
 
 
-CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.training.recipe', 'sentence_transformers'])
-
-
 class Result(NamedTuple):
     returncode: int
     stdout: str
@@ -77,8 +73,8 @@ class Result(NamedTuple):
 def train(home, name, *more, killed=None):
     out, err = home/f'{name}.out', home/f'{name}.err'
     for f in (out, err): f.unlink(missing_ok=True)
-    p = CONTEXT.Process(target=program, args=(list(map(str, flags(home, name, *more))), killed, out, err))
-    p.start(); p.join()
+    p = start(program, list(map(str, flags(home, name, *more))), killed, out, err)
+    p.join()
     return Result(p.exitcode, out.read_text(), re.sub(r'[^\r\n]*\r', '', err.read_bytes().decode()).strip()) # without progress bars
 
 
