@@ -22,7 +22,7 @@ from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..report.charts import COLOURS, Axis, Series, series_panel
 from ..report.page import Page
 from ..search.retriever import Retriever
-from ..hnsw.curves import Sweep, curve
+from ..hnsw.curves import Sweep, curve, search_depth
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from ..data.answers import answer_rule
@@ -270,7 +270,7 @@ def measure_models(
     first = next(iter(retrievers.values()))
     own = own_passages(first.passages, questions, o.keep_self)
     judge = TaskJudge(questions, first.passages, graded, s.k, own, answer_rule(o.regex_answers))
-    depth = min(100, len(first.index))
+    depth = search_depth(100, None, judge.judged.left_out, len(first.index))
     sweeps, quality, vectors = {}, {}, {}
     for name, retriever in retrievers.items():
         sweeps[name], vectors[name], task = sweep_index(
