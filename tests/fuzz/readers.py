@@ -10,8 +10,10 @@ ROOT = Path(__file__).resolve().parents[2]
 READERS = {} # name → Reader
 
 class Reader:
-    "`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing)."
-    def __init__(self, name, files, make, read, judge, tried): self.name, self.files, self.make, self.read, self.judge, self.tried = name, files, make, read, judge, tried
+    """`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing);
+    a refusal names the damaged file, or one of `settings`, which stand in several files and have defaults."""
+    def __init__(self, name, files, make, read, judge, tried, settings):
+        self.name, self.files, self.make, self.read, self.judge, self.tried, self.settings = name, files, make, read, judge, tried, settings
 
 def same(home, found, sound):
     "Files that are checksummed: the same result, or a refusal."
@@ -23,8 +25,8 @@ def equal(a, b):
     if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     return a == b or (a != a and b != b)
 
-def reader(name, *files, make, judge=same, tried=300):
-    def add(read): READERS[name] = Reader(name, files, make, read, judge, tried); return read
+def reader(name, *files, make, judge=same, tried=300, settings=()):
+    def add(read): READERS[name] = Reader(name, files, make, read, judge, tried, settings); return read
     return add
 
 # --- counts by other means
@@ -96,7 +98,7 @@ def yaml_judge(home, found, sound):
     if bad := [k for k, v in have.items() if isinstance(v, float) and not math.isfinite(v)]: return f'{bad[0]} is {have[bad[0]]}'
     if bad := [k for k, v in have.items() if isinstance(v, int) and abs(v) > 2**53]: return f'{bad[0]} is {have[bad[0]]}'
     wanted = {}
-    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder')}
+    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder', '.source')}
     number = lambda v: float(v) if isinstance(v, str) and v.lower().lstrip('+-.').replace('_', '')[:1].isdigit() else v
     if wrong := [k for k, v in wanted.items() if k in have and have[k] != v and have[k] != number(v)]: return f'{wrong[0]} is {have[wrong[0]]!r}, the file says {wanted[wrong[0]]!r}'
     return '' if not (lost := [k for k in wanted if k not in have]) else f'{lost[0]} is not in the settings'
@@ -693,5 +695,10 @@ def _(home): return program(['preprocess-dpr', '--data_dir', home/'data', '--out
 @reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
 def _(home): return program(['bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json', '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
 
-@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, tried=150, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def make_study_files(home): # a dry run looks at data and encoder too
+    from dacl_dr.data.toy import toy_data
+    make_layers(home)
+    (home/'encoders.yaml').write_text('encoder: {dim: 64, vocab_size: 2000}\ntraining: {batch_size: 64}\n')
+    toy_data(home/'squad', 600)
+@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150, settings=['training.batch_size'], judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
 def _(home): return program(['run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml', '--data_dir', home, '--dry_run'])
