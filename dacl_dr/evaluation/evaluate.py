@@ -67,25 +67,27 @@ def keep_array(
 ):
     "Write an array under a name that tells whether it is whole."
     unnamed = folder/f'.{name}.{os.getpid()}.partial'
-    with open(unnamed, 'wb') as f: np.save(f, x)
-    with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp:
-        os.replace(unnamed, tmp)
+    try:
+        with open(unnamed, 'wb') as f: np.save(f, x)
+        with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp: os.replace(unnamed, tmp)
+    finally: unnamed.unlink(missing_ok=True)
 
 def kept_beside(
     index:Index,
     name:str, # for `kept_array`
     make:Callable[[], np.ndarray],
 )->np.ndarray:
-    "An array that is computed once and kept beside an index."
-    folder = index.folder/'exact'
+    "An array that is computed once and kept beside an index, where that can be written to."
+    folder, found = index.folder/'exact', None
     if (kept := kept_array(folder, name)) is not None: return kept
-    try: make_folder(folder)
-    except DaclError: return make() # the index may only be read: what is found is not kept
-    with locked(folder/name, 'another process is searching these exactly'):
-        found = kept_array(folder, name)
-        if found is None:
-            found = make()
-            keep_array(folder, name, found)
+    try:
+        with locked(make_folder(folder)/name, 'another process is searching these exactly'):
+            found = kept_array(folder, name)
+            if found is None:
+                found = make()
+                keep_array(folder, name, found)
+    except (DaclError, OSError): # the index may only be read, or the disk is full: what is found is not kept
+        if found is None: found = make()
     return found
 
 def true_neighbours(
