@@ -157,6 +157,7 @@ def run_ef_sweep(
         'task': task,
         'positives_not_in_corpus': missing,
         **question_facts(questions, own, o.regex_answers),
+        'coverage': retriever.coverage,
         'exact': {n: float(np.nanmean(v)) for n, v in found.exact.items()},
         'rounds': rounds,
         'environment': environment(),

@@ -244,6 +244,7 @@ def run_evaluation(
         'positives_not_in_corpus': missing,
         **question_facts(questions, own, o.regex_answers),
         'ids_quoted': needs_quotes(run),
+        'coverage': retriever.coverage,
         **summarise(values),
         'environment': environment(),
     })

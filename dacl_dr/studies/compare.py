@@ -320,6 +320,7 @@ def run_ablation(
         'corpus': corpus,
         **of,
         'repeated_passages': measured.copies,
+        'coverage': {name: retriever.coverage for name, retriever in retrievers.items()},
         'published': True,
         'environment': environment(),
     })

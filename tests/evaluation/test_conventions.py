@@ -253,6 +253,17 @@ def test_nothing_found_for_most_questions_is_an_error(tmp_path):
     assert not (tmp_path/'o.json').exists()
 
 
+@pytest.mark.parametrize('read', ['x-train.json', './x-train.json', 'psgs.json'])
+def test_negatives_are_not_written_over_what_is_read(tmp_path, read, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = write_passages(tmp_path/'psgs.json', numbered(TEXTS)) # a corpus of an odd name
+    train = write_questions(tmp_path/'x-train.json', ask([''] * 6))
+    before = {f: f.read_bytes() for f in (corpus, train)}
+    with pytest.raises(DaclError, match='is read from, and would be written over; give another --output'):
+        bm25_negatives(Bm25Negatives(corpus_file=str(corpus), train_file=str(train), output_path=read, reading=Reading(tmp_path/'cache', show_progress=False)))
+    assert {f: f.read_bytes() for f in before} == before
+
+
 def test_repeat_takes_the_folder_with_the_results(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('DACL_CACHE', str(tmp_path/'cache'))
     corpus, test = write_passages(tmp_path/'psgs.tsv', numbered(TEXTS)), write_questions(tmp_path/'x-test.json', ask([''] * 6))

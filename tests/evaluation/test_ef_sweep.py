@@ -143,7 +143,7 @@ def test_other_encoder_other_index_other_questions(home, tmp_path, capsys):
     one_line(capsys, dacl('run-evaluation', *swap('--test_file', tmp_path/'moved-dev.json'), '--output_path', tmp_path, '--k_values', 1), 'none of its 225 positives')
     write_questions(tmp_path/'empty-dev.json', [msgspec.structs.replace(questions[0], question='  '), *questions[1:]])
     one_line(capsys, dacl('run-evaluation', *swap('--test_file', tmp_path/'empty-dev.json'), '--output_path', tmp_path, '--k_values', 1), 'empty')
-    one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', home/'hnsw', '--embeddings_path', home/'vectors', '--cache_dir', home/'cache'), 'holds another index')
+    one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', home/'hnsw', '--embeddings_path', home/'vectors', '--cache_dir', home/'cache'), 'hnsw: holds another index: m is 8 there and 32 here, ef_construction is 40 there and 200 here; choose another --output, or delete this one')
     one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', tmp_path/'i', '--hnsw_m', 1), '--hnsw_m', '>= 2')
 
 

@@ -75,13 +75,14 @@ def qa_judge(home, found, sound):
 
 def jsonl(f): return [json.loads(l) for l in text_of(f, 'surrogateescape').split('\n') if l.strip(' \t\r\n\v\f')] # fields that nobody reads may hold any bytes
 
+def id_of(r): return str(next(r[k] for k in ('_id', 'id', 'docid', 'doc_id', 'query_id', 'qid') if r.get(k) is not None)) # as others call it
 def beir_judge(home, found, sound):
     passages, questions = found
-    texts = [(str(r['_id']), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
+    texts = [(id_of(r), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
     if passages != texts: return f'{len(passages)} passages read, {len(texts)} are there, or they differ'
     rows = simple_rows(text_of(home/'set'/'qrels'/'test.tsv'))
     judged = [(r[0], r[-2], int(float(r[-1]))) for r in (r if len(r) > 1 else r[0].split() for r in rows) if r[-1] != 'score']
-    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == str(r['_id']) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if str(r['_id']) in {q for q, *_ in judged}]
+    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == id_of(r) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if id_of(r) in {q for q, *_ in judged}]
     return '' if questions == asked else f'{len(questions)} questions read, {len(asked)} are there, or they differ'
 
 def leaves(tree, at=''):
