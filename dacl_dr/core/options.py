@@ -211,7 +211,7 @@ class BuildIndex(Options, kw_only=True):
     encoder_path: str # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
     corpus_path: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
     output_path: str # folder of the index; the vectors go into its embeddings/
-    # folder of the vectors, to share them between indexes; None: OUTPUT_PATH/embeddings
+    # folder of the vectors, to share them between indexes; None: OUTPUT/embeddings
     embeddings_path: str|None = None
     # what of a passage is encoded; None: what the encoder was trained on, or title+text
     fields: Fields|None = None

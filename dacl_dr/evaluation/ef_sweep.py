@@ -133,7 +133,7 @@ def run_ef_sweep(
     path = make_folder(o.output_path)/o.experiment_name
     of = {'index': about_index(retriever.index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
-        f'{path}.sweep.json', of, results_of_index, 'choose another --output_path or --experiment_name')
+        f'{path}.sweep.json', of, results_of_index, 'choose another --output or --experiment_name')
     own = own_passages(retriever.passages, questions, o.keep_self)
     judge = TaskJudge(questions, retriever.passages, graded, s.k, own, answer_rule(o.regex_answers))
     found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars, judge)

@@ -223,7 +223,7 @@ def run_evaluation(
     path = make_folder(o.output_path)/o.experiment_name
     of = {'index': about_index(index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
-        f'{path}.metrics.json', of, results_of_index, 'choose another --output_path or --experiment_name')
+        f'{path}.metrics.json', of, results_of_index, 'choose another --output or --experiment_name')
     vectors = retriever.encode(questions.column('question'), 'encoding questions' if bars else None)
 
     ids = query_ids(questions)

@@ -36,7 +36,7 @@ def corpus_of(
     path = corpus_path or index.about.corpus_file
     if path and Path(path).exists(): return path
     raise DaclError(
-        f"{index.folder}: its corpus {path or ''} is not there any more; say where it is with --corpus_path")
+        f"{index.folder}: its corpus {path or ''} is not there any more; say where it is with --corpus")
 
 def nearest_rows(
     index:Index,
