@@ -181,7 +181,7 @@ MUTANTS = {
         ("representation/test_formulas.py -k 'formulas or rotation or rank_correlation or judgements'", 'hnsw/difficulty'),
         [
             Mutant('a passage is a neighbour of itself', '1 - (sums**2 - k) / (k * (k - 1))', '1 - sums**2 / k**2'),
-            Mutant('a hub is its own neighbour', 'exact_search(some, passages, k + 1)[:, 1:]', 'exact_search(some, passages, k)'),
+            Mutant('a hub is its own neighbour', 'without_itself(exact_search(some, passages, k + 1), rows)', 'exact_search(some, passages, k)'),
             Mutant('k is ignored by the in-degree', 'degree[sought].mean(1)', 'degree[near].mean(1)'),
             Mutant('the interval of rho with n for n - 3', '/ (len(x) - 3))', '/ len(x))'),
             Mutant('the weakest measure first', 'lambda column: -column.abs() if', 'lambda column: column.abs() if'),

@@ -47,7 +47,7 @@ ABOUT['quickstart'] = CommandText(
         '--temprature 0.1': "unknown flag or argument '--temprature'. Did you mean '--temperature'?",
         '--recipes A E': "command line: unknown recipe 'E'. Known: A, B, C, D.",
         '--seeds 0': '--seeds: 0 is too few; train each recipe at least once',
-        '--w -1': '--distance_weight: training.w: expected float >= 0.0',
+        '--distance_weight -1': '--distance_weight: training.w: expected float >= 0.0',
     },
     see=('tutorials/explore', 'howto/report', 'studies/run'),
 )
@@ -57,7 +57,7 @@ ABOUT['report'] = CommandText(
     group='Start here',
     use='When the page of a run was deleted, or the program is newer than the page. Nothing is trained or measured '
         'again.',
-    example='dacl report --output_dir runs/quickstart',
+    example='dacl report --output runs/quickstart',
     needs='a run of `dacl quickstart`',
     writes={
         'runs/quickstart/report/quickstart.html': 'the page, which needs no network',
@@ -65,7 +65,7 @@ ABOUT['report'] = CommandText(
         'runs/quickstart/report/manifest.json': 'what they were made from',
     },
     refuses={
-        '--output_dir runs/nothing': (
+        '--output runs/nothing': (
             'runs/nothing: not a finished run (runs/nothing/run.json); run `dacl quickstart` first'
         ),
     },
@@ -79,7 +79,7 @@ ABOUT['diagnose'] = CommandText(
         'trained. Queries may be left out: some passages then stand for them.',
     example='''dacl diagnose --vectors passages.npy --query_vectors queries.npy
 dacl diagnose --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus passages.txt \\
-    --queries queries.txt --output_path results/diagnosis-minilm''',
+    --queries queries.txt --output results/diagnosis-minilm''',
     needs='vectors as NPY, or texts with one a line',
     writes={
         'results/diagnosis*/diagnosis.html': 'the page, with what to try',
@@ -208,7 +208,7 @@ ABOUT['preprocess-dpr'] = CommandText(
 ABOUT['preprocess-nq'] = CommandText(
     group='Data',
     use="To make passages and questions from Google's raw Natural Questions instead of fetching DPR's.",
-    example='dacl preprocess-nq --input_file simplified-nq-train.jsonl.gz --output_dir data_set/NQ-raw',
+    example='dacl preprocess-nq --input_file simplified-nq-train.jsonl.gz --output data_set/NQ-raw',
     needs='the simplified training set of Natural Questions',
     writes={
         'data_set/NQ-raw/psgs.tsv': 'the passages: paragraphs of the pages',
@@ -230,8 +230,8 @@ ABOUT['bm25-negatives'] = CommandText(
     group='Data',
     use='To give a training file hard negatives once and look at them. Training makes them itself where a file has '
         'none.',
-    example='''dacl bm25-negatives --corpus_file data_set/codedocs/psgs.tsv \\
-    --train_file data_set/codedocs/codedocs-train.json --output_path negatives/codedocs-train.json''',
+    example='''dacl bm25-negatives --corpus data_set/codedocs/psgs.tsv \\
+    --train_file data_set/codedocs/codedocs-train.json --output negatives/codedocs-train.json''',
     needs='`dacl harvest`',
     writes={
         'negatives/codedocs-train.json': 'the training file with hard negatives',
@@ -250,8 +250,8 @@ ABOUT['train-baseline'] = CommandText(
     group='Training',
     use='To train an encoder the plain way, with InfoNCE over the passages of a batch: what every other recipe is '
         'compared with.',
-    example='''dacl train-baseline --model_name sentence-transformers/all-MiniLM-L6-v2 --dataset codedocs \\
-    --batch_size 32 --num_epochs 1 --output_dir checkpoints/A''',
+    example='''dacl train-baseline --encoder sentence-transformers/all-MiniLM-L6-v2 --dataset codedocs \\
+    --batch_size 32 --num_epochs 1 --output checkpoints/A''',
     needs='`dacl harvest`, and the model, from the Hugging Face hub or a folder of that name',
     writes={
         'checkpoints/A/final_model/*': 'the encoder, in the layout of sentence-transformers, with a model card',
@@ -264,7 +264,7 @@ ABOUT['train-baseline'] = CommandText(
     refuses={
         '--temperature 0.1': (
             'checkpoints/A: holds a run of another recipe: training.temperature is 0.05 there and 0.1 here; '
-            'choose another --output_dir, or delete this one'
+            'choose another --output, or delete this one'
         ),
         '--data_dir nowhere': (
             'nowhere: no such folder; name one with --data_dir, or fetch data with: dacl download nq'
@@ -283,8 +283,8 @@ ABOUT['train-distance-aware'] = CommandText(
     group='Training',
     use='To train with the three stages, in-batch negatives, then those of BM25, then mined ones, and with the '
         'distance loss.',
-    example='''dacl train-distance-aware --model_name sentence-transformers/all-MiniLM-L6-v2 --dataset codedocs \\
-    --batch_size 32 --stage1_epochs 1 --stage2_epochs 1 --stage3_epochs 1 --output_dir checkpoints/D''',
+    example='''dacl train-distance-aware --encoder sentence-transformers/all-MiniLM-L6-v2 --dataset codedocs \\
+    --batch_size 32 --stage1_epochs 1 --stage2_epochs 1 --stage3_epochs 1 --output checkpoints/D''',
     needs='`dacl harvest`, and the model, from the Hugging Face hub or a folder of that name',
     writes={
         'checkpoints/D/final_model/*': 'the encoder, in the layout of sentence-transformers, with a model card',
@@ -318,7 +318,7 @@ ABOUT['train-ablation'] = CommandText(
     group='Training',
     use='To see what the weight of the distance loss does, with models of one seed. For seeds, indexes, intervals '
         'and figures use `dacl run-study weights`.',
-    example='''dacl train-ablation --weights 0 0.6 --model_name sentence-transformers/all-MiniLM-L6-v2 \\
+    example='''dacl train-ablation --weights 0 0.6 --encoder sentence-transformers/all-MiniLM-L6-v2 \\
     --dataset codedocs --batch_size 32 --stage1_epochs 1 --stage2_epochs 1 --stage3_epochs 1''',
     needs='`dacl harvest`, and the model, from the Hugging Face hub or a folder of that name',
     writes={
@@ -337,10 +337,10 @@ ABOUT['build-index'] = CommandText(
     group='Search and measure',
     use='The first step of everything that is measured on a corpus: its vectors, and a graph of them or exact '
         'search. The index knows its encoder and its corpus, and refuses others.',
-    example='''dacl build-index --encoder_path checkpoints/D/final_model --corpus_path data_set/codedocs/psgs.tsv \\
-    --output_path indices/D
-dacl build-index --encoder_path checkpoints/A/final_model --corpus_path data_set/codedocs/psgs.tsv \\
-    --output_path indices/A''',
+    example='''dacl build-index --encoder checkpoints/D/final_model --corpus data_set/codedocs/psgs.tsv \\
+    --output indices/D
+dacl build-index --encoder checkpoints/A/final_model --corpus data_set/codedocs/psgs.tsv \\
+    --output indices/A''',
     needs='`dacl harvest`, and encoders such as those of `dacl train-baseline` and `dacl train-distance-aware`',
     writes={
         'indices/?/index.faiss': 'the graph, or the vectors for exact search: a plain faiss file',
@@ -349,12 +349,12 @@ dacl build-index --encoder_path checkpoints/A/final_model --corpus_path data_set
         'indices/?/embeddings/*': 'the vectors in shards, which other indexes can share',
     },
     refuses={
-        '--encoder_path checkpoints/A/final_model': (
+        '--encoder checkpoints/A/final_model': (
             'indices/D/embeddings: holds vectors of another kind: encoder is … there and … here; choose '
             'another folder, or delete this one'
         ),
-        '--hnsw_m 16': 'indices/D: holds another index: …; choose another --output_path, or delete this one',
-        '--corpus_path absent.tsv --output_path indices/x': (
+        '--hnsw_m 16': 'indices/D: holds another index: …; choose another --output, or delete this one',
+        '--corpus absent.tsv --output indices/x': (
             'absent.tsv: cannot be read (No such file or directory); check its name and permissions'
         ),
         '--index_type ivf': (
@@ -368,8 +368,8 @@ dacl build-index --encoder_path checkpoints/A/final_model --corpus_path data_set
 ABOUT['run-evaluation'] = CommandText(
     group='Search and measure',
     use='For the quality of one index at one efSearch, question by question, and what the search cost.',
-    example='''dacl run-evaluation --encoder_path checkpoints/D/final_model --index_path indices/D \\
-    --test_file data_set/codedocs/codedocs-test.json --experiment_name D''',
+    example='''dacl run-evaluation --encoder checkpoints/D/final_model --index indices/D \\
+    --queries data_set/codedocs/codedocs-test.json --experiment_name D''',
     needs='`dacl build-index`',
     writes={
         'results/evaluation/D.metrics.json': 'every metric, and the mean cost',
@@ -381,11 +381,11 @@ ABOUT['run-evaluation'] = CommandText(
         '--hnsw_ef_search 50': (
             'efSearch 50 is below k=100, where faiss returns a poor top-k; raise it to 100 or more'
         ),
-        '--encoder_path checkpoints/A/final_model': (
+        '--encoder checkpoints/A/final_model': (
             'indices/D: was built with another encoder (key …, this one has …); give that encoder, or embed '
             'and build with this one'
         ),
-        '--index_path indices/none': (
+        '--index indices/none': (
             'indices/none: not there, so it holds no finished index; make one with dacl build-index'
         ),
         '--experiment_name a/b': "experiment_name 'a/b' names files; use letters, digits, dots and hyphens",
@@ -398,8 +398,8 @@ ABOUT['run-ef-sweep'] = CommandText(
     group='Search and measure',
     use='For the whole curve of an index, and what a given recall costs. One index alone; `dacl run-ablation` '
         'compares several, with paired intervals.',
-    example='''dacl run-ef-sweep --encoder_path checkpoints/D/final_model --index_path indices/D \\
-    --test_file data_set/codedocs/codedocs-test.json --rounds 1 --experiment_name D''',
+    example='''dacl run-ef-sweep --encoder checkpoints/D/final_model --index indices/D \\
+    --queries data_set/codedocs/codedocs-test.json --rounds 1 --experiment_name D''',
     needs='`dacl build-index`',
     writes={
         'results/ef_sweep/D.sweep.csv': 'a row for each efSearch: quality, costs, latency',
@@ -415,7 +415,7 @@ ABOUT['run-ef-sweep'] = CommandText(
             'of at least 10'
         ),
         '--targets 1.5': '--targets: search.targets: expected float < 1.0',
-        '--index_path indices/none': (
+        '--index indices/none': (
             'indices/none: not there, so it holds no finished index; make one with dacl build-index'
         ),
     },
@@ -427,8 +427,8 @@ ABOUT['run-representation-eval'] = CommandText(
     group='Search and measure',
     use='To see why an encoder is dear or cheap to search: the shape of its space, and which measure goes along '
         'with what each query costs. It searches the passages of the file itself and needs no index.',
-    example='''dacl run-representation-eval --encoder_path checkpoints/D/final_model \\
-    --dev_file data_set/codedocs/codedocs-dev.json''',
+    example='''dacl run-representation-eval --encoder checkpoints/D/final_model \\
+    --queries data_set/codedocs/codedocs-dev.json''',
     needs='`dacl harvest` and an encoder, such as that of `dacl train-distance-aware`',
     writes={
         'results/representation/representation.html': 'the page',
@@ -437,10 +437,10 @@ ABOUT['run-representation-eval'] = CommandText(
         'results/representation/*.parquet': 'every question, and the map',
     },
     refuses={
-        '--dev_file absent.json': (
+        '--queries absent.json': (
             'absent.json: cannot be read (No such file or directory); check its name and permissions'
         ),
-        '--num_samples 5': (
+        '--max_queries 5': (
             'argument --max_queries: 5 is too small, give 10 or more; see dacl run-representation-eval --help'
         ),
     },
@@ -451,8 +451,8 @@ ABOUT['run-representation-eval'] = CommandText(
 ABOUT['bm25-eval'] = CommandText(
     group='Search and measure',
     use='For the baseline that needs no training: how well words alone find the passages.',
-    example='''dacl bm25-eval --corpus_file data_set/codedocs/psgs.tsv \\
-    --test_file data_set/codedocs/codedocs-test.json --dataset_name codedocs''',
+    example='''dacl bm25-eval --corpus data_set/codedocs/psgs.tsv \\
+    --queries data_set/codedocs/codedocs-test.json --dataset_name codedocs''',
     needs='`dacl harvest`',
     writes={
         'results/bm25/codedocs/codedocs-test.metrics.json': 'metrics by judgements, and by answers',
@@ -462,7 +462,7 @@ ABOUT['bm25-eval'] = CommandText(
         '--engine lucene': "unknown BM25 engine 'lucene'. Known: auto, rank_bm25, bm25s.",
         '--stemmer klingon': "unknown stemmer 'klingon'. Known: arabic, armenian, …",
         '--fields body': "unknown fields 'body'; choose one of text, title+text",
-        '--corpus_file absent.tsv': (
+        '--corpus absent.tsv': (
             'absent.tsv: cannot be read (No such file or directory); check its name and permissions'
         ),
         '--dataset_name a/b': "dataset_name 'a/b' names files; use letters, digits, dots and hyphens",
@@ -509,8 +509,8 @@ ABOUT['run-ablation'] = CommandText(
     group='Studies',
     use='To compare models that are trained already, by this program or another, on one corpus: the first is the '
         'baseline, and every change has its interval.',
-    example='''dacl run-ablation --model_dirs A=checkpoints/A/final_model D=checkpoints/D/final_model \\
-    --index_dirs A=indices/A D=indices/D --test_file data_set/codedocs/codedocs-test.json \\
+    example='''dacl run-ablation --encoders A=checkpoints/A/final_model D=checkpoints/D/final_model \\
+    --indexes A=indices/A D=indices/D --queries data_set/codedocs/codedocs-test.json \\
     --dataset_name codedocs --rounds 1''',
     needs='`dacl build-index`, once for each model',
     writes={
@@ -521,15 +521,15 @@ ABOUT['run-ablation'] = CommandText(
         'indices/*/exact/*.npy': 'exact neighbours of these questions, kept for the next measurement',
     },
     refuses={
-        '--index_dirs A=indices/A': (
-            '--model_dirs and --index_dirs: D stands in only one of them; give each model an encoder and an index'
+        '--indexes A=indices/A': (
+            '--encoders and --indexes: D stands in only one of them; give each model an encoder and an index'
         ),
-        '--index_dirs A=indices/D D=indices/A': (
+        '--indexes A=indices/D D=indices/A': (
             'indices/D: was built with another encoder (key …, this one has …); give that encoder, or embed '
             'and build with this one'
         ),
-        '--model_dirs checkpoints/A/final_model': (
-            "--model_dirs: 'checkpoints/A/final_model' is not NAME=PATH, such as A=checkpoints/baseline/final_model"
+        '--encoders checkpoints/A/final_model': (
+            "--encoders: 'checkpoints/A/final_model' is not NAME=PATH, such as A=checkpoints/baseline/final_model"
         ),
     },
     see=('studies/compare', 'experiments/ablation'),
@@ -540,15 +540,15 @@ ABOUT['generate-figures'] = CommandText(
     group='Studies',
     use='For figures to print, drawn from the tables of finished runs. A figure whose data is not there is named, '
         'with the command that makes it, and the exit code is then 1.',
-    example='dacl generate-figures --results_dir runs --output_dir figures --format html',
+    example='dacl generate-figures --runs runs --output figures --format html',
     needs='finished runs in `runs`, such as that of `dacl quickstart`',
     writes={
         'figures/*.html': 'a figure each, named by its number and what it shows',
     },
     refuses={
-        '--results_dir nowhere': (
+        '--runs nowhere': (
             'nowhere: has no finished run (a folder with run.json); make one with `dacl quickstart '
-            '--output_dir nowhere/quickstart --seeds 3`'
+            '--output nowhere/quickstart --seeds 3`'
         ),
         '--format gif': (
             "argument --format: invalid choice: 'gif' (choose from …); see dacl generate-figures --help"
@@ -572,8 +572,8 @@ ABOUT['repeat'] = CommandText(
             'data_set: no *.command.json here, so nothing is known of the command that wrote it; name a '
             'folder that a finished dacl command wrote'
         ),
-        '--output_dir results/evaluation': (
-            '--output_dir: results/evaluation is the folder of the first run; choose another'
+        '--output results/evaluation': (
+            '--output: results/evaluation is the folder of the first run; choose another'
         ),
     },
     see=('cli/repeat', 'howto/resume'),

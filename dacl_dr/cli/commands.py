@@ -8,7 +8,7 @@ __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstar
            'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'train_command',
            'train_ablation_command', 'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command',
            'run_representation_eval_command', 'diagnose_command', 'tune_command', 'generate_figures_command',
-           'run_study_command', 'run_ablation_command', 'Command']
+           'one_seed_note', 'run_study_command', 'run_ablation_command', 'Command']
 
 # %% ../../nbs/cli/commands.ipynb #f85b6652
 import json, os, sys
@@ -50,19 +50,23 @@ def seeds_given(
     settings:dict, # values of settings by path that flags gave
 )->dict: # with the seeds
     "The seeds that --seeds and --seed ask for. Raises `DaclError` for none."
-    if args.seeds is not None and args.seeds < 1:
-        raise DaclError(f'--seeds: {args.seeds} is too few; train each recipe at least once')
-    if not args.seeds and args.seed is None: return settings
-    return settings | {'seeds': [(args.seed or 0) + i for i in range(args.seeds or 1)]}
+    named = args.seeds or []
+    if len(named) > 1:
+        if args.seed is None: return settings | {'seeds': named}
+        raise DaclError(f'--seed: {args.seed} is given beside the {len(named)} seeds of --seeds; leave it out')
+    if named and named[0] < 1: raise DaclError(f'--seeds: {named[0]} is too few; train each recipe at least once')
+    if not named and args.seed is None: return settings
+    return settings | {'seeds': [(args.seed or 0) + i for i in range(named[0] if named else 1)]}
 
 def quickstart_command(o:Quickstart)->int:
     "Run the quickstart, print its table, name the report."
     from dacl_dr.studies.tables import read_tables
-    from dacl_dr.studies.findings import summary
+    from dacl_dr.studies.findings import copies_told, summary
     from dacl_dr.studies.run import quickstart
     report = quickstart(o.settings, o.data_dir, o.output_dir, dataset=o.dataset)
-    print_summary(summary(read_tables(o.output_dir).study))
-    print(f'\nreport: {os.path.relpath(report)}')
+    study = read_tables(o.output_dir).study
+    print_summary(summary(study))
+    print('\n'.join(['', *copies_told(study), f'report: {os.path.relpath(report)}']))
     return 0
 
 def report_command(o:Report)->int:
@@ -261,6 +265,14 @@ def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be d
     return 1 if missing else 0
 
 # %% ../../nbs/cli/commands.ipynb #48b0af8e
+def one_seed_note(
+    seeds:tuple[int, ...]|None, # that were given
+)->str: # '' for nothing to say
+    "A number that may have been meant to say how many seeds, as in a quickstart."
+    if not seeds or len(seeds) > 1 or seeds[0] < 2: return ''
+    several = ' '.join(map(str, range(min(seeds[0], 10))))
+    return f'--seeds {seeds[0]} is one seed, number {seeds[0]}; for {min(seeds[0], 10)} of them give --seeds {several}'
+
 def run_study_command(o:RunStudy)->int: # 1 if a run failed
     "Do what a study lacks, print its table and conclusion, name the page."
     from dacl_dr.studies.tables import read_tables
@@ -269,6 +281,7 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
     from dacl_dr.studies.checks import check_study
     from dacl_dr.studies.study import run_study
     plan = study_plan(o)
+    if note := one_seed_note(o.seeds): print(f'dacl: {note}', file=sys.stderr)
     if o.dry_run:
         check_study(plan, o)
         folders = ', '.join(v.folder(plan.settings) for v in plan.runs)

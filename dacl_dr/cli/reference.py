@@ -247,7 +247,7 @@ def settings_page(
 
 # %% ../../nbs/cli/reference.ipynb #a5e7b956
 ALL_ALIKE = {
-    'Names': 'Flags may be written with hyphens or underscores (`--output_dir`, `--output-dir`), commands too. A '
+    'Names': 'Flags may be written with hyphens or underscores (`--output`, `--output-dir`), commands too. A '
              'misspelt one is refused with a guess at what was meant, before anything starts.',
     'Exit codes': '0: done. 1: done, and something is wrong that the command was to find (`dacl preprocess-dpr`, '
                   '`dacl repeat`, `dacl generate-figures`, `dacl run-study`). 2: refused, with one line that names '

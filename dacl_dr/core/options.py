@@ -108,7 +108,7 @@ class Bm25Eval(Bm25Options, kw_only=True):
 class Bm25Negatives(Bm25Options, kw_only=True):
     "Give hard negatives from BM25 to the questions of a training file that have none."
     train_file: str # DPR's or SQuAD's .json or Tevatron's .jsonl; .gz, .bz2 and .zst too
-    output_path: str # the .json file to write
+    output_path: str # the .json file to write, another than the training file
     hard_negatives: int = 7 # negatives given to a question
     depth: int = 100 # passages looked at per question
 
@@ -211,7 +211,7 @@ class BuildIndex(Options, kw_only=True):
     encoder_path: str # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
     corpus_path: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
     output_path: str # folder of the index; the vectors go into its embeddings/
-    # folder of the vectors, to share them between indexes; None: OUTPUT_PATH/embeddings
+    # folder of the vectors, to share them between indexes; None: OUTPUT/embeddings
     embeddings_path: str|None = None
     # what of a passage is encoded; None: what the encoder was trained on, or title+text
     fields: Fields|None = None
@@ -365,7 +365,9 @@ class Quickstart(Options, kw_only=True):
     # NAME: codedocs, which is harvested from installed packages, or a folder of the data folder with psgs.tsv
     # and NAME-train.json, NAME-dev.json, NAME-test.json
     dataset: str = 'codedocs'
-    seeds: int|None = None # how many times each model is trained; None: 1, and 3 give intervals
+    # how many times each model is trained, or where several are given the seeds themselves: 3 is the same as 0 1 2;
+    # None: 1, and 3 give intervals
+    seeds: tuple[int, ...]|None = None
     seed: int|None = None # the first seed; None: 0
     settings: Settings = Settings()
 
@@ -389,7 +391,9 @@ class RunStudy(Options, kw_only=True):
     recipes: tuple[str, ...]|None = None # of A, B, C and D; None: the study's
     weights: tuple[float, ...]|None = None # weights of L_dis; None: the study's
     temperatures: tuple[float, ...]|None = None # of InfoNCE, besides training.temperature; None: the study's
-    seeds: tuple[int, ...]|None = None # each model is trained with each; None: the study's
+    # the seeds themselves, each of which each model is trained with: 0 1 2 are what quickstart calls --seeds 3;
+    # None: the study's
+    seeds: tuple[int, ...]|None = None
     set: tuple[str, ...] = () # any setting as SETTING=VALUE, such as training.num_epochs=4
     jobs: Positive = 1 # runs at once on this machine; with GPUs, one on each
     # spread runs over a Ray cluster: its address, auto, or local; needs pip install ray

@@ -7,6 +7,7 @@ __all__ = ['FOUND_AFTER', 'one_spaced', 'positive_texts', 'negatives_of', 'refus
            'check_wanted', 'bm25_negatives']
 
 # %% ../../nbs/curriculum/bm25.ipynb #31e780ab
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Iterator
@@ -129,6 +130,9 @@ def check_wanted(
     path = Path(o.output_path)
     if path.is_dir() or path.suffix != '.json':
         raise DaclError(f'{o.output_path}: give the name of the .json file to write')
+    for read in (o.train_file, o.corpus_file):
+        if os.path.realpath(path) == os.path.realpath(read):
+            raise DaclError(f'{o.output_path}: is read from, and would be written over; give another --output')
 
 def bm25_negatives(
     o:Bm25Negatives, # which files, how many negatives, how BM25 searches

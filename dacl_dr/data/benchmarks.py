@@ -204,8 +204,8 @@ def queries_file(
             there = [f for f in sorted(folder.glob(f'{name}.*')) if ending.fullmatch(f.name)]
             if there: return there[0]
     if path.parent.name == 'qrels': return beir
-    raise DaclError(
-        f'{path}: the queries it judges are not there; put queries.jsonl, queries.tsv or topics.txt beside it')
+    wanted = ', '.join(dict.fromkeys([*(f'{name}.tsv' for name in stems[:1]), 'queries.jsonl', 'queries.tsv']))
+    raise DaclError(f'{path}: the queries it judges are not there; put {wanted} or topics.txt beside it')
 
 # %% ../../nbs/data/benchmarks.ipynb #f4556afc
 def query_rows(

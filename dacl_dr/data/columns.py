@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ID_COLUMNS', 'TEXT_COLUMNS', 'open_parquet', 'parquet_fault', 'is_type', 'text_columns', 'parquet_batches',
-           'parquet_rows', 'stream_parquet_queries']
+           'column_values', 'parquet_rows', 'stream_parquet_queries']
 
 # %% ../../nbs/data/columns.ipynb #3c6b8e4b
 from pathlib import Path
@@ -63,6 +63,19 @@ def parquet_batches(
     try: yield from file.iter_batches(4096, columns=list(columns))
     except (pa.ArrowException, OSError, ValueError) as e: raise parquet_fault(path, e) from None
 
+def column_values(
+    path:str|Path,
+    column:pa.Array, # of texts or of whole numbers
+    first:int, # row of the file that it begins with
+)->list:
+    "The values of a column. Raises `DaclError` for bytes that are no text."
+    try: return column.to_pylist()
+    except UnicodeDecodeError: pass
+    for row, value in enumerate(column, first):
+        try: value.as_py()
+        except UnicodeDecodeError:
+            raise DaclError(f'{path} row {row}: is not UTF-8; is the file damaged? Write it again') from None
+
 def parquet_rows(
     path:str|Path,
     bad:BadRecords|None=None, # None: the first bad row raises
@@ -76,7 +89,7 @@ def parquet_rows(
     file = open_parquet(path)
     columns, n = text_columns(path, file.schema_arrow), 0
     for batch in parquet_batches(path, file, columns.values()):
-        values = {what: batch.column(name).to_pylist() for what, name in columns.items()}
+        values = {what: column_values(path, batch.column(name), n) for what, name in columns.items()}
         for i in range(batch.num_rows):
             row = {what: v[i] for what, v in values.items()}
             id = row.get('id', n)

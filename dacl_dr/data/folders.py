@@ -51,7 +51,7 @@ def corpus_file(
     if not found: found = sorted(f for f in folder.glob('co*') if OTHER_CORPUS.fullmatch(f.name))
     if len(found) > 1:
         names = ' and '.join(f.name for f in found)
-        raise DaclError(f'{folder}: {names} could each be its corpus; keep one, or name it with --corpus_file')
+        raise DaclError(f'{folder}: {names} could each be its corpus; keep one, or name it with --corpus')
     return found[0] if found else None
 
 # %% ../../nbs/data/folders.ipynb #b9c6bdf3

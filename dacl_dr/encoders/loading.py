@@ -141,7 +141,10 @@ def surplus_fault(
     kind = kind_with_head(surplus)
     if kind and (declared or to_train and kind == UNTRAINED): return ''
     if kind == UNTRAINED:
-        return f'it is {kind} ({some}), not a text encoder: train one from it, or give an encoder'
+        return (
+            f'it is {kind} ({some}), not a text encoder: train one from it, or if it is no SPLADE open and save it '
+            'with sentence-transformers, which says how the vectors of its tokens become one'
+        )
     if kind: return f'it is {kind} ({some}), not a bi-encoder: give a bi-encoder'
     said = f'{len(surplus)} weights of it have no place in the model ({some})'
     extra, kept = layers_of(surplus), layers_of(there)

@@ -64,7 +64,7 @@ def bm25_eval(
     of = {'corpus': facts(o.corpus_file, passages), 'test': facts(o.test_file, questions)}
     which = lambda m: {'corpus': m['corpus']['sha256'], 'question set': m['test']['sha256']}
     refuse_other_results(
-        f'{path}.metrics.json', of, which, 'choose another --output_path or --dataset_name')
+        f'{path}.metrics.json', of, which, 'choose another --output or --dataset_name')
     index = searchable(passages, o.engine, settings, o.fields, reading=reading)
     start = time.perf_counter()
     run = bm25_run(index, passages, questions, o.k, reading.show_progress, own)

@@ -78,7 +78,7 @@ def sample_of(
     def check(about):
         check_enough(min(o.max_passages, about['all_passages']), o.search)
         there = Path(o.output_path)/'diagnosis.json'
-        refuse_other_results(there, about, results_of_diagnosis, 'choose another --output_path')
+        refuse_other_results(there, about, results_of_diagnosis, 'choose another --output')
     return text_sample(o, check) if o.vectors is None else vector_sample(o, check)
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #668c7861

@@ -27,7 +27,7 @@ from ..search.indexing import Index
 from ..search.retriever import Retriever
 from ..hnsw.tracer import Trace, Tracer
 from ..hnsw.engines import Usearch, patience_search
-from ..hnsw.curves import Sweep, curve, sweep
+from ..hnsw.curves import Sweep, curve, search_depth, sweep
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from dacl_dr.evaluation.judging import (
@@ -46,16 +46,17 @@ def engine_search(
     k:int,
     engine:str='faiss', # one of `ENGINES`
     show_progress:bool=True, # progress bars
+    left_out:int=0, # results of a query that don't count, at most: as many more are searched for
 )->Callable[[int], Trace]: # function of efSearch (of patience, for 'patience'); the trace has corpus rows
     "How an index is swept. Raises `DaclError` for an unknown engine, or one that can't."
     if engine not in ENGINES: raise DaclError(f"unknown engine '{engine}'.{did_you_mean(engine, ENGINES)}")
-    if engine == 'faiss': return counted_search(index, queries, k)
+    if engine == 'faiss': return counted_search(index, queries, k, left_out)
     if engine == 'patience':
-        search = patience_search(Tracer(index.faiss), queries, k)
+        search = patience_search(Tracer(index.faiss), queries, search_depth(k, None, left_out, len(index)))
         return lambda patience: with_corpus_rows(index, search(patience))
     s, bar = index.about.settings, 'building with usearch' if show_progress else None
     other = Usearch(vectors_of(index), s.m, s.ef_construction, bar)
-    return lambda ef: other.search(queries, k, ef)
+    return lambda ef: other.search(queries, search_depth(k, ef, left_out, len(index)), ef)
 
 # %% ../../nbs/evaluation/ef_sweep.ipynb #ba98f718
 class IndexSweep(NamedTuple):
@@ -84,10 +85,11 @@ def sweep_index(
     check_search(s.k, max(s.ef_values), len(index))
     vectors = retriever.encode(questions.column('question'), bar('encoding questions'))
     judge = judge or TaskJudge(questions, retriever.passages, graded, s.k)
-    truth = true_neighbours(index, vectors, s.k, show_progress)
-    search = engine_search(index, vectors, s.k, engine, show_progress)
+    more = judge.judged.left_out
+    truth = true_neighbours(index, vectors, search_depth(s.k, None, more, len(index)), show_progress)
+    search = engine_search(index, vectors, s.k, engine, show_progress, more)
     near = similarity(vectors, vectors_of(index))
-    found = sweep(search, truth, judge, s, judge.task, bar('efSearch'), near)
+    found = sweep(search, truth, judge, s, judge.task, bar('efSearch'), near, more)
     return IndexSweep(found, vectors, judge.task)
 
 # %% ../../nbs/evaluation/ef_sweep.ipynb #8117ffa3
@@ -131,7 +133,7 @@ def run_ef_sweep(
     path = make_folder(o.output_path)/o.experiment_name
     of = {'index': about_index(retriever.index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
-        f'{path}.sweep.json', of, results_of_index, 'choose another --output_path or --experiment_name')
+        f'{path}.sweep.json', of, results_of_index, 'choose another --output or --experiment_name')
     own = own_passages(retriever.passages, questions, o.keep_self)
     judge = TaskJudge(questions, retriever.passages, graded, s.k, own, answer_rule(o.regex_answers))
     found, vectors, task = sweep_index(retriever, questions, s, graded, o.engine, bars, judge)
@@ -155,6 +157,7 @@ def run_ef_sweep(
         'task': task,
         'positives_not_in_corpus': missing,
         **question_facts(questions, own, o.regex_answers),
+        'coverage': retriever.coverage,
         'exact': {n: float(np.nanmean(v)) for n, v in found.exact.items()},
         'rounds': rounds,
         'environment': environment(),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['vectors_of', 'kept_array', 'keep_array', 'kept_beside', 'true_neighbours', 'copies_in', 'with_corpus_rows',
            'counted_search', 'Found', 'search_with_counts', 'about_index', 'run_of', 'search_values', 'long_table',
-           'search_depth', 'results_of_index', 'run_evaluation', 'evaluation_head', 'metrics_lines']
+           'results_of_index', 'run_evaluation', 'evaluation_head', 'metrics_lines']
 
 # %% ../../nbs/evaluation/evaluate.ipynb #9845c4ca
 import json, os
@@ -29,7 +29,7 @@ from ..search.graph import check_search
 from ..search.indexing import Index
 from ..search.retriever import Retriever
 from ..hnsw.tracer import Trace, Tracer, faiss_counts
-from ..hnsw.curves import COSTS
+from ..hnsw.curves import COSTS, search_depth
 from dacl_dr.evaluation.judging import (
     copies_lines, facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts,
     refuse_other_results, summarise, write_table,
@@ -67,25 +67,27 @@ def keep_array(
 ):
     "Write an array under a name that tells whether it is whole."
     unnamed = folder/f'.{name}.{os.getpid()}.partial'
-    with open(unnamed, 'wb') as f: np.save(f, x)
-    with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp:
-        os.replace(unnamed, tmp)
+    try:
+        with open(unnamed, 'wb') as f: np.save(f, x)
+        with atomic_file(folder/f'{name}-{file_digest(unnamed)}.npy') as tmp: os.replace(unnamed, tmp)
+    finally: unnamed.unlink(missing_ok=True)
 
 def kept_beside(
     index:Index,
     name:str, # for `kept_array`
     make:Callable[[], np.ndarray],
 )->np.ndarray:
-    "An array that is computed once and kept beside an index."
-    folder = index.folder/'exact'
+    "An array that is computed once and kept beside an index, where that can be written to."
+    folder, found = index.folder/'exact', None
     if (kept := kept_array(folder, name)) is not None: return kept
-    try: make_folder(folder)
-    except DaclError: return make() # the index may only be read: what is found is not kept
-    with locked(folder/name, 'another process is searching these exactly'):
-        found = kept_array(folder, name)
-        if found is None:
-            found = make()
-            keep_array(folder, name, found)
+    try:
+        with locked(make_folder(folder)/name, 'another process is searching these exactly'):
+            found = kept_array(folder, name)
+            if found is None:
+                found = make()
+                keep_array(folder, name, found)
+    except (DaclError, OSError): # the index may only be read, or the disk is full: what is found is not kept
+        if found is None: found = make()
     return found
 
 def true_neighbours(
@@ -120,12 +122,13 @@ def counted_search(
     index:Index,
     queries:np.ndarray, # (Q, D) unit norm
     k:int,
+    left_out:int=0, # results of a query that don't count, at most: as many more are searched for
 )->Callable[[int], Trace]: # function of efSearch; the trace has corpus rows
     "How a graph is searched with counts: by the tracer, or where that can't read it by faiss's own counters."
     s = index.about.settings
     traceable = s.storage == 'float32' and s.builder == 'cpu'
     search = Tracer(index.faiss).search if traceable else partial(faiss_counts, index.faiss)
-    return lambda ef: with_corpus_rows(index, search(queries, k, ef))
+    return lambda ef: with_corpus_rows(index, search(queries, search_depth(k, ef, left_out, len(index)), ef))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #5a1e399c
 class Found(NamedTuple):
@@ -190,17 +193,6 @@ def long_table(
     rows = [{'query': q, 'metric': n, 'value': x} for n, v in values.items() for q, x in v.items()]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #1d234156
-def search_depth(
-    k:int, # results wanted
-    ef:int|None, # efSearch; None: exact search
-    own:np.ndarray, # (Q,) rows of the questions in the corpus, -1 for none
-    n:int, # passages
-)->int: # passages to search for
-    "How many passages to search for, so that k are left without the question itself."
-    most = n if ef is None else min(ef, n)
-    return min(k + bool((own >= 0).any()), max(k, most))
-
 # %% ../../nbs/evaluation/evaluate.ipynb #48eaf7a5
 def results_of_index(
     m:dict, # a metrics file, or what is known of it
@@ -227,11 +219,11 @@ def run_evaluation(
     check_search(min(ks), None, len(index))
     questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     own = own_passages(retriever.passages, questions, o.keep_self)
-    depth = search_depth(max(ks), ef, own, len(index))
+    depth = search_depth(max(ks), ef, int((own >= 0).any()), len(index))
     path = make_folder(o.output_path)/o.experiment_name
     of = {'index': about_index(index), 'test': facts(o.test_file, questions)}
     refuse_other_results(
-        f'{path}.metrics.json', of, results_of_index, 'choose another --output_path or --experiment_name')
+        f'{path}.metrics.json', of, results_of_index, 'choose another --output or --experiment_name')
     vectors = retriever.encode(questions.column('question'), 'encoding questions' if bars else None)
 
     ids = query_ids(questions)
@@ -252,6 +244,7 @@ def run_evaluation(
         'positives_not_in_corpus': missing,
         **question_facts(questions, own, o.regex_answers),
         'ids_quoted': needs_quotes(run),
+        'coverage': retriever.coverage,
         **summarise(values),
         'environment': environment(),
     })

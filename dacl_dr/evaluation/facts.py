@@ -15,7 +15,7 @@ from ..core.rows import spaced
 from ..metrics.ranking import ann_recall
 from ..search.exact import exact_search, repeated_share, similarity
 from dacl_dr.representation.spread import (
-    Span, first_axis_share, hubness, k_occurrence, mahalanobis, span_of, spectrum,
+    Span, first_axis_share, hubness, k_occurrence, mahalanobis, span_of, spectrum, without_itself,
 )
 from ..representation.summary import SPACE_SAMPLE
 from ..hnsw.curves import Sweep
@@ -40,9 +40,7 @@ def hub_skew(
     "Skew of how often each passage is a near neighbour of the others."
     n = len(passages)
     near = exact_search(passages, passages, k + 1)
-    others_first = np.argsort(near == np.arange(n)[:, None], axis=1, kind='stable')
-    near = np.take_along_axis(near, others_first[:, :min(k, n - 1)], 1) # without itself
-    return hubness(k_occurrence(near, n))
+    return hubness(k_occurrence(without_itself(near, np.arange(n)), n))
 
 def held_out_distance(
     passages:np.ndarray, # (n, D) unit norm

@@ -267,6 +267,10 @@ class OthersJudged(Judgements):
         super().__init__(relevant)
         self.own = own
 
+    @property
+    def left_out(self)->int: # 1 where a query may find itself
+        return int(self.own is not None and bool((self.own >= 0).any()))
+
     def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where a query found itself
         "What counts of what was retrieved."
         return rows if self.own is None else without_own(self.own, rows)[0]

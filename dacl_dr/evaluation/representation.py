@@ -276,7 +276,7 @@ def run_representation_eval(
     of = {'key': encoder_key(encoder), 'sha256': questions.conversion.sources[0].sha256}
     refuse_other_results(
         out/'representation.json', of, lambda m: {'encoder': m['key'], 'question file': m['sha256']},
-        'choose another --output_path')
+        'choose another --output')
     bar = lambda text: text if o.reading.show_progress else None
     asked = questions.column('question', rows)
     q, q_read = embed_texts(encoder, asked, 'query', bar('encoding questions'))

@@ -23,11 +23,16 @@ def read_ids(
 )->dict[str, int]: # id → row
     "The row of each id. Raises `DaclError` for an id that is empty or repeated, or another number of lines than rows."
     if path is None: return {str(row): row for row in range(n)}
-    rows = {}
+    rows, empty = {}, 0 # the first of the empty lines that may be the end
     with open_data(path) as f:
         for number, line in enumerate(lines_of(f, path), 1):
-            name = line.decode('utf-8', 'replace').strip()
-            if not name: raise DaclError(f'{path}: line {number} is empty; give each row of the {what} an id')
+            try: name = line.decode().strip()
+            except UnicodeDecodeError:
+                raise DaclError(f'{path}: line {number} is not UTF-8; save the file as UTF-8') from None
+            if not name:
+                empty = empty or number
+                continue
+            if empty: raise DaclError(f'{path}: line {empty} is empty; give each row of the {what} an id')
             if name in rows:
                 first = rows[name] + 1
                 raise DaclError(f"{path}: line {number} repeats id '{name}' of line {first}; ids must be unique")
@@ -93,5 +98,7 @@ def row_judgements(
         for i, (passage, grade) in enumerate(grades.items()):
             row = named_row(answer, passage, f'{path}: names passage', '' if passage_ids else 'passage_ids')
             relevant[query][row if row >= 0 else -2 - i] = grade
-    if not any(relevant): raise DaclError(f'{path}: judges none of the {queries:,} queries; are both of one data set?')
+    if not any(relevant):
+        named = f' that {query_ids} names' if query_ids else ''
+        raise DaclError(f'{path}: judges none of the {queries:,} queries{named}; are both of one data set?')
     return relevant

@@ -9,7 +9,7 @@ __all__ = ['BLOCK_ROWS', 'check_finite_rows', 'unit_rows', 'read_vectors', 'Line
            'only_encoder', 'text_facts', 'text_sample']
 
 # %% ../../nbs/evaluation/sample.ipynb #25a82ea7
-import re
+import os, re
 from pathlib import Path
 from typing import Callable
 
@@ -232,7 +232,7 @@ def check_pair(
     query_vectors:str|Path, # .npy of the queries
 )->None:
     "Raises `DaclError` for one file given twice, or for files of different dimensions."
-    if Path(vectors).resolve() == Path(query_vectors).resolve():
+    if os.path.realpath(vectors) == os.path.realpath(query_vectors):
         raise DaclError(
             f'{query_vectors}: is given as passages and as queries, each of which would find itself; '
             'leave query_vectors out to take some passages for queries'

@@ -22,14 +22,14 @@ from ..representation.pairs import pair_similarities
 from ..representation.spread import Span, span_of, spectrum
 from ..representation.summary import SPACE_SAMPLE, geometry, semantics
 from .tracer import Tracer
-from .curves import Sweep, sweep
+from .curves import Sweep, search_depth, sweep
 from .cost import answer, questions_of
 from .difficulty import query_difficulty, in_degree, query_costs
 
 # %% ../../nbs/hnsw/analysis.ipynb #f8578f81
 class Analysis(msgspec.Struct):
     "What vectors show."
-    exact: np.ndarray # (Q, <= 100) nearest passages
+    exact: np.ndarray # (Q, <= 101) nearest passages
     index: faiss.IndexHNSW # over the passages
     sweep: Sweep
     measures: pd.DataFrame # of `query_difficulty`, a row a query
@@ -112,8 +112,9 @@ def graph_sweep(
     names = ('recall@10', 'mrr@10') if judged is not None else ()
     judge = lambda rows: judged.metrics(rows, names) if names else {}
     task = 'recall@10' if names else None
-    return sweep(
-        lambda ef: tracer.search(q, s.k, ef), exact, judge, s, task, desc, similarity(q, passages))
+    more = judged.left_out if names else 0
+    search = lambda ef: tracer.search(q, search_depth(s.k, ef, more, len(passages)), ef)
+    return sweep(search, exact, judge, s, task, desc, similarity(q, passages), more)
 
 def mean_known(
     values, # (Q,), nan for what is not known
@@ -137,7 +138,8 @@ def analyse(
     judged = None if positives is None else Judgements.of(positives)
     with parts_bar(5, desc) as begin:
         begin('exact search')
-        exact = exact_search(q, passages, min(len(passages), max(100, s.k)))
+        more = judged.left_out if judged else 0
+        exact = exact_search(q, passages, search_depth(max(100, s.k), None, more, len(passages)))
         begin(f'building the graph of {len(passages):,} passages')
         index = build_hnsw(passages, s.m, s.ef_construction)
         begin('efSearch')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'COSTS', 'LATENCY', 'ALL_COSTS', 'Cost', 'Sweep', 'Goal', 'goals_of', 'close_enough', 'crossing_gap',
-           'sweep_to', 'sweep', 'curve']
+           'search_depth', 'sweep_to', 'sweep', 'curve']
 
 # %% ../../nbs/hnsw/curves.ipynb #36f948f3
 from typing import NamedTuple
@@ -85,6 +85,17 @@ def crossing_gap(
     if i == 0 or close_enough(efs[i - 1], efs[i]): return None
     return efs[i - 1], efs[i]
 
+# %% ../../nbs/hnsw/curves.ipynb #9b80f1a6
+def search_depth(
+    k:int, # results wanted
+    ef:int|None, # efSearch; None: exact search
+    left_out:int, # results of a query that don't count, at most
+    n:int, # passages
+)->int: # passages to search for
+    "How many passages to search for, so that k are left."
+    most = n if ef is None else min(ef, n)
+    return min(k + left_out, max(k, most))
+
 # %% ../../nbs/hnsw/curves.ipynb #e94a1d08
 def sweep_to(
     goals:list[Goal],
@@ -113,15 +124,16 @@ def sweep_to(
 def sweep(
     search, # function of efSearch that returns a `Trace`
     exact:np.ndarray, # (Q, >= k) neighbours by exact search
-    judge, # function of (Q, k) neighbours that returns end-task metrics, (Q,) each
+    judge, # function of (Q, >= k) neighbours that returns end-task metrics, (Q,) each
     s:SearchSettings=SearchSettings(),
     task:str|None='recall@10', # the end-task metric of which a share is to be kept; None: no such goal
     desc:str|None=None, # of the progress bar; None: no bar
     nearness=None, # from `search.exact.similarity`, so that copies count as found; None: neighbours by id alone
+    left_out:int=0, # neighbours beyond k that the judge is told of, for it leaves as many out
 )->Sweep:
     "Quality and cost over efSearch, finer near the goals of the settings."
-    best = judge(exact[:, :s.k])
-    judged = lambda ids: {'ann recall': ann_recall(ids, exact, nearness)} | judge(ids)
+    best = judge(exact[:, :s.k + left_out])
+    judged = lambda ids: {'ann recall': ann_recall(ids[:, :s.k], exact, nearness)} | judge(ids)
     return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc), best)
 
 # %% ../../nbs/hnsw/curves.ipynb #e13e35ba

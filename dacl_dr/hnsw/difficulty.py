@@ -13,7 +13,7 @@ from scipy import stats
 from ..core.rows import spaced
 from ..metrics.ranking import TIE
 from ..search.exact import exact_search
-from ..representation.spread import Span, k_occurrence, mahalanobis, span_of
+from ..representation.spread import Span, k_occurrence, mahalanobis, span_of, without_itself
 from .tracer import Tracer
 from .curves import Sweep
 
@@ -82,11 +82,11 @@ def query_difficulty(
     sample:int=2000, # passages for the relative contrast and the hubs, evenly spaced
 )->pd.DataFrame: # a row a query, a column a measure
     "What the space looks like around each query."
-    span, some = span or span_of(passages), passages[spaced(len(passages), sample)]
+    rows = spaced(len(passages), sample)
+    span, some = span or span_of(passages), passages[rows]
     cos = np.stack([(q * passages[r]).sum(1, dtype=np.float64) for r in near.T], 1)
     far = np.sqrt(np.maximum(2 - 2 * cos, 0))
-    others = exact_search(some, passages, k + 1)[:, 1:] # a passage's nearest is itself
-    hubs = k_occurrence(others, len(passages))
+    hubs = k_occurrence(without_itself(exact_search(some, passages, k + 1), rows), len(passages))
     sought = near[:, :k]
     out = {
         'nearest distance': far[:, 0],

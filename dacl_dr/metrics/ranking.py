@@ -116,6 +116,10 @@ class Judgements:
         known = [{row: grade for row, grade in found.items() if row >= 0} for found in self.relevant]
         return np.array([max(found, key=found.get, default=-1) for found in known], int)
 
+    @property
+    def left_out(self)->int: # results of a query that don't count, at most
+        return 0
+
     def results(self, rows:np.ndarray)->np.ndarray: # (Q, K), -1 at the end where some were left out
         "What counts of what was retrieved: all of it."
         return rows

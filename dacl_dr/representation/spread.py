@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Span', 'covariance', 'spectrum', 'span_of', 'mahalanobis', 'bures_squared', 'query_gap', 'effective_dimension',
-           'k_occurrence', 'hubness', 'first_axis_share', 'collapse']
+           'k_occurrence', 'without_itself', 'hubness', 'first_axis_share', 'collapse']
 
 # %% ../../nbs/representation/spread.ipynb #ca44cfec
 import msgspec
@@ -114,6 +114,14 @@ def k_occurrence(
 )->np.ndarray: # (n,)
     "How often each passage is among the nearest k."
     return np.bincount(neighbours[neighbours >= 0], minlength=n)
+
+def without_itself(
+    near:np.ndarray, # (n, k + 1) passages nearest to some passages
+    rows:np.ndarray, # (n,) these passages
+)->np.ndarray: # (n, k)
+    "The nearest others: a passage need not come first among its copies. Where it is not there, the first k."
+    others_first = np.argsort(near == np.asarray(rows)[:, None], axis=1, kind='stable')
+    return np.take_along_axis(near, others_first[:, :-1], 1)
 
 def hubness(
     occurrence:np.ndarray, # (n,) from `k_occurrence`

@@ -22,9 +22,9 @@ from dacl_dr.core.files import (
 from ..core.stamps import stamp
 from ..core.steps import environment
 from ..data.store import open_passages
-from ..encoders.encoder import on_device, with_prefixes
+from ..encoders.encoder import TextCoverage, on_device, with_prefixes
 from ..encoders.static import load_encoder
-from .vectors import embed_corpus, share_of_work
+from .vectors import differing, embed_corpus, share_of_work
 from dacl_dr.search.graph import (
     BuildProgress, cagra_index, check_builder, fill_index, graph_degrees, insertion_order,
     load_index, save_index,
@@ -48,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     degrees: list[dict] # of each level
     build_s: float
     threads: int
+    coverage: TextCoverage|None = None # what the encoder could read of the passages; None: it was not counted
     environment: dict = {}
 
 def read_manifest_of(
@@ -166,11 +167,9 @@ def refuse_another_index(
         ('corpus', m.corpus, vectors.about.corpus),
         ('prefixes', m.prefixes, prefixes),
     ):
-        if there == here: continue
-        raise DaclError(
-            f'{folder}: holds another index: {what} is {there} there and {here} here; '
-            'choose another --output_path, or delete this one'
-        )
+        found = differing(what, there, here)
+        if not found: continue
+        raise DaclError(f'{folder}: holds another index: {found}; choose another --output, or delete this one')
 
 def origin(
     vectors, # `Vectors`
@@ -180,7 +179,8 @@ def origin(
     about = vectors.about
     skipped = getattr(getattr(passages, 'conversion', None), 'skipped', 0)
     return {'encoder': about.encoder, 'corpus': about.corpus, 'skip_bad': skipped,
-        'fields': about.settings.fields, 'rows': len(vectors), 'dim': vectors.dim}
+        'fields': about.settings.fields, 'rows': len(vectors), 'dim': vectors.dim,
+        'coverage': getattr(about, 'coverage', None)}
 
 def outcome(
     folder:Path, # with index.faiss and ids.arrow

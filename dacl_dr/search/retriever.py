@@ -13,9 +13,9 @@ import msgspec, numpy as np
 from ..core.errors import DaclError
 from ..core.settings import Prefixes, Reading
 from ..data.store import Passages, open_passages
-from ..encoders.encoder import Encoder, on_device, with_prefixes
+from ..encoders.encoder import Encoder, TextCoverage, on_device, tell_coverage, with_prefixes
 from ..encoders.static import load_encoder
-from .vectors import check_unit, corpus_key, embed_texts, encoder_key, placed
+from .vectors import check_unit, corpus_key, encoder_key, placed
 from .graph import check_search
 from .indexing import Index
 
@@ -36,7 +36,7 @@ def corpus_of(
     path = corpus_path or index.about.corpus_file
     if path and Path(path).exists(): return path
     raise DaclError(
-        f"{index.folder}: its corpus {path or ''} is not there any more; say where it is with --corpus_path")
+        f"{index.folder}: its corpus {path or ''} is not there any more; say where it is with --corpus")
 
 def nearest_rows(
     index:Index,
@@ -86,6 +86,7 @@ class Retriever:
     def __init__(self, encoder:Encoder, index:Index, passages:Passages):
         index.refuse_other(encoder_key(encoder), corpus_key(passages))
         self.encoder, self.index, self.passages = encoder, index, passages
+        self.asked = None # `TextCoverage` of the queries that were encoded last
 
     @classmethod
     def open(cls,
@@ -103,12 +104,20 @@ class Retriever:
         return cls(encoder, index, open_passages(corpus_path, reading.but(skip_bad=index.about.skip_bad)))
 
     def encode(self, queries, desc:str|None=None)->np.ndarray: # strings, of the progress bar; (Q, D) unit norm
-        "Vectors of queries. Raises `DaclError` for an empty one."
+        "Vectors of queries; with a bar it is told what the encoder could read. Raises `DaclError` for an empty one."
         for number, query in enumerate(queries, 1):
             if not query.strip(): raise DaclError(f'query {number} of {len(queries)} is empty; ask something')
-        if desc is None: return check_unit(placed(self.encoder.encode(queries, 'query')), 'queries', 1)
-        vectors, self.coverage = embed_texts(self.encoder, queries, 'query', desc)
+        read = self.encoder.prepare(list(queries), 'query')
+        vectors = placed(self.encoder.encode(read, 'query', desc=desc))
+        self.asked = getattr(read, 'coverage', None)
+        if desc is not None:
+            for what, found in self.coverage.items(): tell_coverage(found, what)
         return check_unit(vectors, 'queries', 1)
+
+    @property
+    def coverage(self)->dict[str, TextCoverage|None]: # 'queries', 'passages'
+        "What the encoder could read; None: it is not known."
+        return {'queries': self.asked, 'passages': self.index.about.coverage}
 
     def rows(self, vectors:np.ndarray, k:int, ef:int|None=None)->tuple[np.ndarray, np.ndarray]:
         "Search by vector, as `nearest_rows`."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NORM_TOLERANCE', 'check_unit', 'tokenizer_rules', 'architecture', 'reading_of', 'encoder_key', 'corpus_key', 'Shard',
            'Embedding', 'describe', 'digest', 'shard_paths', 'read_shard_facts', 'check_vectors', 'placed',
-           'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'refuse_another', 'claim',
+           'embed_texts', 'embed_shard', 'share_of_work', 'read_embedding', 'differing', 'refuse_another', 'claim',
            'finish_embedding', 'clear_up', 'embed_corpus', 'check_rows', 'map_shard', 'Vectors']
 
 # %% ../../nbs/search/vectors.ipynb #99019f8c
@@ -231,6 +231,17 @@ def read_embedding(
     except ValueError as e:
         raise DaclError(f'{path}: damaged ({str(e)[:80]}); delete the folder and embed again') from None
 
+def differing(
+    what:str, # is compared
+    there, # a value, or a struct of which the fields that differ are told
+    here, # another
+)->str: # '' if they are the same
+    "How two things differ."
+    if there == here: return ''
+    if not isinstance(there, msgspec.Struct): return f'{what} is {there} there and {here} here'
+    fields = [(name, getattr(there, name), getattr(here, name)) for name in there.__struct_fields__]
+    return ', '.join(f'{name} is {a!r} there and {b!r} here' for name, a, b in fields if a != b)
+
 def refuse_another(
     folder:Path, # in the error
     then:Embedding, # what the folder holds
@@ -238,12 +249,10 @@ def refuse_another(
 ):
     "Raises `DaclError` unless both are of one kind."
     for what in ('encoder', 'corpus', 'rows', 'dim', 'max_tokens', 'settings'):
-        there, here = getattr(then, what), getattr(now, what)
-        if there == here: continue
+        found = differing(what, getattr(then, what), getattr(now, what))
+        if not found: continue
         raise DaclError(
-            f'{folder}: holds vectors of another kind: {what} is {there} there and {here} here; '
-            'choose another folder, or delete this one'
-        )
+            f'{folder}: holds vectors of another kind: {found}; choose another folder, or delete this one')
 
 def claim(
     folder:Path,

@@ -22,7 +22,7 @@ from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..report.charts import COLOURS, Axis, Series, series_panel
 from ..report.page import Page
 from ..search.retriever import Retriever
-from ..hnsw.curves import Sweep, curve
+from ..hnsw.curves import Sweep, curve, search_depth
 from ..hnsw.cost import compare
 from ..hnsw.latency import time_searches
 from ..data.answers import answer_rule
@@ -64,7 +64,7 @@ def pair_up(
     lone = sorted(model_dirs.keys() ^ index_dirs.keys())
     if lone:
         raise DaclError(
-            f"--model_dirs and --index_dirs: {', '.join(lone)} stands in only one of them; "
+            f"--encoders and --indexes: {', '.join(lone)} stands in only one of them; "
             'give each model an encoder and an index'
         )
     return {name: Trained(model_dirs[name], index_dirs[name]) for name in model_dirs}
@@ -270,7 +270,7 @@ def measure_models(
     first = next(iter(retrievers.values()))
     own = own_passages(first.passages, questions, o.keep_self)
     judge = TaskJudge(questions, first.passages, graded, s.k, own, answer_rule(o.regex_answers))
-    depth = min(100, len(first.index))
+    depth = search_depth(100, None, judge.judged.left_out, len(first.index))
     sweeps, quality, vectors = {}, {}, {}
     for name, retriever in retrievers.items():
         sweeps[name], vectors[name], task = sweep_index(
@@ -298,7 +298,7 @@ def run_ablation(
     o:RunAblation, # its folder gets DATASET_NAME/ with run.json, tables and ablation.html
 )->Path: # the folder
     "Sweep all models over the same questions and compare them. Raises `DaclError` for bad input."
-    models = pair_up(named(o.model_dirs, '--model_dirs'), named(o.index_dirs, '--index_dirs'))
+    models = pair_up(named(o.model_dirs, '--encoders'), named(o.index_dirs, '--indexes'))
     check_name(o.dataset_name, 'dataset_name')
     retrievers = open_models(models, o.corpus_path, o.reading)
     first = next(iter(retrievers.values()))
@@ -309,7 +309,7 @@ def run_ablation(
         'test': facts(o.test_file, questions),
     }
     refuse_other_results(
-        out/'run.json', of, results_of_models, 'choose another --output_path or --dataset_name')
+        out/'run.json', of, results_of_models, 'choose another --output or --dataset_name')
     measured = measure_models(retrievers, questions, o)
     tables = ablation_tables(measured, o.search, o.draws)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)
@@ -320,6 +320,7 @@ def run_ablation(
         'corpus': corpus,
         **of,
         'repeated_passages': measured.copies,
+        'coverage': {name: retriever.coverage for name, retriever in retrievers.items()},
         'published': True,
         'environment': environment(),
     })

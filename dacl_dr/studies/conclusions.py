@@ -11,7 +11,7 @@ import numpy as np, pandas as pd
 from scipy import stats
 
 from dacl_dr.studies.findings import (
-    NOT_TOLD, ONE_SEED, change_in_words, cost_finding, is_told, quality_finding, with_interval,
+    NOT_TOLD, ONE_SEED, change_in_words, copies_told, cost_finding, is_told, quality_finding, with_interval,
 )
 
 # %% ../../nbs/studies/conclusions.ipynb #38fcc21b
@@ -131,7 +131,8 @@ def conclusion(
         'Models of which the same is seen share a point: it gives the smallest change and the largest, and in '
         'brackets the lowest end of an interval and the highest.'
     )
-    return said + '\n\n' + '\n'.join(model_line(study, *group) for group in alike.values())
+    points = '\n'.join(model_line(study, *group) for group in alike.values())
+    return '\n\n'.join([said, points, *(f'{line}.' for line in copies_told(study))])
 
 # %% ../../nbs/studies/conclusions.ipynb #85dc6604
 def above_temperature(

@@ -30,7 +30,7 @@ def collect(
     if not runs:
         raise DaclError(
             f'{results_dir}: has no finished run (a folder with run.json); '
-            f'make one with `dacl quickstart --output_dir {results_dir}/quickstart --seeds 3`'
+            f'make one with `dacl quickstart --output {results_dir}/quickstart --seeds 3`'
         )
     tables, seen = {n: [] for n in PUBLISHED}, {}
     for run in runs:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['HEADLINE', 'NOT_TOLD', 'ONE_SEED', 'is_told', 'with_interval', 'change_in_words', 'visited_metrics', 'summary',
-           'compared_rows', 'ends_of', 'cost_finding', 'quality_finding', 'findings', 'explanation']
+           'compared_rows', 'ends_of', 'cost_finding', 'quality_finding', 'copies_told', 'findings', 'explanation']
 
 # %% ../../nbs/studies/findings.ipynb #bcb1f6d6
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError
+from ..evaluation.judging import copies_lines
 from .tables import Tables
 
 # %% ../../nbs/studies/findings.ipynb #82d82398
@@ -118,6 +119,13 @@ def quality_finding(
     return f'{metric} {rows.verdict.iloc[0]} ({ends_of(100 * rows.change, "+.1f")} points, {low} to {high})'
 
 # %% ../../nbs/studies/findings.ipynb #7a675587
+def copies_told(
+    study:pd.DataFrame, # of `Tables`
+)->list[str]: # one line, or none
+    "What a reader should know about copies of passages, by the model that has most."
+    shares = study[study.metric == 'repeated passages'].value
+    return copies_lines(max(shares, default=None))
+
 ONE_SEED = (
     'One seed: intervals are over questions alone, and one seed cannot tell whether training again '
     'would give the same; train with several.'
@@ -125,7 +133,7 @@ ONE_SEED = (
 
 def findings(
     tables:Tables,
-)->list[str]: # a sentence a model; empty without A
+)->list[str]: # a sentence a model, and one about copies of passages; empty without A
     "What a run supports, model by model against A."
     study = tables.study
     if 'A' not in set(study.model): return []
@@ -136,7 +144,7 @@ def findings(
         quality = f"{quality_finding(study, n)}; {quality_finding(study, n, 'mrr@10')}"
         costs = '; '.join(cost_finding(study, c, n) for c in visited_metrics(study))
         said.append(f'{n} against A: {quality}. Visited nodes: {costs}.{tail}')
-    return said
+    return said + [line + '.' for line in copies_told(study)]
 
 # %% ../../nbs/studies/findings.ipynb #39a65218
 def explanation(

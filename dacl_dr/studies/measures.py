@@ -16,6 +16,7 @@ from ..core.errors import DaclError
 from ..core.rows import spaced
 from ..encoders.encoder import Encoder, on_device
 from ..encoders.static import load_encoder
+from ..search.exact import repeated_share
 from ..search.graph import load_index, save_index
 from ..representation.pairs import kept_neighbours, similarity_table
 from ..representation.maps import METHODS, map_sample, space_map
@@ -100,6 +101,7 @@ def search_step(
     hard = np.load(bm25_folder/'hard.npy')
     desc = f'searching {variant.label(task.settings)}, seed {variant.seed}'
     a = analyse(q, passages, task.test.gold, hard, s, desc)
+    a.facts['repeated passages'] = repeated_share(passages)
     save_index(a.index, folder/'index.faiss')
     save_sweep(a.sweep, folder/'queries.parquet')
     tables = {

@@ -128,7 +128,7 @@ def study_command(
     for flag in ('encoder', 'data_dir'):
         if flag in asked: words += [f'--{flag}', asked[flag]]
     if asked.get('set'): words += ['--set', *asked['set']]
-    return shlex.join([*words, '--output_dir', str(output_dir)])
+    return shlex.join([*words, '--output', str(output_dir)])
 
 def command_of(
     run:Path, # a run's folder
@@ -146,7 +146,7 @@ def command_of(
         try: return shlex.join(['dacl', *json.loads(record.read_text(encoding='utf-8'))['argv'], *more])
         except (ValueError, LookupError, TypeError): continue
     if about.published: return shlex.join(['dacl', 'run-study', 'weights', '--dataset', about.dataset, *more])
-    return shlex.join(['dacl', 'quickstart', '--dataset', about.dataset, '--output_dir', str(run), *more])
+    return shlex.join(['dacl', 'quickstart', '--dataset', about.dataset, '--output', str(run), *more])
 
 def remedy_of(
     lack:Lack,

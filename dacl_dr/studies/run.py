@@ -22,7 +22,7 @@ from ..core.stamps import code_stamp, file_stamp, notebook_stamp, stamp
 from ..core.steps import step
 from ..data.codedocs import codedocs
 from ..report.notebook import execute, experiment_notebook, page
-from .task import Task, study_files
+from .task import Task, study_files, tell_reading
 from .models import Variant, variants
 from .steps import bm25_key, bm25_step, train_key, train_step
 from .measures import latency_step, map_step, search_step
@@ -89,6 +89,7 @@ def run_recipes(
     """Train and measure every model of the settings, one after the other; write the tables. Raises `DaclError`
     for bad data."""
     run_dir, task = make_folder(run_dir), Task(corpus, settings)
+    tell_reading(task, say)
     begin_run(task, run_dir, say)
     for v in variants(settings): run_variant(task, v, run_dir, say)
     return finish_run(task, run_dir, variants(settings), say)

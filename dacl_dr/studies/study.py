@@ -20,7 +20,7 @@ from ..core.files import alone_in, make_folder, read_sealed, write_manifest
 from ..core.stamps import code_stamp, file_stamp, notebook_stamp
 from ..core.steps import environment, step
 from ..report.notebook import execute, experiment_notebook, page
-from .task import Task
+from .task import Task, tell_reading
 from .tables import TABLES, Tables, read_tables, table_file
 from .run import begin_run, study_data, finish_run, run_recipes, tiny_settings
 from .plan import StudyPlan, study_plan
@@ -74,6 +74,7 @@ def run_study(
             'environment': environment(),
             'commit': git_commit(),
         })
+        tell_reading(task, say)
         begin_run(task, study_dir, say)
         jobs, done = jobs_of(plan, task, study_dir, max(1, (os.cpu_count() or 1) // o.jobs))
         say(f'{len(plan.runs)} runs, {len(done)} of them done already')

@@ -193,7 +193,8 @@ def write_tables(
     tables = gather_tables(run_dir, s, dataset, done)
     tables['study'] = study_of(tables, sweeps_of(run_dir, s, done), s)
     for name, table in tables.items(): write_table(table_file(run_dir, name), table)
-    write_json(run_dir/'run.json', {'settings': s, 'dataset': dataset, 'corpus': task.facts})
+    about = {'settings': s, 'dataset': dataset, 'corpus': task.facts, 'coverage': task.coverage}
+    write_json(run_dir/'run.json', about)
 
 # %% ../../nbs/studies/tables.ipynb #97a3de7d
 COLUMNS = { # what each table must have

@@ -70,7 +70,7 @@ def recipe_written(
         found = read_sealed(path)
         return {k: found[k] for k in ('settings', 'sha256')}
     except (OSError, ValueError, KeyError):
-        raise DaclError(f'{path}: damaged; delete the folder or choose another --output_dir') from None
+        raise DaclError(f'{path}: damaged; delete the folder or choose another --output') from None
 
 WITHOUT_WEIGHT = ('A', 'C') # recipes without a distance loss
 
@@ -109,7 +109,7 @@ def check_claim(
         name, there, here = differ[0].removeprefix('settings.'), a.get(differ[0]), b.get(differ[0])
         raise DaclError(
             f'{folder}: holds a run of another recipe: {name} is {there} there and {here} here; '
-            'choose another --output_dir, or delete this one')
+            'choose another --output, or delete this one')
     shutil.rmtree(folder/'negatives', ignore_errors=True)
     path.unlink()
 
@@ -126,7 +126,7 @@ def claim_folder(
     if is_started(folder):
         raise DaclError(
             f'{folder}: holds checkpoints but no recipe.json, so they are not known to be of this recipe; '
-            'choose another --output_dir')
+            'choose another --output')
     libraries = ('transformers', 'accelerate', 'sentence_transformers')
     versions = {name: importlib.import_module(name).__version__ for name in libraries}
     write_manifest(path, now | {'environment': environment() | versions})

@@ -41,6 +41,7 @@ def is_one_line(said, *parts):
     (['--temperature', '0'], ['--temperature', '> 0']),
     (['--batch_size', '1'], ['--batch_size', '>= 2']),
     (['--seeds', '0'], ['--seeds']),
+    (['--seeds', '0', '1', '--seed', '5'], ['--seed: 5 is given beside the 2 seeds of --seeds']),
     (['--seed', '-1'], ['--seed', '>= 0']),
     (['--recipes', 'A', 'E'], ["unknown recipe 'E'"]),
     (['--recipes', 'A', 'A'], ['each once']),

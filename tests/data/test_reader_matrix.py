@@ -57,6 +57,13 @@ def with_blank_lines(make):
     return write
 
 
+def after_blank_lines(make):
+    def write(path):
+        make(path)
+        path.write_bytes(b'\n \n' + path.read_bytes())
+    return write
+
+
 PASSAGES = {
     "DPR's TSV": ('psgs.tsv', dpr_tsv),
     "DPR's TSV, gzip": ('psgs.tsv.gz', packed(dpr_tsv, gzip.compress)),
@@ -72,6 +79,7 @@ PASSAGES = {
         'c.jsonl.bz2', packed(with_blank_lines(lambda f: jsonl(f, [{'id': i, 'text': t} for i, t in zip(IDS, TEXTS)])), bz2.compress)),
     "MS MARCO's collection.tsv": ('collection.tsv', collection),
     'collection.tsv, line ends of an old Mac': ('collection.tsv', with_ends(collection, b'\r')),
+    'collection.tsv, blank lines before it': ('collection.tsv', after_blank_lines(collection)),
     'Parquet': ('corpus.parquet', lambda f: parquet(f, ('_id', 'text'), (IDS, TEXTS))),
     'Parquet, other names': ('c.parquet', lambda f: parquet(f, ('docid', 'contents', 'n'), (IDS, TEXTS, range(6)))),
 }
@@ -132,6 +140,7 @@ QUESTIONS = {
     'MS MARCO: qrels and queries.tsv': ('qrels.dev.small.tsv', marco),
     'TREC topics and qrels': ('qrels.robust.txt', topics),
     'Tevatron': ('train.jsonl', tevatron),
+    'Tevatron, blank lines before it': ('train.jsonl', after_blank_lines(tevatron)),
     'SQuAD': ('x-dev.json', squad),
     'SQuAD, gzip': ('x-dev.json.gz', packed(squad, gzip.compress)),
 }

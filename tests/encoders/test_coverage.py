@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dacl_dr.cli.main import main
-from dacl_dr.encoders.encoder import TextCoverage, coverage_of
+from dacl_dr.encoders.encoder import TextCoverage, coverage_line, coverage_of
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
 from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
 from dacl_dr.core.settings import EncoderSettings, ModelSettings
+from dacl_dr.search.indexing import Index
 
 WORDS = ['rain', 'falls', 'on', 'the', 'plain']
 
@@ -83,6 +84,28 @@ def test_chinese_and_long_passages_in_english(minilm, tmp_path, capsys):
             assert (kept['texts'], kept['cut'], kept['limit'], kept['unknown']) == (20, 5, 256, 0)
             assert 'warning: 25% of the passages are longer than the 256 tokens that the encoder reads' in err
             assert '20 passages: 0.0% of their tokens are unknown to the encoder, 25.0% of the texts are cut at 256 tokens' in err
+
+
+def test_an_evaluation_repeats_what_the_index_knows_of_passages(tmp_path, capsys):
+    folder = tiny_bert(tmp_path/'bert', WORDS)
+    texts = ['rain falls on the plain'] * 20 + ['大きさ'] * 20
+    (tmp_path/'psgs.tsv').write_text('id\ttext\ttitle\n' + ''.join(f'{i}\t{t} {i}\tt\n' for i, t in enumerate(texts)))
+    asked = [{'question': 'rain on the plain', 'positive_ctxs': [{'passage_id': str(i)}], 'answers': []} for i in range(12)]
+    (tmp_path/'x-test.json').write_text(json.dumps(asked))
+    common = ['--encoder', str(folder), '--corpus', str(tmp_path/'psgs.tsv'), '--cache_dir', str(tmp_path/'cache')]
+    index, args = str(tmp_path/'index'), ['--queries', str(tmp_path/'x-test.json'), '--output', str(tmp_path/'out')]
+    assert main(['build-index', *common, '--output', index, '--normalize', '--hnsw_m', '4']) == 0
+    known = Index(index).about.coverage
+    assert known.texts == 40 and known.unknown_share > .2
+    capsys.readouterr()
+    for command, more, file in (
+        ('run-evaluation', ['--k_values', '5', '--hnsw_ef_search', '20'], 'evaluation.metrics.json'),
+        ('run-ef-sweep', ['--ef_values', '10', '20', '--targets', '.5', '--rounds', '0', '--draws', '20'], 'sweep.sweep.json'),
+    ):
+        assert main([command, *common, '--index', index, *args, *more]) == 0
+        err, kept = capsys.readouterr().err, json.loads((tmp_path/'out'/file).read_text())['coverage']
+        assert coverage_line(known, 'passages') in err and '12 queries: 0.0% of their tokens are unknown' in err
+        assert kept['passages']['unknown'] == known.unknown and kept['queries']['texts'] == 12
 
 
 def test_a_sample_tells_what_was_read_of_both_sides(tmp_path, capsys):

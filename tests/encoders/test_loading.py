@@ -7,6 +7,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
+from sentence_transformers import SentenceTransformer
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import ModelSettings
 from dacl_dr.encoders import loading
@@ -89,7 +90,7 @@ HEADS = {
     'DistilBERT classifier': (hf.DistilBertForSequenceClassification, hf.DistilBertConfig, {}, 'a classifier or cross-encoder'),
     'RoBERTa classifier': (hf.RobertaForSequenceClassification, hf.RobertaConfig, {}, 'a classifier or cross-encoder'),
     'question answering': (hf.BertForQuestionAnswering, hf.BertConfig, {}, 'a classifier or cross-encoder .qa_outputs'),
-    'SPLADE': (hf.BertForMaskedLM, hf.BertConfig, {}, 'a language model or SPLADE .cls.*train one from it, or give an encoder'),
+    'SPLADE': (hf.BertForMaskedLM, hf.BertConfig, {}, 'a language model or SPLADE .cls.*train one from it, or if it is no SPLADE open and save it with sentence-transformers'),
     'pretraining': (hf.BertForPreTraining, hf.BertConfig, {}, 'a language model or SPLADE'),
     'DistilBERT': (hf.DistilBertForMaskedLM, hf.DistilBertConfig, {}, 'a language model or SPLADE'),
     'RoBERTa': (hf.RobertaForMaskedLM, hf.RobertaConfig, {}, 'a language model or SPLADE'),
@@ -113,6 +114,17 @@ def test_a_model_with_a_head_is_no_text_encoder(name, tmp_path):
         assert np.isfinite(encoder.encode(TEXTS, 'query')).all()
         encoder.save(tmp_path/'trained')
         assert encoder_key(load_encoder(tmp_path/'trained')) == encoder_key(encoder)
+
+
+def test_a_language_model_saved_by_sentence_transformers_is_an_encoder(tmp_path):
+    "As the refusal of the model itself says."
+    tok = word_tokenizer(TEXTS)
+    hf.BertForMaskedLM(hf.BertConfig(vocab_size=len(tok), **SIZE)).save_pretrained(tmp_path/'m')
+    tok.save_pretrained(tmp_path/'m')
+    theirs = SentenceTransformer(str(tmp_path/'m'), device='cpu')
+    theirs.save(str(tmp_path/'saved'))
+    found = load_encoder(tmp_path/'saved').encode(TEXTS, 'passage')
+    assert np.abs(found - theirs.encode(TEXTS)).max() < 1e-4
 
 
 def test_a_colbert(tmp_path):

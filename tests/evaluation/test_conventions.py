@@ -1,6 +1,8 @@
 "What a reader of a number takes for granted: questions stay apart, all words are read, nothing finds itself."
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import ir_measures
 import numpy as np
@@ -10,7 +12,7 @@ from urllib.parse import unquote
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.options import Bm25Eval, Bm25Negatives
-from dacl_dr.core.settings import Reading
+from dacl_dr.core.settings import EmbedSettings, IndexSettings, Reading, SearchSettings
 from dacl_dr.curriculum.bm25 import bm25_negatives
 from dacl_dr.curriculum.trainset import QuestionSource, training_set
 from dacl_dr.data.answers import answer_rule
@@ -19,7 +21,11 @@ from dacl_dr.data.positives import own_passages
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.data.validation import validate
 from dacl_dr.evaluation.bm25 import bm25_eval, metrics_table
-from dacl_dr.evaluation.judging import TaskJudge
+from dacl_dr.evaluation.ef_sweep import sweep_index
+from dacl_dr.evaluation.judging import OthersJudged, TaskJudge
+from dacl_dr.hnsw.analysis import analyse
+from dacl_dr.search.exact import InMemory, exact_search
+from dacl_dr.search.indexing import build_index
 
 TEXTS = ['the river nile flows north', 'mount everest is the tallest mountain', 'paris is the capital of france',
     'python is a programming language', 'cats are small carnivorous mammals', 'jupiter is the largest planet']
@@ -101,6 +107,13 @@ def test_answers_in_a_script_without_spaces_are_told_apart(evaluated):
     assert '1 questions have an answer in a script without spaces' in said
 
 
+def toy_vectors(x):
+    "What `build_index` takes of an array."
+    found = InMemory(x)
+    found.folder, found.about = Path('vectors'), SimpleNamespace(encoder='e', corpus='c', settings=EmbedSettings())
+    return found
+
+
 @pytest.fixture
 def arguments(tmp_path):
     "As in ArguAna: queries are passages, and each one's counter-argument shares half of its words."
@@ -167,6 +180,40 @@ def test_a_sweep_leaves_a_question_out_too(arguments, tmp_path):
     assert values[False] == 1 and values[True] == pytest.approx(1 / np.log2(3))
 
 
+@pytest.mark.parametrize('engine', ['faiss', 'patience', 'usearch'])
+def test_a_sweep_judges_k_results_beside_the_question_itself(arguments, tmp_path, engine):
+    "What is sought stands in the eleventh place, and the question itself before it: it is the tenth result."
+    quiet = Reading(tmp_path/'cache', show_progress=False)
+    passages, questions = open_passages(arguments, quiet), open_questions(arguments/'qrels'/'test.tsv', quiet)
+    own = own_passages(passages, questions)
+    rng = np.random.default_rng(0)
+    unit = lambda x: (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype('f4')
+    x = unit(rng.normal(size=(len(passages), 16)))
+    ranked = exact_search(x[own], x, 11)
+    assert (ranked[:, 0] == own).all()
+    index = build_index(toy_vectors(x), passages, tmp_path/'index', IndexSettings(m=16, ef_construction=100), show_progress=False)
+    retriever = SimpleNamespace(index=index, passages=passages, encode=lambda *_: x[own])
+    judge = TaskJudge(questions, passages, True, 10, own)
+    judge.judged.relevant = [{int(rows[10]): 1} for rows in ranked]
+    s = SearchSettings(ef_values=(10, 40, 120), targets=(.9,))
+    found = sweep_index(retriever, questions, s, engine=engine, show_progress=False, judge=judge).sweep
+    assert found.exact['recall@10'].mean() == 1 and found.values['recall@10'][-1].mean() > .95
+    if engine != 'patience': assert found.values['recall@10'][0].mean() < .1 # efSearch 10 finds ten, one of which is itself
+    assert found.values['ann recall'].max() <= 1
+
+
+def test_a_diagnosis_judges_k_results_beside_the_query_itself():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 16)).astype('f4')
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    own = np.arange(40)
+    ranked = exact_search(x[own], x, 101)
+    for place in (10, 100):
+        a = analyse(x[own], x, OthersJudged([{int(row): 1} for row in ranked[:, place]], own), s=SearchSettings(m=8, ef_construction=80))
+        assert a.facts[f'recall@{place}'] == 1 and a.facts['recall@5'] == 0 and (a.ranks == place).all()
+        if place == 10: assert a.sweep.exact['recall@10'].mean() == 1 and a.sweep.values['recall@10'].max(0).mean() > .9
+
+
 def test_metrics_are_kept_whatever_the_ids(evaluated, tmp_path):
     passages = [Passage(f'chapter {i}/sec 2.txt', t) for i, t in enumerate(TEXTS)]
     questions = [Question(t, (Context(passage_id=passages[n].id),), id=f'q {n}%') for n, t in enumerate(ASKED)]
@@ -204,6 +251,17 @@ def test_nothing_found_for_most_questions_is_an_error(tmp_path):
     o = Bm25Negatives(corpus_file=str(corpus), train_file=str(train), output_path=str(tmp_path/'o.json'), reading=Reading(tmp_path/'cache', show_progress=False))
     with pytest.raises(DaclError, match='BM25 finds nothing for 2 of 3 questions'): bm25_negatives(o)
     assert not (tmp_path/'o.json').exists()
+
+
+@pytest.mark.parametrize('read', ['x-train.json', './x-train.json', 'psgs.json'])
+def test_negatives_are_not_written_over_what_is_read(tmp_path, read, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = write_passages(tmp_path/'psgs.json', numbered(TEXTS)) # a corpus of an odd name
+    train = write_questions(tmp_path/'x-train.json', ask([''] * 6))
+    before = {f: f.read_bytes() for f in (corpus, train)}
+    with pytest.raises(DaclError, match='is read from, and would be written over; give another --output'):
+        bm25_negatives(Bm25Negatives(corpus_file=str(corpus), train_file=str(train), output_path=read, reading=Reading(tmp_path/'cache', show_progress=False)))
+    assert {f: f.read_bytes() for f in before} == before
 
 
 def test_repeat_takes_the_folder_with_the_results(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,5 @@
 "Commands from text to costs: what they write is checked against other programs, what does not fit is refused in a line."
-import json
+import errno, json, os, shutil
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from dacl_dr.core.settings import EncoderSettings, IndexSettings, Reading, Searc
 from dacl_dr.hnsw.curves import Sweep, curve, sweep
 from dacl_dr.hnsw.cost import answers, compare, cost_at, questions_of
 from dacl_dr.hnsw.latency import time_searches
-from dacl_dr.data.formats import read_questions, write_questions
+from dacl_dr.data.formats import question_json, read_questions, write_questions
 from dacl_dr.search.indexing import make_index, trained_fields
 from dacl_dr.evaluation.judging import TaskJudge
 from dacl_dr.evaluation.evaluate import run_evaluation, search_with_counts
@@ -143,7 +143,7 @@ def test_other_encoder_other_index_other_questions(home, tmp_path, capsys):
     one_line(capsys, dacl('run-evaluation', *swap('--test_file', tmp_path/'moved-dev.json'), '--output_path', tmp_path, '--k_values', 1), 'none of its 225 positives')
     write_questions(tmp_path/'empty-dev.json', [msgspec.structs.replace(questions[0], question='  '), *questions[1:]])
     one_line(capsys, dacl('run-evaluation', *swap('--test_file', tmp_path/'empty-dev.json'), '--output_path', tmp_path, '--k_values', 1), 'empty')
-    one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', home/'hnsw', '--embeddings_path', home/'vectors', '--cache_dir', home/'cache'), 'holds another index')
+    one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', home/'hnsw', '--embeddings_path', home/'vectors', '--cache_dir', home/'cache'), 'hnsw: holds another index: m is 8 there and 32 here, ef_construction is 40 there and 200 here; choose another --output, or delete this one')
     one_line(capsys, dacl('build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'data'/'psgs.tsv', '--output_path', tmp_path/'i', '--hnsw_m', 1), '--hnsw_m', '>= 2')
 
 
@@ -253,6 +253,55 @@ def test_exact_neighbours_are_kept_and_damage_to_them_is_repaired(home, tmp_path
     assert kept[0].read_bytes() == good
     a, b = (json.loads((tmp_path/f'{n}.metrics.json').read_text())['metrics'] for n in 'ab')
     assert a == b
+
+
+def fails(*_, **__): raise OSError(errno.EROFS, 'Read-only file system')
+
+
+@pytest.mark.parametrize('broken', ['folder', 'file', 'disk'])
+def test_an_index_that_can_only_be_read_is_evaluated(home, tmp_path, monkeypatch, broken):
+    "Permissions do not bind root, so what a read-only disk refuses fails here: to make a folder, or to write in it."
+    index = tmp_path/'hnsw'
+    shutil.copytree(home/'hnsw', index)
+    shutil.rmtree(index/'exact', ignore_errors=True)
+    right = json.loads(evaluated(home, tmp_path/'out', 'right').read_text())
+    if broken == 'folder': (index/'exact').write_text('no folder')
+    if broken == 'file': monkeypatch.setattr('dacl_dr.evaluation.evaluate.np.save', fails)
+    if broken == 'disk': index.chmod(0o500)
+    before = {f.relative_to(index) for f in index.rglob('*')}
+    found = json.loads(evaluated(home, tmp_path/'out', 'found', index_path=index).read_text())
+    index.chmod(0o700)
+    assert found['metrics'] == right['metrics'] and found['metrics']['ANN recall@10'] > .8
+    if broken != 'disk' or os.geteuid(): assert not list(index.rglob('*.npy')) and not list(index.rglob('*.partial'))
+    if broken == 'folder': assert {f.relative_to(index) for f in index.rglob('*')} == before
+
+
+def test_more_queries_than_a_chart_of_altair_has_rows(home, tmp_path):
+    "Altair refuses tables of more than 5,000 rows unless it is told otherwise."
+    (tmp_path/'many-dev.json').write_text('[' + ','.join(many_questions(home, 6000)) + ']')
+    args = ['--encoder_path', home/'encoder', '--cache_dir', home/'cache', '--output_path']
+    assert dacl('run-ef-sweep', '--index_path', home/'hnsw', '--test_file', tmp_path/'many-dev.json', *args, tmp_path/'sweep', '--ef_values', 10, 40, '--rounds', 0, '--draws', 20, '--targets', .8) == 0
+    assert dacl('run-representation-eval', '--dev_file', tmp_path/'many-dev.json', *args, tmp_path/'space') == 0
+    told = json.loads((tmp_path/'space'/'representation.json').read_text())
+    assert told['questions'] == 6000 == len(pd.read_parquet(tmp_path/'sweep'/'sweep.queries.parquet')['query'].unique())
+    for page in ('sweep/sweep.curve.html', 'space/representation.html'): assert 'drawChart("chart-' in (tmp_path/page).read_text()
+
+
+def many_questions(home, n):
+    "The questions of a file again and again, as records of JSON."
+    import msgspec
+    asked = list(read_questions(home/'data'/'toy-dev.json'))
+    records = (msgspec.structs.replace(asked[i % len(asked)], question=f'{asked[i % len(asked)].question} {i}', id=f'q{i}') for i in range(n))
+    return [question_json(q).decode() for q in records]
+
+
+def test_a_diagnosis_of_more_queries_than_a_chart_of_altair_has_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n in (('v', 600), ('q', 6000)): np.save(tmp_path/f'{name}.npy', unit(rng.normal(size=(n, 16))))
+    args = ['--vectors', tmp_path/'v.npy', '--query_vectors', tmp_path/'q.npy', '--max_queries', 6000, '--output_path', tmp_path/'out']
+    assert dacl('diagnose', *args) == 0
+    assert json.loads((tmp_path/'out'/'diagnosis.json').read_text())['queries'] == 6000
+    assert 'drawChart("chart-' in (tmp_path/'out'/'diagnosis.html').read_text()
 
 
 @pytest.mark.parametrize('storage', ['float32', 'float16', 'sq8'])

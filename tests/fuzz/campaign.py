@@ -16,7 +16,7 @@ def outcome(reader, home, f, sound, what):
     except DaclError as e:
         text = str(e)
         if len(text.splitlines()) != 1 or not text.isprintable(): return f'failed: message is not one printable line: {text[:300]!r}'
-        names = [f.name, *(p.name for p in f.relative_to(home).parents if p.name), *([home.name] if 'no_parent' in what else [])]
+        names = [f.name, *(p.name for p in f.relative_to(home).parents if p.name), *([home.name] if 'no_parent' in what else []), *reader.settings]
         return 'refused' if any(n in text for n in names) else f'failed: message names no file: {text[:300]!r}'
     except BaseException as e: return f'failed: {type(e).__name__}: {str(e)[:200]!r} at {place(e)}'
     try: wrong = reader.judge(home, found, sound)

@@ -1,5 +1,6 @@
 "Ways to damage a file, each drawn by a seeded generator."
-import gzip, json, random, re, shutil, struct
+import bz2, gzip, json, random, re, shutil, struct
+from pathlib import Path
 
 WORDS = {
     'text': [b'\0', b'\xff', b'\xc3', b'\xed\xa0\x80', b'\xef\xbb\xbf', b'\r', b'\r\n', b'\n', b'\n\n', b'\t', b'"', b'""', b"'", b'\\', b'\x1b[2J', '\u2028'.encode(), '\u0663'.encode(), b'../../x', b'/etc/passwd',
@@ -11,6 +12,26 @@ WORDS = {
              b'a: &a {x: 1}\n' + b''.join(b'%c: &%c {<<: [%s]}\n' % (i + 1, i + 1, b', '.join([b'*%c' % i] * 9)) for i in range(97, 110)), b'zz: &z {y: *z}\n'],
     'binary': [b'\0' * 8, b'\xff' * 8, struct.pack('<q', -1), struct.pack('<Q', 1 << 40), struct.pack('<Q', 1 << 62), struct.pack('<i', 2**31 - 1), struct.pack('<f', float('nan')), struct.pack('<d', float('inf')), b'PAR1', b'ARROW1', b'\x93NUMPY']}
 VALUES = [None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1.5, -1e308, float('nan'), float('inf'), '', 'x', '../../x', '/dev/zero', 'a\nb', 'a\0b', '\ud800', ' ', [], [1], ['x'], [None], {}, {'a': 1}, [[]], 'a' * 5000]
+
+
+
+# --- packed files
+def zstd(data):
+    import pyarrow as pa
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, 'zstd') as f: f.write(data)
+    return out.getvalue().to_pybytes()
+
+def unzstd(data):
+    import pyarrow as pa
+    with pa.CompressedInputStream(pa.BufferReader(data), 'zstd') as f: return f.read()
+
+PACKINGS = {'.gz': (lambda d: gzip.compress(d, 1), gzip.decompress), '.bz2': (bz2.compress, bz2.decompress), '.zst': (zstd, unzstd)}
+def packed(data, suffix): return PACKINGS[suffix][0](data)
+def unpacked(f):
+    "The bytes of a file, out of its packing."
+    data = f.read_bytes()
+    return PACKINGS[f.suffix][1](data) if f.suffix in PACKINGS else data
 
 
 # --- bytes
@@ -130,9 +151,9 @@ OF_KIND = {'json': (json_tree,) * 6 + (double_key, word('json'), word('json')) +
            'yaml': (yaml_tree,) * 6 + (word('yaml'),) * 6 + TEXT, 'txt': (word('text'),) * 3 + TEXT, 'npy': (npy_header,) * 5 + (word('binary'),), 'safetensors': (tensors_header,) * 5 + (word('binary'),), 'binary': (word('binary'),) * 2}
 
 def kind_of(name):
-    name = name.removesuffix('.gz')
+    if Path(name).suffix in PACKINGS: name = Path(name).stem
     ext = name.rpartition('.')[2]
-    return {'csv': 'tsv', 'yml': 'yaml', 'py': 'txt'}.get(ext, ext) if ext in (*OF_KIND, 'csv', 'yml', 'py') else 'binary'
+    return {'csv': 'tsv', 'yml': 'yaml', 'py': 'txt', 'ids': 'txt'}.get(ext, ext) if ext in (*OF_KIND, 'csv', 'yml', 'py', 'ids') else 'binary'
 
 def mutate(data:bytes, kind:str, r:random.Random)->tuple[str, bytes]: # what was done, the damaged bytes
     "Damage bytes once, now and then twice."
@@ -160,11 +181,11 @@ def damage(f, r)->str: # what was done
     if r.random() < .04:
         how = r.choice(PLACES); how(f)
         return how.__name__
-    if f.suffix == '.gz' and r.random() < .02: # a few megabytes that unpack to three gigabytes without a line end
-        f.write_bytes(f.read_bytes() + gzip.compress(b'0' * (1 << 26), 1) * 48)
+    if f.suffix in PACKINGS and r.random() < .02: # little that unpacks to three gigabytes without a line end
+        f.write_bytes(f.read_bytes() + packed(b'0' * (1 << 26), f.suffix) * 48)
         return 'bomb'
     data = f.read_bytes()
-    if f.suffix == '.gz' and r.random() < .5: what, new = mutate(gzip.decompress(data), kind_of(f.name), r); new = gzip.compress(new, 1)
-    else: what, new = mutate(data, 'binary' if f.suffix == '.gz' else kind_of(f.name), r)
+    if f.suffix in PACKINGS and r.random() < .5: what, new = mutate(unpacked(f), kind_of(f.name), r); new = packed(new, f.suffix)
+    else: what, new = mutate(data, 'binary' if f.suffix in PACKINGS else kind_of(f.name), r)
     f.write_bytes(new)
     return what

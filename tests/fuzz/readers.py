@@ -1,15 +1,19 @@
 "Every reader of the package: what it reads, how it is called, and how its result is checked without it."
-import ast, contextlib, csv, gzip, io, json, math, re, shutil
+import ast, contextlib, csv, gzip, html, io, json, math, re, shutil, struct
 from pathlib import Path
 
 import numpy as np
+
+from mutations import packed, unpacked
 
 ROOT = Path(__file__).resolve().parents[2]
 READERS = {} # name → Reader
 
 class Reader:
-    "`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing)."
-    def __init__(self, name, files, make, read, judge, tried): self.name, self.files, self.make, self.read, self.judge, self.tried = name, files, make, read, judge, tried
+    """`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing);
+    a refusal names the damaged file, or one of `settings`, which stand in several files and have defaults."""
+    def __init__(self, name, files, make, read, judge, tried, settings):
+        self.name, self.files, self.make, self.read, self.judge, self.tried, self.settings = name, files, make, read, judge, tried, settings
 
 def same(home, found, sound):
     "Files that are checksummed: the same result, or a refusal."
@@ -21,14 +25,13 @@ def equal(a, b):
     if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     return a == b or (a != a and b != b)
 
-def reader(name, *files, make, judge=same, tried=300):
-    def add(read): READERS[name] = Reader(name, files, make, read, judge, tried); return read
+def reader(name, *files, make, judge=same, tried=300, settings=()):
+    def add(read): READERS[name] = Reader(name, files, make, read, judge, tried, settings); return read
     return add
 
 # --- counts by other means
 def text_of(f, errors='strict'):
-    data = f.read_bytes()
-    if f.suffix == '.gz': data = gzip.decompress(data)
+    data = unpacked(f)
     if b'\r' in data and b'\n' not in data: data = data.replace(b'\r', b'\n') # line ends of an old Mac
     return data.decode(errors=errors).removeprefix('\ufeff')
 
@@ -72,13 +75,14 @@ def qa_judge(home, found, sound):
 
 def jsonl(f): return [json.loads(l) for l in text_of(f, 'surrogateescape').split('\n') if l.strip(' \t\r\n\v\f')] # fields that nobody reads may hold any bytes
 
+def id_of(r): return str(next(r[k] for k in ('_id', 'id', 'docid', 'doc_id', 'query_id', 'qid') if r.get(k) is not None)) # as others call it
 def beir_judge(home, found, sound):
     passages, questions = found
-    texts = [(str(r['_id']), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
+    texts = [(id_of(r), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
     if passages != texts: return f'{len(passages)} passages read, {len(texts)} are there, or they differ'
     rows = simple_rows(text_of(home/'set'/'qrels'/'test.tsv'))
     judged = [(r[0], r[-2], int(float(r[-1]))) for r in (r if len(r) > 1 else r[0].split() for r in rows) if r[-1] != 'score']
-    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == str(r['_id']) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if str(r['_id']) in {q for q, *_ in judged}]
+    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == id_of(r) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if id_of(r) in {q for q, *_ in judged}]
     return '' if questions == asked else f'{len(questions)} questions read, {len(asked)} are there, or they differ'
 
 def leaves(tree, at=''):
@@ -95,7 +99,7 @@ def yaml_judge(home, found, sound):
     if bad := [k for k, v in have.items() if isinstance(v, float) and not math.isfinite(v)]: return f'{bad[0]} is {have[bad[0]]}'
     if bad := [k for k, v in have.items() if isinstance(v, int) and abs(v) > 2**53]: return f'{bad[0]} is {have[bad[0]]}'
     wanted = {}
-    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder')}
+    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder', '.source')}
     number = lambda v: float(v) if isinstance(v, str) and v.lower().lstrip('+-.').replace('_', '')[:1].isdigit() else v
     if wrong := [k for k, v in wanted.items() if k in have and have[k] != v and have[k] != number(v)]: return f'{wrong[0]} is {have[wrong[0]]!r}, the file says {wanted[wrong[0]]!r}'
     return '' if not (lost := [k for k in wanted if k not in have]) else f'{lost[0]} is not in the settings'
@@ -114,7 +118,7 @@ def passages(n=8):
 def make_tsv(home, name='psgs.tsv'):
     from dacl_dr.data.formats import write_passages
     write_passages(home/'psgs.tsv', passages())
-    if name.endswith('gz'): (home/name).write_bytes(gzip.compress((home/'psgs.tsv').read_bytes())); (home/'psgs.tsv').unlink()
+    if name != 'psgs.tsv': (home/name).write_bytes(packed((home/'psgs.tsv').read_bytes(), Path(name).suffix)); (home/'psgs.tsv').unlink()
     else: # one row as DPR has it: unquoted
         with open(home/name, 'a') as f: f.write('p9\tunquoted text\tTitle\n')
 
@@ -142,6 +146,10 @@ def asked(t): return [(q.question, len(q.positive_ctxs), len(q.answers), len(q.h
 def _(home): return rows_of(opened(home, 'psgs.tsv', False))
 @reader('passage TSV, gzipped', 'psgs.tsv.gz', make=lambda home: make_tsv(home, 'psgs.tsv.gz'), judge=tsv_judge, tried=300)
 def _(home): return rows_of(opened(home, 'psgs.tsv.gz', False))
+@reader('passage TSV, bzip2', 'psgs.tsv.bz2', make=lambda home: make_tsv(home, 'psgs.tsv.bz2'), judge=tsv_judge, tried=300)
+def _(home): return rows_of(opened(home, 'psgs.tsv.bz2', False))
+@reader('passage TSV, Zstandard', 'psgs.tsv.zst', make=lambda home: make_tsv(home, 'psgs.tsv.zst'), judge=tsv_judge, tried=300)
+def _(home): return rows_of(opened(home, 'psgs.tsv.zst', False))
 @reader('passage TSV, small', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=300)
 def _(home):
     from dacl_dr.data.formats import read_passages
@@ -157,24 +165,61 @@ def _(home): return [(p.id, p.text) for p in opened(home, 'set', False)], [(q.qu
 
 # --- the formats of benchmarks
 PAIRS = [(f'd{i}', f'text {i} ü "quoted') for i in range(8)]
-def fewer(home, found, sound): return '' if len(found) <= len(sound) + 2 and all(len(r) == len(sound[0]) for r in found) else 'more rows than there are'
-def plain_rows(f): return [tuple(l.split('\t')) for l in text_of(f).split('\n') if l.strip()]
+def differ(found, wanted, what): return '' if found == wanted else f'{len(found)} {what} read, {len(wanted)} are there, or they differ'
+def plain_rows(f): return [tuple(l.removesuffix('\r').split('\t')) for l in text_of(f).split('\n') if l.strip(' \t\r\n\v\f')]
 
 def make_collection(home): (home/'collection.tsv').write_text(''.join(f'{i}\t{t}\n' for i, t in PAIRS))
-def collection_judge(home, found, sound):
-    wanted = [(i, t.rstrip('\r')) for i, t in plain_rows(home/'collection.tsv')]
-    return '' if found == wanted else f'{len(found)} passages read, {len(wanted)} are there, or they differ'
+def collection_judge(home, found, sound): return differ(found, plain_rows(home/'collection.tsv'), 'passages')
 @reader('collection.tsv', 'collection.tsv', make=make_collection, judge=collection_judge, tried=300)
 def _(home): return [(p.id, p.text) for p in opened(home, 'collection.tsv', False)]
+
+def judged_in(f):
+    "Query → its passages of a grade above 0, from a file of three or of four columns."
+    rows = simple_rows(text_of(f))
+    rows = [r if len(r) > 1 else r[0].split() for r in rows if r[-1].split()[-1:] != ['score']]
+    out = {}
+    for r in rows: out.setdefault(r[0], set()).update([r[-2]] if float(r[-1]) > 0 else [])
+    return out
+
+def asked_judge(found, queries, judged):
+    "`queries` are pairs of id and text."
+    wanted = [(i, t, len(judged[i])) for i, t in queries if i in judged]
+    return differ(found, wanted, 'questions')
+
+def make_marco(home):
+    (home/'queries.dev.tsv').write_text(''.join(f'{i}\tquestion {i} ü\n' for i in range(6)))
+    (home/'qrels.dev.tsv').write_text(''.join(f'{i}\t0\td{i}\t1\n' for i in range(5)))
+@reader('MS MARCO queries and qrels', 'queries.dev.tsv', 'qrels.dev.tsv', make=make_marco, tried=400,
+    judge=lambda home, found, sound: asked_judge(found, plain_rows(home/'queries.dev.tsv'), judged_in(home/'qrels.dev.tsv')))
+def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.dev.tsv', True)]
 
 def make_trec(home):
     (home/'qrels.txt').write_text(''.join(f'{i} 0 d{i} 1.0\n' for i in range(5)))
     (home/'topics.txt').write_text(''.join(f'<top>\n<num> Number: {i}\n<title> question {i} &amp; more\n<desc> Description:\nx\n</top>\n' for i in range(5)))
-@reader('TREC topics and qrels', 'qrels.txt', 'topics.txt', make=make_trec, judge=fewer, tried=400)
+def trec_judge(home, found, sound):
+    queries = []
+    text = re.sub('</?[a-z]+', lambda m: m[0].lower(), text_of(home/'topics.txt').replace('\r\n', '\n'), flags=re.I)
+    for part in re.split('<top[^>]*>', text)[1:]:
+        body, end, _ = part.partition('</top')
+        if not end: return 'a topic is not closed'
+        title = body.split('<title>', 1)[1].split('<')[0].strip().removeprefix('Topic:')
+        queries.append((body.split('<num>', 1)[1].replace('Number:', '', 1).split('<')[0].split()[0], ' '.join(html.unescape(title).split())))
+    return asked_judge(found, queries, judged_in(home/'qrels.txt'))
+@reader('TREC topics and qrels', 'qrels.txt', 'topics.txt', make=make_trec, judge=trec_judge, tried=400)
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.txt', True)]
 
+def make_pyserini(home): (home/'docs.jsonl').write_text(''.join(json.dumps({'id': i, 'contents': t}) + '\n' for i, t in PAIRS))
+def pyserini_judge(home, found, sound): # other fields may stand for these two, and are read where a change names one
+    text = lambda r: next((r[k] for k in ('text', 'contents', 'content') if r.get(k) is not None), None)
+    return differ(found, [(str(r['id']), text(r)) for r in jsonl(home/'docs.jsonl')], 'passages')
+@reader('Pyserini', 'docs.jsonl', make=make_pyserini, judge=pyserini_judge, tried=300)
+def _(home): return [(p.id, p.text) for p in opened(home, 'docs.jsonl', False)]
+
 def make_tevatron(home): (home/'train.jsonl').write_text(''.join(json.dumps({'query_id': i, 'query': f'question {i}', 'positive_passages': [{'docid': f'd{i}', 'title': 't', 'text': 'x'}], 'negative_passages': []}) + '\n' for i in range(6)))
-@reader('Tevatron', 'train.jsonl', make=make_tevatron, judge=fewer, tried=300)
+def tevatron_judge(home, found, sound):
+    name = lambda r: '' if r.get('query_id') is None else str(r['query_id'])
+    return differ(found, [(name(r), r['query'], len(r['positive_passages'])) for r in jsonl(home/'train.jsonl')], 'questions')
+@reader('Tevatron', 'train.jsonl', make=make_tevatron, judge=tevatron_judge, tried=300)
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'train.jsonl', True)]
 
 def make_squad(home):
@@ -182,31 +227,95 @@ def make_squad(home):
     (home/'x-dev.json').write_text(json.dumps({'data': [{'title': 't', 'paragraphs': [{'context': f'text {i} ü', 'qas': qas(i)} for i in range(6)]}]}))
 def squad_judge(home, found, sound):
     data = strict(text_of(home/'x-dev.json'))['data']
-    wanted = [(q['question'], a['text'] if a else None) for d in data for p in d['paragraphs'] for q in p.get('qas', []) for a in [next(iter(q.get('answers', [])), None)]]
-    return '' if [q for q, _ in found[1]] == [q for q, _ in wanted] else f'{len(found[1])} questions read, {len(wanted)} are there, or they differ'
+    paragraphs = [p for d in data for p in d['paragraphs']]
+    asked = [(q['question'], tuple(dict.fromkeys(a['text'] for a in q.get('answers', [])))[:1]) for p in paragraphs for q in p.get('qas', [])]
+    texts = list(dict.fromkeys(p['context'] for p in paragraphs))
+    impossible = any(q.get('is_impossible') for p in paragraphs for q in p.get('qas', []))
+    return differ(found[0], texts, 'passages') or ('' if impossible else differ(found[1], asked, 'questions'))
 @reader('SQuAD', 'x-dev.json', make=make_squad, judge=squad_judge, tried=400)
 def _(home): return [p.text for p in opened(home, 'x-dev.json', False)], [(q.question, q.answers[:1]) for q in opened(home, 'x-dev.json', True)]
 
 def make_parquet(home):
     import pyarrow as pa, pyarrow.parquet as pq
     pq.write_table(pa.table({'_id': [i for i, _ in PAIRS], 'text': [t for _, t in PAIRS]}), home/'c.parquet')
-@reader('Parquet', 'c.parquet', make=make_parquet, judge=fewer, tried=300)
-def _(home): return [(p.id, p.text) for p in opened(home, 'c.parquet', False)]
+    pq.write_table(pa.table({'query': [t for _, t in PAIRS]}), home/'queries.parquet')
+def parquet_judge(home, found, sound): # pages have no checksums: what the format's library reads whole is what is there
+    import pyarrow.parquet as pq
+    columns = lambda name: [c.to_pylist() for c in pq.read_table(home/name).columns]
+    ids, texts = columns('c.parquet')
+    return differ(found[0], list(zip(map(str, ids), texts)), 'passages') or differ(found[1], columns('queries.parquet')[0], 'queries')
+@reader('Parquet', 'c.parquet', 'queries.parquet', make=make_parquet, judge=parquet_judge, tried=400)
+def _(home): return [(p.id, p.text) for p in opened(home, 'c.parquet', False)], [q.question for q in opened(home, 'queries.parquet', True)]
 
-VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
-def make_vectors(home):
+TABLE = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
+TABLES = 'npz', 'fvecs', 'ivecs', 'bvecs', 'fbin', 'ibin', 'safetensors', 'parquet'
+def make_tables_of_numbers(home):
     import pyarrow as pa, pyarrow.parquet as pq
     from safetensors.numpy import save_file
-    np.savez(home/'x.npz', VECTORS)
-    np.hstack([np.full((4, 1), 3, np.int32), VECTORS.view(np.int32)]).tofile(home/'x.fvecs')
-    (home/'x.fbin').write_bytes(np.array([4, 3], np.uint32).tobytes() + VECTORS.tobytes())
-    save_file({'vectors': VECTORS}, home/'x.safetensors')
-    pq.write_table(pa.table({'vector': VECTORS.tolist()}), home/'x.parquet')
-def vectors_judge(home, found, sound): return '' if all(x.ndim == 2 and x.nbytes < 1 << 20 for x in found) else 'no small tables'
-@reader('vector files', 'x.*', make=make_vectors, judge=vectors_judge, tried=500)
+    np.savez(home/'x.npz', embeddings=TABLE, ids=np.arange(4))
+    for kind, dtype in (('fvecs', '<f4'), ('ivecs', '<i4'), ('bvecs', 'u1')):
+        (home/f'x.{kind}').write_bytes(b''.join(struct.pack('<i', 3) + row.astype(dtype).tobytes() for row in TABLE))
+    for kind, dtype in (('fbin', '<f4'), ('ibin', '<i4')): (home/f'x.{kind}').write_bytes(struct.pack('<II', 4, 3) + TABLE.astype(dtype).tobytes())
+    save_file({'vectors': TABLE}, home/'x.safetensors')
+    pq.write_table(pa.table({'vector': TABLE.tolist()}), home/'x.parquet')
+
+def table_there(f):
+    "The numbers of a file, by other means than the package's."
+    data, kind = f.read_bytes(), f.suffix[1:]
+    if kind == 'npz':
+        from zipfile import ZipFile
+        with ZipFile(f) as z: data = z.read('embeddings.npy')
+        return np.lib.format.read_array(io.BytesIO(data))
+    if kind == 'safetensors':
+        n = struct.unpack('<Q', data[:8])[0]
+        tensors = {k: t for k, t in json.loads(data[8:8 + n]).items() if k != '__metadata__'}
+        t = tensors.get('vectors') or next(iter(tensors.values()))
+        dtype = {'F32': '<f4', 'F64': '<f8', 'F16': '<f2', 'I32': '<i4', 'I64': '<i8', 'U8': 'u1', 'I8': 'i1', 'I16': '<i2'}[t['dtype']]
+        return np.frombuffer(data[8 + n:][slice(*t['data_offsets'])], dtype).reshape(t['shape'])
+    if kind == 'parquet':
+        import pyarrow.parquet as pq
+        return np.array(pq.read_table(f).column(0).to_pylist(), np.float64)
+    dtype = np.dtype({'f': '<f4', 'i': '<i4', 'b': 'u1'}[kind[0]])
+    if kind.endswith('bin'):
+        n, dim = struct.unpack('<II', data[:8])
+        return np.frombuffer(data[8:], dtype).reshape(n, dim)
+    dim, = struct.unpack('<i', data[:4])
+    return np.array([np.frombuffer(data[i + 4:i + 4 + dim * dtype.itemsize], dtype) for i in range(0, len(data), 4 + dim * dtype.itemsize)])
+
+def tables_of_numbers_judge(home, found, sound):
+    for kind, x in zip(TABLES, found):
+        if not np.array_equal(x.astype(float), table_there(home/f'x.{kind}').astype(float), equal_nan=True): return f'{kind}: other numbers than are there'
+    return ''
+@reader('vector files', *(f'x.{kind}' for kind in TABLES), make=make_tables_of_numbers, judge=tables_of_numbers_judge, tried=800)
 def _(home):
     from dacl_dr.data.vector_files import open_vectors
-    return [np.array(open_vectors(home/f'x.{kind}')) for kind in ('npz', 'fvecs', 'fbin', 'safetensors', 'parquet')]
+    return [np.array(open_vectors(home/f'x.{kind}')) for kind in TABLES]
+
+# --- judgements of plain vectors
+QUERIES, ROWS = 5, 9
+def make_row_judgements(home): np.save(home/'judged.npy', np.array([[i, i + 2 if i % 2 else -1] for i in range(QUERIES)]))
+def row_judgements_judge(home, found, sound):
+    rows = np.load(home/'judged.npy').reshape(QUERIES, -1)
+    return '' if found == [{int(r): 1 for r in row if r >= 0} for row in rows] else 'other judgements than numpy reads'
+@reader('judgements by row (.npy)', 'judged.npy', make=make_row_judgements, judge=row_judgements_judge, tried=300)
+def _(home):
+    from dacl_dr.evaluation.row_judgements import row_judgements
+    return row_judgements(home/'judged.npy', QUERIES, ROWS)
+
+def make_named_judgements(home):
+    (home/'qrels.txt').write_text(''.join(f'q{i} 0 p{i} {i % 3}\n' for i in range(QUERIES)))
+    (home/'q.ids').write_text(''.join(f'q{i}\n' for i in range(QUERIES)))
+    (home/'p.ids').write_text(''.join(f'p{i} ü\n' if i > 6 else f'p{i}\n' for i in range(ROWS)))
+def ids_in(f): return [l.strip() for l in text_of(f).rstrip().split('\n')]
+def named_judge(home, found, sound):
+    ask, answer, judged = ids_in(home/'q.ids'), ids_in(home/'p.ids'), judged_in(home/'qrels.txt')
+    known = [sorted(answer.index(p) for p in judged.get(q, ()) if p in answer) for q in ask]
+    lost = [sum(p not in answer for p in judged.get(q, ())) for q in ask]
+    return '' if [sorted(r for r in row if r >= 0) for row in found] == known and [sum(r < 0 for r in row) for row in found] == lost else 'other judgements than are there'
+@reader('judgements by id', 'qrels.txt', 'q.ids', 'p.ids', make=make_named_judgements, judge=named_judge, tried=400)
+def _(home):
+    from dacl_dr.evaluation.row_judgements import row_judgements
+    return row_judgements(home/'qrels.txt', QUERIES, ROWS, home/'q.ids', home/'p.ids')
 
 def make_rawnq(home):
     words = lambda i: f'<H1> Page {i} </H1> <P> the answer is {i} of many words here </P> <P> other words of page {i} </P>'
@@ -587,5 +696,10 @@ def _(home): return program(['preprocess-dpr', '--data_dir', home/'data', '--out
 @reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
 def _(home): return program(['bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json', '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
 
-@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, tried=150, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def make_study_files(home): # a dry run looks at data and encoder too
+    from dacl_dr.data.toy import toy_data
+    make_layers(home)
+    (home/'encoders.yaml').write_text('encoder: {dim: 64, vocab_size: 2000}\ntraining: {batch_size: 64}\n')
+    toy_data(home/'squad', 600)
+@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150, settings=['training.batch_size'], judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
 def _(home): return program(['run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml', '--data_dir', home, '--dry_run'])

@@ -39,7 +39,7 @@ def test_the_campaign(tmp_path):
 
 
 # --- contents that no sound file is near
-VALUES = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=9), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(['question', 'positive_ctxs', 'answers', 'passage_id', '_id', 'text', 'title', 'key', 'files', 'step', 'plan', 'settings', 'w', 'training', 'stages', 'name', 'recipe', 'rows', 'seal', 'dataset', 'corpus']) | st.text(max_size=4), x, max_size=4), max_leaves=12)
+VALUES = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=9), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(['question', 'positive_ctxs', 'answers', 'passage_id', '_id', 'text', 'title', 'key', 'files', 'step', 'plan', 'settings', 'w', 'training', 'stages', 'name', 'recipe', 'rows', 'seal', 'dataset', 'corpus', 'id', 'contents', 'query', 'positive_passages', 'docid', 'data', 'paragraphs', 'context', 'qas']) | st.text(max_size=4), x, max_size=4), max_leaves=12)
 OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=4)
 SEARCH = settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -72,10 +72,16 @@ def test_arrays_of_anything(sound, name, file, records): read_with(sound, name, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, file', [('BEIR folder', 'set/corpus.jsonl'), ('BEIR folder', 'set/queries.jsonl'), ('raw Natural Questions', 'nq.jsonl')])
+@pytest.mark.parametrize('name, file', [('BEIR folder', 'set/corpus.jsonl'), ('BEIR folder', 'set/queries.jsonl'), ('Pyserini', 'docs.jsonl'), ('Tevatron', 'train.jsonl'), ('raw Natural Questions', 'nq.jsonl')])
 @given(st.lists(VALUES, max_size=4))
 @SEARCH
 def test_lines_of_anything(sound, name, file, records): read_with(sound, name, file, b''.join(json.dumps(r).encode() + b'\n' for r in records))
+
+
+@pytest.mark.slow
+@given(st.lists(VALUES, max_size=4))
+@SEARCH
+def test_articles_of_anything(sound, articles): read_with(sound, 'SQuAD', 'x-dev.json', json.dumps({'data': articles}).encode())
 
 
 @pytest.mark.slow
@@ -97,7 +103,7 @@ def test_settings_of_anything(sound, name, file, value): read_with(sound, name, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, file, head', [('passage TSV', 'psgs.tsv', 'id\ttext\ttitle\n'), ('question TSV with gold file', 'x-test.csv', ''), ('BEIR folder', 'set/qrels/test.tsv', ''), ('plain texts', 'texts.txt', ''), ('settings of a training', 'recipe.yaml', ''), ('Python source', 'code.py', '')])
+@pytest.mark.parametrize('name, file, head', [('passage TSV', 'psgs.tsv', 'id\ttext\ttitle\n'), ('question TSV with gold file', 'x-test.csv', ''), ('BEIR folder', 'set/qrels/test.tsv', ''), ('collection.tsv', 'collection.tsv', ''), ('MS MARCO queries and qrels', 'queries.dev.tsv', ''), ('TREC topics and qrels', 'qrels.txt', ''), ('TREC topics and qrels', 'topics.txt', '<top><num> 0 <title>'), ('judgements by id', 'q.ids', ''), ('judgements by id', 'qrels.txt', ''), ('plain texts', 'texts.txt', ''), ('settings of a training', 'recipe.yaml', ''), ('Python source', 'code.py', '')])
 @given(st.text(alphabet='ab1\t\n\r"\'[]{}:,-&*#\\ ü\0\u2028\ufeff', max_size=60))
 @SEARCH
 def test_texts_of_anything(sound, name, file, head, text): read_with(sound, name, file, (head + text).encode())

@@ -17,10 +17,11 @@ from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.hnsw.analysis import analyse
 from dacl_dr.hnsw.difficulty import query_difficulty, explain, in_degree, local_dimension, neighbour_spread, rank_correlation, relative_contrast
+from dacl_dr.search.exact import exact_search
 from dacl_dr.search.graph import build_hnsw
 from dacl_dr.representation.alignment_uniformity import alignment, uniformity
 from dacl_dr.representation.pairs import pair_similarities, similarity_table
-from dacl_dr.representation.spread import effective_dimension, hubness, k_occurrence, mahalanobis, query_gap, span_of
+from dacl_dr.representation.spread import effective_dimension, hubness, k_occurrence, mahalanobis, query_gap, span_of, without_itself
 from dacl_dr.representation.summary import geometry
 from dacl_dr.metrics.ranking import overlap
 from dacl_dr.representation.pairs import auc, kept_neighbours, margins, paraphrases
@@ -111,6 +112,17 @@ def test_formulas_by_brute_force(seed):
     m = counts - counts.mean()
     assert hubness(counts) == pytest.approx((m**3).mean() / (m**2).mean()**1.5)
     assert collapse(p)['mean cosine'] == pytest.approx(np.mean(p @ p.T))
+
+
+def test_a_copy_does_not_make_a_passage_its_own_neighbour():
+    "Each of twenty passages stands there three times; its neighbours are the two copies, never itself, whichever copy exact search puts first."
+    x = np.repeat(np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0], 3, 0).astype('f4')
+    near = exact_search(x, x, 3)
+    assert (near[:, 0] != np.arange(60)).any() # itself is not always first
+    assert (k_occurrence(without_itself(near, np.arange(60)), 60) == 2).all()
+    sought = np.arange(0, 60, 3)[:, None]
+    found = query_difficulty(x[::3], x, np.hstack([sought, sought + 1]), k=2)
+    assert (found.hubness == 2).all()
 
 
 @QUICK

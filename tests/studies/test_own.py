@@ -79,3 +79,15 @@ def test_another_python_that_is_called_python3_runs_no_notebook(mine, tmp_path, 
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path/'jupyter'))
     from dacl_dr.report.notebook import OwnKernel
     assert OwnKernel(kernel_name='python3').kernel_spec.argv[0] == sys.executable
+
+
+@pytest.mark.parametrize('seeds, runs, note', [(['3'], {3}, True), (['0', '1', '2'], {0, 1, 2}, False), (['0'], {0}, False)])
+def test_seeds_of_a_study_are_the_seeds_themselves(tmp_path, capsys, seeds, runs, note):
+    "In a quickstart one number says how many; who means that here is told."
+    toy_data(tmp_path/'data'/'toy', 200)
+    (tmp_path/'mine.yaml').write_text('training: {batch_size: 16}\nrecipes: [A]\n')
+    words = ['run-study', str(tmp_path/'mine.yaml'), '--dataset', 'toy', '--data_dir', str(tmp_path/'data'), '--dry_run', '--seeds']
+    assert main([*words, *seeds]) == 0
+    said = capsys.readouterr()
+    assert {int(n) for n in re.findall(r'A-seed(\d)', said.out)} == runs
+    assert ('--seeds 3 is one seed, number 3; for 3 of them give --seeds 0 1 2' in said.err) == note

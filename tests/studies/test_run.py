@@ -10,9 +10,16 @@ from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import Settings
 from dacl_dr.core.yaml import load_settings
 from dacl_dr.studies.tables import read_tables
-from dacl_dr.studies.findings import summary
+from dacl_dr.studies.conclusions import conclusion
+from dacl_dr.studies.findings import findings, summary
 from dacl_dr.studies.paper import FIGURES, lacking
 from dacl_dr.studies.run import quickstart, run_recipes, tiny_settings
+from dacl_dr.studies.task import Task, tell_reading
+from dacl_dr.data.formats import read_passages
+from dacl_dr.data.toy import toy_data
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.encoders.transformer import tiny_bert
+from dacl_dr.search.exact import repeated_share
 from dacl_dr.metrics.ranking import METRICS
 from dacl_dr.core.steps import read_manifest
 
@@ -26,16 +33,50 @@ def altered(**groups):
     return msgspec.convert(base, Settings)
 
 
+def steps_in(said): return [line for line in said if ' looked at: ' not in line]
 def numbers(run): return pd.read_csv(run/'results.csv').set_index(['recipe', 'seed', 'metric']).value
 
 
 def test_every_step_runs_once(tiny_run):
     data, run, report, said = tiny_run
-    assert [s.split('  ')[0].strip() for s in said] == STEPS
+    assert [s.split('  ')[0].strip() for s in steps_in(said)] == STEPS
     assert not any('reused' in s for s in said)
     again = []
     assert quickstart(tiny_settings(), data, run, again.append) == report
-    assert all('reused' in s for s in again) and len(again) == len(STEPS)
+    assert all('reused' in s for s in steps_in(again)) and len(steps_in(again)) == len(STEPS)
+
+
+def test_what_the_encoder_reads_and_copies_of_passages_are_told(tiny_run):
+    data, run, report, said = tiny_run
+    kept = json.loads((run/'run.json').read_text())
+    for what, n in (('queries', kept['corpus']['test']), ('passages', kept['corpus']['pairs'])):
+        read = kept['coverage'][what]
+        assert read['texts'] == min(1000, n) and read['unknown'] == read['cut'] == 0
+        assert f"{read['texts']:,} {what} looked at: 0.0% of their tokens are unknown to the encoder, 0.0% of the texts are cut" in said
+    shares = numbers(run).xs('repeated passages', level='metric')
+    passages = read_passages(data/'codedocs'/'psgs.tsv')
+    vectors = load_encoder(run/'D-seed0'/'train'/'encoder').encode([f'{p.title} {p.text}' for p in passages], 'passage')
+    assert set(shares.index.get_level_values('recipe')) == set('ABCD') and shares['D', 0] == pytest.approx(repeated_share(vectors), abs=.01)
+
+
+def test_copies_are_in_the_findings_and_the_conclusion(tiny_run):
+    t = read_tables(tiny_run[1])
+    line = '30.0% of the passages have the vector of another'
+    for share, told in ((.3, True), (0., False)):
+        t.tables['study'] = t.study.assign(value=t.study.value.where(t.study.metric != 'repeated passages', share))
+        assert (line in ' '.join(findings(t))) == (line in conclusion(t.study)) == told
+
+
+def test_an_encoder_that_cannot_read_is_told_of_before_training(tmp_path, capsys):
+    toy_data(tmp_path/'toy', 300)
+    bert = tiny_bert(tmp_path/'bert', ['river', 'nile'])
+    task = Task(tmp_path/'toy', msgspec.convert({'model': {'name': str(bert), 'passage_length': 8}}, Settings))
+    said = []
+    tell_reading(task, said.append)
+    assert task.coverage['passages'].unknown_share > .5 and len(said) == 2
+    err = capsys.readouterr().err
+    assert 'of the tokens of the passages looked at are unknown to the encoder' in err
+    assert 'of the passages looked at are longer than the 8 tokens' in err
 
 
 def test_tables_are_whole(tiny_run):
@@ -93,11 +134,11 @@ def test_a_changed_setting_repeats_only_what_it_touches(tiny_run, tmp_path):
     shutil.copytree(run, tmp_path/'run')
     said = []
     run_recipes(altered(search={'ef_construction': 50}), data/'codedocs', tmp_path/'run', said.append)
-    redone = [s.split('  ')[0].strip() for s in said if 'reused' not in s]
+    redone = [s.split('  ')[0].strip() for s in steps_in(said) if 'reused' not in s]
     assert redone == [*(f'{r}-seed0 search' for r in 'ABCD'), 'latency']
     said.clear()
     run_recipes(altered(search={'ef_construction': 50}, training={'w': .3}), data/'codedocs', tmp_path/'run', said.append)
-    redone = [s.split('  ')[0].strip() for s in said if 'reused' not in s]
+    redone = [s.split('  ')[0].strip() for s in steps_in(said) if 'reused' not in s]
     assert redone == [f'{r}-seed0 {step}' for r in 'BD' for step in ('train', 'search')] + ['latency', 'map'] # A and C do not use w
 
 
