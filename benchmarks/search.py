@@ -5,6 +5,8 @@
 Prints medians of the ratios of paired runs, with the smallest and the largest. Parts:
   tracer     the tracer on one thread against faiss on one thread, whose search it repeats while it keeps the books
   batched    both on all cores
+  searcher   the searcher on one thread against faiss on one thread: by efSearch, whose search it repeats, and by the
+             distance-adaptive rule at the ANN recall of that efSearch
   build      an index of this project against faiss's own add(): time, and peak memory beside the size of the index
   embedding  embed_corpus against SentenceTransformer.encode: same texts, lengths and precision, and what bounds both
 """
@@ -64,6 +66,43 @@ def search_part(a, threads):
         print(
             f'  ef {ef:>3}: {ratios(*zip(*pairs))}, faiss {rate:,.0f} queries/s, '
             f'ids equal for every query: {bool(same)}, {trace().evaluations.mean():,.0f} evaluations')
+
+
+def gamma_for(searcher, q, exact, recall):
+    "The smallest gamma, in steps of a hundredth, that finds as much."
+    from dacl_dr.hnsw.searcher import Stop
+    from dacl_dr.metrics.ranking import ann_recall
+    for step in range(200):
+        stop = Stop(gamma=step / 100)
+        if ann_recall(searcher.find(q, 10, stop).ids, exact).mean() >= recall: return stop
+    raise SystemExit('no gamma reaches the recall')
+
+
+def searcher_part(a):
+    import faiss
+    from dacl_dr.hnsw.searcher import Searcher, Stop
+    from dacl_dr.metrics.ranking import ann_recall
+    from dacl_dr.search.exact import exact_search
+    from dacl_dr.search.graph import build_hnsw
+    x, q = synthetic(a.rows, a.dim, 1), synthetic(2000, a.dim, 0)
+    faiss.omp_set_num_threads(os.cpu_count())
+    index, exact = build_hnsw(x, 32, 200), exact_search(q, x, 10)
+    searcher = Searcher(index)
+    faiss.omp_set_num_threads(1)
+    print(
+        f'\nsearcher: {a.rows:,} x {a.dim}, M=32, 2,000 queries, k=10, 1 thread; time of a distance computation over '
+        "faiss's by efSearch; time of a query by gamma over faiss's at the same ANN recall")
+    for ef in EFS:
+        index.hnsw.efSearch = ef
+        by_ef = searcher.find(q, 10, Stop(ef=ef))
+        stop = gamma_for(searcher, q, exact, ann_recall(by_ef.ids, exact).mean())
+        search = lambda: index.search(q, 10)
+        plain = in_turns(lambda: searcher.find(q, 10, Stop(ef=ef), threads=1), search, a.repeats)
+        gamma = in_turns(lambda: searcher.find(q, 10, stop, threads=1), search, a.repeats)
+        print(
+            f'  ef {ef:>3}: {ratios(*zip(*plain))} a computation, ids equal: {bool((search()[1] == by_ef.ids).all())}; '
+            f'gamma {stop.gamma:.2f}: {ratios(*zip(*gamma))} a query, '
+            f'{searcher.find(q, 10, stop).evaluations.mean() / by_ef.evaluations.mean():.2f} of the computations')
 
 
 def build_one(a, whose):
@@ -166,7 +205,7 @@ def bound(torch, n, m):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ['tracer', 'batched', 'build', 'embedding']
+    parts = ['tracer', 'batched', 'searcher', 'build', 'embedding']
     p.add_argument('--parts', nargs='+', default=parts, help='which (default: all)')
     p.add_argument('--rows', type=int, default=50_000)
     p.add_argument('--build_rows', type=int, default=20_000)
@@ -181,6 +220,7 @@ def main():
         if part in ('ours', 'faiss'): build_one(a, part)
         elif part == 'tracer': search_part(a, 1)
         elif part == 'batched': search_part(a, os.cpu_count())
+        elif part == 'searcher': searcher_part(a)
         elif part == 'build': build_part(a)
         elif not (a.corpus_file and a.model_name):
             p.error('embedding needs --corpus_file and --model_name')
