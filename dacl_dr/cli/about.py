@@ -114,7 +114,7 @@ ABOUT['tune'] = CommandText(
     group='Start here',
     use='To find the cheapest search that keeps your quality: links per node, stop rules, entry points from a lexical '
         'search, links of training queries, storage and dimensions, each alone and all together. Settings are chosen '
-        'on one half of the queries and reported on the other; those for nine engines are ready to paste. The same '
+        'on one half of the queries and reported on the other; those for ten engines are ready to paste. The same '
         'command again goes on where it stopped.',
     example='''dacl tune --vectors passages.npy --query_vectors queries.npy --qrels qrels.npy \\
     --output results/tuning''',
@@ -123,7 +123,7 @@ ABOUT['tune'] = CommandText(
         'results/tuning/tuning.html': 'the page: the frontier, what each lever saves, settings to paste',
         'results/tuning/tuned.json': 'every number, and the settings',
         'results/tuning/curves.csv': 'quality and cost of every way over its knob',
-        'results/tuning/tried': 'what was tried, so that the command can go on',
+        'results/tuning/tried/*': 'what was tried, so that the command can go on',
     },
     refuses={
         'dacl tune': (
@@ -132,12 +132,14 @@ ABOUT['tune'] = CommandText(
         '--index passages.npy': (
             'tune: index and vectors are given; an index holds its vectors: give --query_vectors'
         ),
-        '--levers speed': "levers: 'speed' is not known.",
+        '--levers speed': "levers: 'speed' is not known. Known: m, stop, links, bm25, run, storage, dims.",
+        '--target .9 --max_ms 1': 'tune: target and max_ms are given; give one goal',
         '--target .99': (
-            'tune: the target, recall@10 0.99, is above what exact search over these vectors reaches'
+            'tune: the target, recall@10 0.99, is above what exact search over these vectors reaches, …; '
+            'lower --target, or give better vectors'
         ),
     },
-    see=('tuning/tune', 'tuning/levers'),
+    see=('tuning/tuner', 'tuning/levers'),
 )
 
 # %% ../../nbs/cli/about.ipynb #16b9145a

@@ -251,7 +251,7 @@ def diagnose_command(o:Diagnose)->int:
 
 def tune_command(o:Tune)->int:
     "Tune a search, print what was found, name the page."
-    from dacl_dr.tuning.tune import tune, tuned_lines
+    from dacl_dr.tuning.tuner import tune, tuned_lines
     with claimed(o.output_path): path = tune(o)
     page = path.with_name('tuning.html')
     print(f"{tuned_lines(path)}\n\nnumbers: {path}" + (f'\npage: {page}' if path.name == 'tuned.json' else ''))

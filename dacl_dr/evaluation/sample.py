@@ -323,7 +323,8 @@ def encoders_of(
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise DaclError(
-            f"{type(o).__name__.lower()}: two encoders are called '{twice}'; give each once, in a folder of its own name")
+            f"{type(o).__name__.lower()}: two encoders are called '{twice}'; "
+            'give each once, in a folder of its own name')
     return found
 
 def only_encoder(

@@ -246,9 +246,10 @@ def nanoseconds(at): # (2,) int64, scratch memory
     return at[0] * 1_000_000_000 + at[1]
 
 @njit(cache=True, nogil=True)
-def search_many(graph, rule, links, queries, entries, scratch, queue, books, taken):
+def search_many(graph, rule, links, queries, entries, memory, books, taken): # `memory`: of `Searcher.memory`
     "Queries one after the other; their nanoseconds where there is room for them in `taken`."
     at = np.zeros(2, np.int64)
+    scratch, queue = memory
     graph, scratch = unowned_graph(graph), unowned_scratch(scratch)
     queue = Queue(unowned(queue.distances), unowned(queue.nodes), unowned(queue.size))
     links = Links(unowned(links.starts), unowned(links.nodes))
@@ -322,11 +323,11 @@ class Searcher(Tracer):
         entries = np.full(0, -1, np.int64) if entries is None else np.asarray(entries, np.int64)
         first = bool(descend) or not (entries >= 0).any()
         rule = Ending(stop.patience, -1. if stop.gamma is None else float(stop.gamma), first)
-        scratch, queue = self.memory(0, stop, 3 * self.n)
+        memory = self.memory(0, stop, 3 * self.n)
         books, query = new_books(1, k, None), np.ascontiguousarray(query[None], np.float32)
         none = np.zeros(0, np.int64)
-        search_many(self.graph, rule, self.links, query, entries[None], scratch, queue, books, none)
-        return scratch.route[:books.counts[0, EVALUATIONS]].copy()
+        search_many(self.graph, rule, self.links, query, entries[None], memory, books, none)
+        return memory[0].route[:books.counts[0, EVALUATIONS]].copy()
 
     def run(self, queries, rows, first, entries, stop, threads, books): # `first`: descend first?
         "Search some of the queries, in threads."
@@ -338,9 +339,8 @@ class Searcher(Tracer):
         memory = [self.memory(i, stop) for i in range(threads)]
         def work(part, i):
             room_for_turns(self.tables[i], len(q))
-            scratch, queue = memory[i]
             books = Books(*(b[part] for b in mine))
-            search_many(self.graph, rule, self.links, q[part], seeds[part], scratch, queue, books, taken[part])
+            search_many(self.graph, rule, self.links, q[part], seeds[part], memory[i], books, taken[part])
         in_threads(work, len(q), threads)
         for to, found in zip(books[:3], mine[:3]): to[rows] = found
         self.taken[rows] = taken

@@ -10,5 +10,13 @@ import lazy_loader
 
 # %% ../../nbs/tuning/index.ipynb #29c41a39
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.tuning', submod_attrs={
+    'ways': ['Way'],
+    'material': ['Aim', 'Lexical', 'Material'],
+    'trials': ['Bench', 'Trial'],
+    'levers': ['LEVERS', 'Lever'],
+    'choosing': ['Budget', 'Choice', 'choose_ways'],
+    'outcome': ['outcome_rows'],
     'engines': ['Paste', 'Tuned', 'pastes'],
+    'tuning_page': ['Tuning'],
+    'tuner': ['tune', 'tuned_from'],
 })

@@ -37,6 +37,7 @@ class Way(Frozen, kw_only=True):
         if self.storage == 'rabitq' and (self.stop != 'ef' or self.seeds or self.links):
             raise ValueError('RaBitQ is searched by faiss alone, which stops by efSearch and descends')
 
+# %% ../../nbs/tuning/ways.ipynb #115deebf
 BITS = {'float32': 32, 'float16': 16, 'sq8': 8, 'rabitq': 1}
 
 def bytes_compared(
@@ -60,6 +61,7 @@ KNOBS = {
 }
 PATIENCE_EF = 1024 # efSearch of a search that is ended by patience
 
+# %% ../../nbs/tuning/ways.ipynb #1157037a
 def depth_of(
     way:Way,
     k:int, # results wanted
@@ -100,6 +102,7 @@ def knob_words(
     if knob is None: return rule.name
     return f'{rule.name} {knob * rule.unit:g}'
 
+# %% ../../nbs/tuning/ways.ipynb #023792af
 def graph_words(
     way:Way,
 )->str: # 'M 16, efConstruction 200'
@@ -126,15 +129,17 @@ def unit_norm(
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return np.ascontiguousarray(x / np.maximum(norms, 1e-12), np.float32)
 
+# %% ../../nbs/tuning/ways.ipynb #52360ced
 def principal(
     passages:np.ndarray, # (N, D)
-    dims:int,
+    dims:int, # axes wanted
     sample:int=50_000, # passages, evenly spaced, that the axes are fitted on
-)->np.ndarray: # (D, dims) orthonormal, the widest first
+)->np.ndarray: # (D, dims) float32, orthonormal, the widest first
     "The axes along which passages are widest, through the origin."
     x = passages[::max(1, len(passages) // sample)].astype(np.float64)
     return np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :dims].astype(np.float32)
 
+# %% ../../nbs/tuning/ways.ipynb #b9636a8d
 def cut(
     way:Way,
     passages:np.ndarray, # (N, D) float32
@@ -148,6 +153,7 @@ def cut(
     axes = principal(passages, way.dims)
     return unit_norm(passages @ axes), unit_norm(q @ axes)
 
+# %% ../../nbs/tuning/ways.ipynb #6b2e93b7
 def rounded(
     x:np.ndarray, # (N, D) float32
     storage:str, # see `Way`
