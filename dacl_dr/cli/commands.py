@@ -264,7 +264,7 @@ def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be d
     print('\n'.join([*map(str, files), *(f'not drawn: {line}' for line in missing)]))
     return 1 if missing else 0
 
-# %% ../../nbs/cli/commands.ipynb #48b0af8e
+# %% ../../nbs/cli/commands.ipynb #b7bb0e72
 def one_seed_note(
     seeds:tuple[int, ...]|None, # that were given
 )->str: # '' for nothing to say
@@ -273,6 +273,7 @@ def one_seed_note(
     several = ' '.join(map(str, range(min(seeds[0], 10))))
     return f'--seeds {seeds[0]} is one seed, number {seeds[0]}; for {min(seeds[0], 10)} of them give --seeds {several}'
 
+# %% ../../nbs/cli/commands.ipynb #48b0af8e
 def run_study_command(o:RunStudy)->int: # 1 if a run failed
     "Do what a study lacks, print its table and conclusion, name the page."
     from dacl_dr.studies.tables import read_tables
