@@ -34,7 +34,10 @@ function rewritten(part, change) {
   return change(copy);
 }
 const dark = spec => {
-  const swapped = rewritten(spec, p => typeof p === 'string' && Object.hasOwn(INK, p) ? INK[p] : p);
+  const swapped = rewritten(spec, p => {
+    if (p?.scheme === 'viridis') return {...p, scheme: {name: 'viridis', extent: [.25, 1]}}; // its first quarter is night
+    return typeof p === 'string' && Object.hasOwn(INK, p) ? INK[p] : p;
+  });
   const text = {labelColor: '#c8c8cc', titleColor: '#c8c8cc'};
   const config = swapped.config ??= {};
   for (const guide of ['axis', 'legend', 'header']) config[guide] = {...config[guide], ...text};
@@ -64,6 +67,10 @@ const panelsDown = part => {
   return part;
 };
 const legendsBelow = part => part?.symbolType || part?.symbolOpacity ? {...part, orient: 'bottom', columns: 3} : part;
+const shorterText = room => part => {
+  if (part?.mark?.type !== 'text') return part;
+  return {...part, mark: {...part.mark, limit: Math.min(part.mark.limit || room, room)}};
+};
 const narrower = (spec, by) => rewritten(spec, part => {
   if (part?.continuousWidth) return {...part, continuousWidth: part.continuousWidth * by};
   if (typeof part?.width === 'number' && (part.mark || part.layer)) return {...part, width: part.width * by};
@@ -87,9 +94,9 @@ async function draw(id) {
   const box = document.getElementById(id), {spec, drawn} = charts.get(id), room = box.clientWidth;
   let shown = {...(isDark() ? dark(spec) : spec), background: 'transparent'}, stacked = room < 560;
   if (stacked) {
-    shown = rewritten(rewritten(shown, panelsDown), legendsBelow);
+    shown = rewritten(rewritten(rewritten(shown, panelsDown), legendsBelow), shorterText(room * .8));
     shown.config = {...shown.config, legend: {...shown.config?.legend, orient: 'bottom', columns: 3}};
-    shown.config.title = {...shown.config.title, limit: room};
+    shown.config.title = {...shown.config.title, limit: room - 40}; // the menu stands beside it
   }
   const large = JSON.stringify(spec).length > 300000;
   const options = {
