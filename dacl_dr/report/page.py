@@ -35,7 +35,8 @@ function rewritten(part, change) {
 }
 const dark = spec => {
   const swapped = rewritten(spec, p => {
-    if (p?.scheme === 'viridis') return {...p, scheme: {name: 'viridis', extent: [.25, 1]}}; // its first quarter is night
+    // the first quarter of viridis is night
+    if (p?.scheme === 'viridis') return {...p, scheme: {name: 'viridis', extent: [.25, 1]}};
     return typeof p === 'string' && Object.hasOwn(INK, p) ? INK[p] : p;
   });
   const text = {labelColor: '#c8c8cc', titleColor: '#c8c8cc'};
