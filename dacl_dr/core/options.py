@@ -332,7 +332,7 @@ class Tune(Diagnose, kw_only=True):
     rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
     max_queries: Positive = 10_000 # queries looked at, evenly spaced
     output_path: str = 'results/tuning' # folder for tuned.json, tuning.html, tables and what was tried
-    search: SearchSettings = SearchSettings(m=32, ef_construction=40)
+    search: SearchSettings = SearchSettings(m=32, ef_construction=40, ef_values=(2**31 - 1,)) # for any k: none is swept
 
 # %% ../../nbs/core/options.ipynb #aa5f35da
 class Quickstart(Options, kw_only=True):

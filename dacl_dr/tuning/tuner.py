@@ -46,8 +46,9 @@ def check_reachable(
     bench:Bench,
 )->None:
     "Raises `DaclError` for a goal that exact search itself misses."
-    aim = bench.aim
-    best = float(np.nanmean(bench.tune.best[aim.metric]))
+    aim, best = bench.aim, 0.
+    each = bench.tune.best[bench.aim.metric] # nan: a query without judgements
+    if np.isfinite(each).any(): best = float(np.nanmean(each))
     if aim.target is not None and best < aim.target:
         raise DaclError(
             f'tune: the target, {aim.metric} {aim.target}, is above what exact search over these vectors reaches, '

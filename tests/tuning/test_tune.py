@@ -26,9 +26,10 @@ def data(tmp_path_factory):
 # bad input
 
 def bad_norms(folder):
-    index = faiss.IndexHNSWFlat(24, 8, faiss.METRIC_INNER_PRODUCT)
-    index.add(2 * clumps()[0])
-    faiss.write_index(index, str(folder/'long.faiss'))
+    for name, metric in (('long', faiss.METRIC_L2), ('long_ip', faiss.METRIC_INNER_PRODUCT)):
+        index = faiss.IndexHNSWFlat(24, 8, metric)
+        index.add(2 * clumps()[0])
+        faiss.write_index(index, str(folder/f'{name}.faiss'))
 
 def bad_codes(folder):
     index = faiss.IndexHNSWSQ(24, faiss.ScalarQuantizer.QT_8bit, 8, faiss.METRIC_INNER_PRODUCT)
@@ -64,6 +65,7 @@ REFUSED = {
     'training queries of another dimension': (INDEX, '--train_queries q23.npy', 'its rows have 23 dimensions, the passages 24'),
     'an index of 8 bits': (('query_vectors',), '--index codes.faiss', 'codes.faiss'),
     'an index of long vectors': (('query_vectors',), '--index long.faiss', 'its vectors are not of norm 1'),
+    'an index of long vectors by inner product': (('query_vectors',), '--index long_ip.faiss', 'normalise the vectors'),
     'no index': (('query_vectors',), '--index q.npy', 'q.npy'),
     'an absent index': (('query_vectors',), '--index absent.faiss', 'absent.faiss'),
     'more results than passages': (INDEX, '--k 2000', '2,000 passages are too few to tune a search for 2000'),
@@ -154,10 +156,11 @@ def test_an_index_with_labels(data, tmp_path):
     assert untimed(tuned(tmp_path)['rows']) == untimed(tuned(tmp_path, 'plain')['rows'])
 
 def test_training_queries_bytes_and_memory(data, tmp_path):
-    words = *flags(data, *INDEX, 'train_queries'), '--levers', 'links', 'storage'
-    assert tune(tmp_path, *words, '--save', 'bytes', '--max_mb', '.25') == 0
+    words = flags(data, *INDEX, 'train_queries')
+    assert tune(tmp_path, *words, '--levers', 'links', out='links') == 0
+    assert of(tuned(tmp_path, 'links'))['links']['way']['links'] > 0
+    assert tune(tmp_path, *words, '--levers', 'storage', '--save', 'bytes', '--max_mb', '.25') == 0
     rows = of(tuned(tmp_path))
-    assert rows['links']['way']['links'] > 0
     assert rows['together']['way']['storage'] != 'float32' and rows['together']['megabytes'] <= .25 < rows['have']['megabytes']
 
 def test_a_budget_of_milliseconds(data, tmp_path, capsys):
@@ -165,6 +168,11 @@ def test_a_budget_of_milliseconds(data, tmp_path, capsys):
     found = tuned(tmp_path)
     assert of(found)['together']['quality']['value'] >= of(found)['have']['quality']['value'] - .02
     assert 'within 50 ms' in capsys.readouterr().out and found['times']['plain']['median'] > 0
+
+def test_more_results(data, tmp_path):
+    assert tune(tmp_path, *flags(data, *INDEX), *FEW, '--k', '20') == 0
+    found = tuned(tmp_path)
+    assert found['aim']['metric'] == 'recall@20' and of(found)['have']['knob'] == 20
 
 @pytest.mark.parametrize('metric', ['ann_recall', 'ndcg'])
 def test_metrics(metric, data, tmp_path):
@@ -176,7 +184,7 @@ def test_metrics(metric, data, tmp_path):
 
 def test_a_seed_changes_halves_and_insertion(data, tmp_path):
     same = '--hnsw_m', '8', '--hnsw_ef_construction', '40'
-    for seed in (0, 1): assert tune(tmp_path, *flags(data, 'vectors', 'query_vectors', 'qrels'), *same, *FEW, '--seed', seed, out=seed) == 0
+    for seed in (0, 1): assert tune(tmp_path, *flags(data, 'vectors', 'query_vectors', 'qrels'), *same, *FEW, '--seed', seed, out=str(seed)) == 0
     a, b = (of(tuned(tmp_path, str(seed)))['have']['evaluations']['value'] for seed in (0, 1))
     assert a != b and a == pytest.approx(b, rel=.2)
 
