@@ -292,6 +292,33 @@ MUTANTS = {
             Mutant('symmetric is ignored', 't.temperature, w, t.symmetric)', 't.temperature, w)'),
         ],
     ),
+    'tuning': Topic(
+        ('tuning.choosing', 'tuning.material', 'tuning.trials', 'tuning.runner', 'tuning.outcome', 'hnsw.searcher'),
+        ('tuning/test_choosing.py', 'hnsw/test_searcher.py -k distance_adaptive'),
+        [
+            Mutant('a lever moves to what costs more', 'if now < spent: best, spent', 'if now > spent: best, spent'),
+            Mutant('the goal is all of exact search', 'return self.keep * float(np.nanmean(exact))', 'return float(np.nanmean(exact))'),
+            Mutant('both halves are the same', 'np.sort(order[n // 2:])', 'np.sort(order[:n // 2])'),
+            Mutant('knobs are chosen on the reporting half', 'tune = half_sweep(runner, bench.tune, aim, most)', 'tune = half_sweep(runner, bench.report, aim, most)'),
+            Mutant('results that are compared again cost nothing', 'bytes_compared(way, dim) + way.rerank * dim * 4', 'bytes_compared(way, dim)'),
+            Mutant(
+                'a cost at the goal is that of the last search',
+                "evaluations = cost_at(goal, quality, t.tune.mean('evaluations'), censored=True)",
+                "evaluations = t.tune.mean('evaluations')[-1]",
+            ),
+            Mutant('memory has no bound', 'budget.megabytes is not None and t.bytes > budget.megabytes * 1e6', 'False'),
+            Mutant('a graph is not paid for', 'if key not in self.paid and not', 'if False and not'),
+            Mutant('a graph is paid for again', 'if key not in self.paid and not', 'if not'),
+            Mutant('the last knob that reaches the goal is chosen', 'int(s.ef[reached[0]])', 'int(s.ef[reached[-1]])'),
+            Mutant('a knob is put at the end of a sweep', 'place = int(np.searchsorted(s.ef, knob))', 'place = len(s.ef)'),
+            Mutant('the farthest stands first after comparing again', 'np.argsort(-near, axis=1', 'np.argsort(near, axis=1'),
+            Mutant('missing results stand first', 'near[ids < 0] = -np.inf', 'near[ids < 0] = np.inf'),
+            Mutant('seeds are not entered at', "'entries': self.entries(rows)}", "'entries': None}"),
+            Mutant('levels of nodes take no memory', '4 * hnsw.neighbors.size() + 12 * n', '4 * hnsw.neighbors.size()'),
+            Mutant('a change is of the baseline', 'return of_draws(a[0] / b[0] - 1, ', 'return of_draws(b[0] / a[0] - 1, '),
+            Mutant('gamma widens the similarity itself', '(1 + gamma) * (1 + np.float64(kth)) - 1', '(1 + gamma) * np.float64(kth)'),
+        ],
+    ),
 }
 
 
