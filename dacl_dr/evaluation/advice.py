@@ -274,7 +274,9 @@ def worth_trying(
     return {t.lever: t.says(e) for t in TRYING if t.applies(e)}
 
 # %% ../../nbs/evaluation/advice.ipynb #052c5ff9
-SAME_INPUTS = ('encoder', 'corpus', 'queries', 'vectors', 'query_vectors', 'qrels', 'passage_ids', 'query_ids', 'fields')
+SAME_INPUTS = (
+    'encoder', 'corpus', 'queries', 'vectors', 'query_vectors', 'qrels', 'passage_ids', 'query_ids', 'fields',
+)
 
 def cure_command(
     o:Diagnose, # what was asked for

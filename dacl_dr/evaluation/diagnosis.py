@@ -35,7 +35,8 @@ def check_asked(
     o:Diagnose,
 )->None:
     "Raises `DaclError` unless there are either vectors, or encoder, corpus and queries."
-    command, texts = type(o).__name__.lower(), {'encoder': encoders_of(o) or None, 'corpus': o.corpus, 'queries': o.queries}
+    command = type(o).__name__.lower()
+    texts = {'encoder': encoders_of(o) or None, 'corpus': o.corpus, 'queries': o.queries}
     lacking, given = [n for n, v in texts.items() if v is None], [n for n, v in texts.items() if v is not None]
     if o.vectors is None and lacking:
         verb = 'is' if lacking in (['encoder'], ['corpus']) else 'are'

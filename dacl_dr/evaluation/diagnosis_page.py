@@ -202,7 +202,10 @@ def opening_section(page:Page, d:Diagnosis)->None:
         'What a change does is known only when it is measured.</p>'
     )
     if d.trying:
-        page.text('<p><code>dacl tune</code> with the same inputs measures what can be done. From these numbers it would try:</p>')
+        page.text(
+            '<p><code>dacl tune</code> with the same inputs measures what can be done. '
+            'From these numbers it would try:</p>'
+        )
         page.bullets(list(d.trying.values()))
 
 def recall_section(page:Page, d:Diagnosis)->None:
