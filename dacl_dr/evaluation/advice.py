@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['THRESHOLDS', 'QUERIES_APART', 'CROWDED', 'FEW_DIMENSIONS', 'HUBS', 'COPIES', 'EASY', 'OUT_OF_REACH', 'NEARLY_ALL',
-           'LONG_TAIL', 'RULES', 'Evidence', 'Rule', 'apart_signs', 'crowding', 'shorter_vectors', 'best_measures',
-           'suggestions', 'notes_of']
+           'LONG_TAIL', 'RULES', 'TRYING', 'SAME_INPUTS', 'Evidence', 'Rule', 'apart_signs', 'crowding',
+           'shorter_vectors', 'best_measures', 'suggestions', 'Trying', 'few_links', 'worth_trying', 'cure_command',
+           'notes_of']
 
 # %% ../../nbs/evaluation/advice.ipynb #d1ec1696
+import shlex
 from collections.abc import Callable
 
 import msgspec, numpy as np, pandas as pd
 
+from ..core.options import Diagnose
 from ..encoders.encoder import coverage_line, coverage_warnings
 from ..hnsw.curves import Sweep
 
@@ -27,6 +30,8 @@ THRESHOLDS = {
     'share visited': .2, # of the passages, at ANN recall .95
     'passages for the share': 2000, # in a smaller graph any search visits much of it
     'rho': .3, # of a measure with visited nodes, its interval without 0
+    'kept at a quarter of the axes': .8, # of the true neighbours
+    'M': 16, # links per node, at least
 }
 
 # %% ../../nbs/evaluation/advice.ipynb #f000e1b3
@@ -37,6 +42,8 @@ class Evidence(msgspec.Struct):
     recall: np.ndarray # (E,) mean ANN recall at each
     dim: int
     n: int # passages
+    texts: bool = False # are there texts, and so a word search?
+    m: int = 32 # links per node of the graph
 
     def __getitem__(self, name:str)->float: return self.facts[name]
     def passes(self, name:str)->bool: return self.facts[name] > THRESHOLDS[name]
@@ -234,6 +241,61 @@ def suggestions(
             'A correlation is not a cause, and the best of several is chosen with hindsight.'
         )
     return said
+
+# %% ../../nbs/evaluation/advice.ipynb #b1aee352
+class Trying(msgspec.Struct, frozen=True):
+    "A lever of `dacl tune` that the numbers point to."
+    lever: str # its name there
+    applies: Callable[[Evidence], bool]
+    says: Callable[[Evidence], str]
+
+def few_links(
+    e:Evidence,
+)->str: # why more links may help; '': they need not
+    "Is the graph too thin?"
+    if len(e.enough) == 0: return 'the sweep does not reach ANN recall .95'
+    return f"the graph has M {e.m}" if e.m < THRESHOLDS['M'] else ''
+
+TRYING = (
+    Trying('stop', lambda e: True, lambda e: 'a stop rule, which ends easy searches early'),
+    Trying('bm25', lambda e: e.texts, lambda e: "BM25's results as entry points, for systems that run BM25 anyway"),
+    Trying('links', lambda e: bool(apart_signs(e)), lambda e: (
+        'links from training queries (give --train_queries), since queries lie apart from passages')),
+    Trying('dims', lambda e: e.passes('kept at a quarter of the axes') and e.n >= e.dim, lambda e: (
+        "fewer dimensions (--save bytes), since a quarter of the axes keeps "
+        f"{e['kept at a quarter of the axes']:.0%} of the neighbours")),
+    Trying('m', lambda e: bool(few_links(e)), lambda e: f'a larger M and efConstruction, since {few_links(e)}'),
+)
+
+def worth_trying(
+    e:Evidence,
+)->dict[str, str]: # lever of `dacl tune` → what it is and why
+    "The levers that the numbers point to."
+    return {t.lever: t.says(e) for t in TRYING if t.applies(e)}
+
+# %% ../../nbs/evaluation/advice.ipynb #052c5ff9
+SAME_INPUTS = (
+    'encoder', 'corpus', 'queries', 'vectors', 'query_vectors', 'qrels', 'passage_ids', 'query_ids', 'fields',
+)
+
+def cure_command(
+    o:Diagnose, # what was asked for
+)->str:
+    "`dacl tune` of the same data."
+    words = ['dacl', 'tune']
+    def add(name, value):
+        values = value if isinstance(value, tuple) else (value,)
+        words.extend([f'--{name}', *(shlex.quote(str(v)) for v in values)])
+    default = Diagnose()
+    for name in SAME_INPUTS:
+        if getattr(o, name) is not None: add(name, getattr(o, name))
+    for name in ('max_passages', 'max_queries'):
+        if getattr(o, name) != getattr(default, name): add(name, getattr(o, name))
+    for name in ('query_prefix', 'passage_prefix'):
+        if (prefix := getattr(o.prefixes, name)): add(name, prefix)
+    if o.search.m != default.search.m: add('hnsw_m', o.search.m)
+    if o.search.ef_construction != default.search.ef_construction: add('hnsw_ef_construction', o.search.ef_construction)
+    return ' '.join(words + ['--keep_self'] * o.keep_self + ['--normalize'] * o.prefixes.normalize)
 
 # %% ../../nbs/evaluation/advice.ipynb #ed7c248f
 def notes_of(

@@ -27,7 +27,7 @@ from .judging import refuse_other_results, write_table
 from .sample import Sample, encoder_name, encoders_of, text_sample, vector_sample
 from .facts import TARGETS, costs_at, diagnose_vectors, search_times, with_targets
 from .standing import standing
-from .advice import THRESHOLDS, notes_of, suggestions
+from .advice import THRESHOLDS, Evidence, notes_of, suggestions, cure_command, worth_trying
 from .diagnosis_page import Diagnosis, diagnosis_page, show_cost, times_line
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #fea21b5f
@@ -94,7 +94,8 @@ def diagnosis_of(
         'passages': len(sample.passages), 'queries': len(sample.q), 'dim': sample.q.shape[1],
         'm': s.m, 'ef_construction': s.ef_construction, 'k': s.k,
     }
-    explains = explain(a.measures, a.costs)
+    explains, n = explain(a.measures, a.costs), len(sample.passages)
+    e = Evidence(a.facts, a.sweep.ef, a.sweep.mean('ann recall'), about['dim'], n, sample.texts is not None, s.m)
     return Diagnosis(
         about=about,
         sample=sample,
@@ -102,9 +103,10 @@ def diagnosis_of(
         explains=explains,
         costs=costs_at(a.sweep, s),
         notes=notes_of(about),
-        said=suggestions(a.facts, explains, a.sweep, about['dim'], len(sample.passages)),
+        said=suggestions(a.facts, explains, a.sweep, about['dim'], n),
         times=search_times(a, sample.q, s.k),
         standing=standing(sample, a, s, desc),
+        trying=worth_trying(e),
     )
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #61b33b24
@@ -158,7 +160,8 @@ def diagnose(
     }
     out = make_folder(o.output_path)
     for name, table in tables.items(): write_table(out/name, table)
-    path = write_json(out/'diagnosis.json', diagnosis_json(d, o.search))
+    cure = {'command': cure_command(o), 'would try': d.trying}
+    path = write_json(out/'diagnosis.json', diagnosis_json(d, o.search) | {'tune': cure})
     diagnosis_page(d).write(out/'diagnosis.html') # the numbers are kept, whatever becomes of their picture
     return path
 
@@ -258,6 +261,9 @@ def diagnosis_lines(
         f"HNSW M={d['m']} efConstruction={d['ef_construction']}"
     )
     costs = [reach_line(cost, d['passages']) for cost in d['costs']]
-    said = [f'* {line}' for line in d['suggestions']]
+    said = ['What the measures suggest:', *(f'* {line}' for line in d['suggestions'])]
+    if 'tune' in d: # not in diagnoses of earlier versions
+        said += [f"What can be done is measured by {d['tune']['command']}, which would try:"]
+        said += [f'* {line}' for line in d['tune']['would try'].values()]
     shown = [head, *d['answers'], *costs, times_line(d['times']), *d['notes']]
-    return '\n'.join([*shown, 'What the measures suggest:', *said])
+    return '\n'.join([*shown, *said])

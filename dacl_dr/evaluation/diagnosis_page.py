@@ -144,6 +144,7 @@ class Diagnosis(msgspec.Struct):
     said: list[str] # from `suggestions`
     times: dict[str, float] # from `search_times`
     standing: Standing # from `standing`
+    trying: dict[str, str] = {} # from `worth_trying`
 
     @property
     def answers(self)->list[str]: # sentences
@@ -200,6 +201,12 @@ def opening_section(page:Page, d:Diagnosis)->None:
         '<p>Each threshold is a rule of thumb and a reason to try something. '
         'What a change does is known only when it is measured.</p>'
     )
+    if d.trying:
+        page.text(
+            '<p><code>dacl tune</code> with the same inputs measures what can be done. '
+            'From these numbers it would try:</p>'
+        )
+        page.bullets(list(d.trying.values()))
 
 def recall_section(page:Page, d:Diagnosis)->None:
     "Quality against visited nodes."

@@ -1,0 +1,71 @@
+"What a diagnosis says that `dacl tune` would try is what tuning has found to save on published data."
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np, pytest
+
+from dacl_dr.evaluation.advice import THRESHOLDS, Evidence, worth_trying
+
+RESULTS = Path(__file__).resolve().parents[2]/'nbs'/'experiments'/'results'
+TUNED, MEASURED = RESULTS/'tune.csv', RESULTS/'tune-measures.csv'
+
+
+def table(path):
+    with open(path, newline='') as f: return list(csv.DictReader(f))
+
+def name_of(row): return row.get('dataset') or row['name']
+
+def advised(row):
+    "The levers that are named for a data set, from its measures."
+    facts = {n: float(v) for n, v in row.items() if n not in ('name', 'passages', 'dim', 'texts')}
+    e = Evidence(facts, np.array([10, 100]), np.array([.8, .97]), int(row['dim']), int(row['passages']), row['texts'] == 'yes')
+    return worth_trying(e)
+
+def saved(row, plain):
+    "Did a way save? Fewer dimensions are told by bytes, all others by distances at equal quality."
+    if row['way'] == 'dims': return float(row['MB read']) < float(plain['MB read'])
+    return bool(row['change high']) and float(row['change high']) < 0
+
+def found_to_save(rows):
+    "Levers that saved in most seeds of a data set."
+    seeds = {r['seed'] for r in rows}
+    plain = {r['seed']: r for r in rows if r['way'] == 'plain'}
+    counts = defaultdict(int)
+    for r in rows:
+        if r['way'] in plain or r['way'] in ('have', 'plain'): continue
+        counts[r['way']] += saved(r, plain[r['seed']])
+    return {way for way, n in counts.items() if n > len(seeds) / 2}
+
+
+def test_measures_of_published_data_name_levers():
+    for row in table(MEASURED):
+        assert {'stop', 'bm25'} <= set(advised(row)), row['name']
+
+def test_levers_that_are_named_have_saved_on_published_data():
+    if not TUNED.exists(): pytest.skip(f'{TUNED.name}: nothing has been tuned yet')
+    of = defaultdict(list)
+    for row in table(TUNED): of[name_of(row)].append(row)
+    known = {row['name']: row for row in table(MEASURED)}
+    assert set(of) & set(known), 'the tables name no data set in common'
+    for name in set(of) & set(known):
+        lacking = set(advised(known[name])) - found_to_save(of[name])
+        assert not lacking, f'{name}: the advice names {lacking}, which did not save in most seeds'
+
+
+BASE = {
+    'mahalanobis': 1., 'mahalanobis of held-out passages': 1., 'centroid gap': .1, 'mean cosine': .05,
+    'kept at a quarter of the axes': .5,
+}
+
+def named(recall=(.8, .97), texts=False, m=32, n=2000, **facts):
+    facts = BASE | {k.replace('_', ' '): v for k, v in facts.items()}
+    return [*worth_trying(Evidence(facts, np.array([10, 20]), np.array(recall), 24, n, texts, m))]
+
+def test_each_lever_is_named_at_its_threshold_alone():
+    assert named() == ['stop'] and named(texts=True) == ['stop', 'bm25']
+    assert named(centroid_gap=.6) == named(mahalanobis=1.6) == ['stop', 'links'] and named(centroid_gap=.45) == ['stop']
+    least = THRESHOLDS['kept at a quarter of the axes']
+    quarter = lambda kept, n=2000: named(n=n, kept_at_a_quarter_of_the_axes=kept)
+    assert quarter(least + .01) == ['stop', 'dims'] and quarter(least) == quarter(.99, n=20) == ['stop']
+    assert named(m=15) == named(recall=(.5, .94)) == ['stop', 'm'] and named(m=16) == ['stop']
