@@ -195,7 +195,7 @@ def test_prefixes_are_kept_with_an_index_and_another_is_one_line(home, tmp_path,
     for command in ('run-evaluation', 'run-ef-sweep'):
         one_line(capsys, dacl(command, *of_index, '--query_prefix', 'ask: ', '--output_path', tmp_path/'d'), 'was built with --query_prefix', "'ask: ' is given")
         one_line(capsys, dacl(command, *index_flags(home), '--passage_prefix', 'x ', '--output_path', tmp_path/'d'), "--passage_prefix ''")
-    one_line(capsys, dacl(*build, '--query_prefix', 'ask: ', *flags[2:]), "holds another index: query_prefix is None there and 'ask: ' here; choose another --output")
+    one_line(capsys, dacl(*build, '--query_prefix', 'ask: ', *flags[2:]), f"holds another index: query_prefix is '{words[0]} ' there and 'ask: ' here; choose another --output")
 
 
 def test_results_of_something_else_are_not_overwritten(home, tmp_path, capsys):
