@@ -151,6 +151,6 @@ def test_half_precision_halves_the_files(made, tmp_path, encoder, passages):
 
 def test_vectors_of_another_kind_are_refused(home, made, passages):
     other = load_encoder(home/'encoder')
-    with pytest.raises(DaclError, match='settings is'): embed_corpus(other, passages, made, EmbedSettings(shard_rows=17), show_progress=False)
+    with pytest.raises(DaclError, match='shard_rows is'): embed_corpus(other, passages, made, EmbedSettings(shard_rows=17), show_progress=False)
     other.query.vectors.data[0] += 1
     with pytest.raises(DaclError, match='encoder is'): embed_corpus(other, passages, made, SMALL, show_progress=False)
