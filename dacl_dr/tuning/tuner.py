@@ -72,7 +72,7 @@ def pastes_of(
         m=way.m,
         ef_construction=way.ef_construction,
         ef={'ef': row.knob, 'patience': PATIENCE_EF, 'gamma': None}[way.stop],
-        plain_ef=plain.knob if plain else None,
+        plain_ef=plain and (plain.knob or int(plain.tune.ef[-1])), # the largest that was tried, where none is enough
         gamma=row.knob * KNOBS['gamma'].unit if way.stop == 'gamma' else None,
         patience=row.knob if way.stop == 'patience' else 0,
         seeds=way.seeds,

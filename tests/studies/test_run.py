@@ -152,7 +152,8 @@ def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
     assert not (tmp_path/'run'/'results.csv').exists()
     rest = []
     run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', rest.append)
-    assert [('reused' in m) for m in rest] == [True] * 6 + [False] * 5
+    steps = [m for m in rest if 'looked at' not in m] # and how much of the texts could be read
+    assert ['reused' in m for m in steps] == [True] * 6 + [False] * 5
     pd.testing.assert_series_equal(numbers(tmp_path/'run'), numbers(run), check_exact=True)
     assert not list((tmp_path/'run').rglob('*.partial'))
 
