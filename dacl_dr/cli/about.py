@@ -46,7 +46,7 @@ ABOUT['quickstart'] = CommandText(
     refuses={
         '--temprature 0.1': "unknown flag or argument '--temprature'. Did you mean '--temperature'?",
         '--recipes A E': "command line: unknown recipe 'E'. Known: A, B, C, D.",
-        '--seeds 0': '--seeds: 0 is too few; train each recipe at least once',
+        'dacl quickstart --seeds 0': '--seeds: 0 is too few; train each recipe at least once',
         '--distance_weight -1': '--distance_weight: training.w: expected float >= 0.0',
     },
     see=('tutorials/explore', 'howto/report', 'studies/run'),

@@ -90,7 +90,7 @@ def repeat_command(o:Repeat)->int: # 1 if something differs
     old = record['path'].parent
     new = Path(o.output_dir or old.absolute().with_name(old.absolute().name + '-repeat'))
     if new.resolve() == old.resolve():
-        raise DaclError(f'--output_dir: {new} is the folder of the first run; choose another')
+        raise DaclError(f'--output: {new} is the folder of the first run; choose another')
     code = main(repeated_argv(record, new))
     if code: return code
     n, differ = compare_runs(old, new)
