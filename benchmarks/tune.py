@@ -20,9 +20,11 @@ from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
 from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
 from dacl_dr.metrics.ranking import Judgements
+from dacl_dr.search.exact import exact_search
 from dacl_dr.search.vectors import embed_texts
 from dacl_dr.tuning.choosing import choose_ways
-from dacl_dr.tuning.outcome import outcome
+from dacl_dr.tuning.inputs import JOINED
+from dacl_dr.tuning.outcome import outcome_rows
 from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.timing import FAISS, time_rows
 from dacl_dr.tuning.trials import Aim, Bench, Material
@@ -47,13 +49,14 @@ def material(a, work):
     x = {name: embedded(model, work, name, texts[name], kinds[name]) for name in texts}
     judged = Judgements(judgements_of(asked, passages, is_graded(a.queries)).relevant)
     return Material(
-        passages=x['p'], q=x['q'], judged=judged, lexical={'bm25': bm25_seeds(texts['p'], texts['q'])}, train=x['train'])
+        passages=x['p'], q=x['q'], judged=judged, lexical={'bm25': bm25_seeds(texts['p'], texts['q'])},
+        joined=exact_search(x['train'], x['p'], JOINED))
 
 
 def rows_of(a, bench, seed):
     "A table of one seed."
     choice = choose_ways(bench, Way(m=32, ef_construction=40), desc=f'{a.name}, seed {seed}')
-    found = outcome(bench, choice, 16)
+    found = outcome_rows(bench, choice, 16)
     times = time_rows(bench, found)
     table = []
     for r in found:

@@ -92,6 +92,16 @@ def test_no_line_of_code_is_too_long(path):
     assert [l for l in lines if len(l) > LONGEST] == []
 
 
+LONGEST_CELL, LONGEST_MODULE = 60, 450 # lines
+
+def test_cells_and_modules_are_short():
+    sources = {(p, c['id']): ''.join(c['source']) for p in PAGES for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code'}
+    exported = {where: len(s.splitlines()) - 1 for where, s in sources.items() if s.startswith('#| export')}
+    assert {f'{p.relative_to(NBS)} {cell}': n for (p, cell), n in exported.items() if n > LONGEST_CELL} == {}
+    modules = {p: len(p.read_text().splitlines()) for p in PACKAGE.rglob('*.py') if p.name != '_modidx.py'}
+    assert {str(p): n for p, n in modules.items() if n > LONGEST_MODULE} == {}
+
+
 @pytest.mark.parametrize('module', MODULES)
 def test_no_function_takes_too_much(module):
     "Above eight parameters a struct is due."
@@ -151,3 +161,11 @@ def test_imports_stand_in_their_own_cells(path):
         assert all(found) or not any(found), ''.join(cell['source'])
         nested = [n for s in ast.parse(''.join(cell['source'])).body if not isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)) for n in ast.walk(s) if isinstance(n, (ast.Import, ast.ImportFrom))]
         assert not nested, ''.join(cell['source'])
+
+
+@pytest.mark.parametrize('path', sorted((PACKAGE.parent/'benchmarks').glob('*.py')), ids=lambda p: p.stem)
+def test_benchmarks_name_what_is_there(path):
+    "They are run by hand, and nothing else would tell."
+    imports = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module.startswith('dacl_dr')]
+    missing = [f'{n.module}.{a.name}' for n in imports for a in n.names if not hasattr(importlib.import_module(n.module), a.name)]
+    assert missing == []

@@ -149,7 +149,8 @@ def add_flags(
         if kind.type is str and not kind.choices: words['metavar'] = names[0].upper()
         if required: words['required'] = True
         elif kind.type is not bool: words['default'] = None if nested else flag.default
-        if kind.many and flag.default is None: words['action'] = 'extend' # given again, it adds
+        adds = kind.many and flag.default is None and flag.name not in cls.LAST
+        if adds: words['action'] = 'extend' # given again
         to = either if flag.name in cls.EITHER else parser
         to.add_argument(*(f'--{n}' for n in names), dest=flag.name, **words)
 

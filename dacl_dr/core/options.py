@@ -26,6 +26,7 @@ class Options(Frozen, kw_only=True):
     POSITIONAL: ClassVar[dict] = {} # field that is given without a flag → how the help calls it
     ALIASES: ClassVar[dict] = {} # flag → its other names
     EITHER: ClassVar[tuple] = () # flags of which one may be given
+    LAST: ClassVar[tuple] = () # flags of several values that count as given last; those of others add up
     WORDS: ClassVar[dict] = { # field → the word for it over all commands; the field's own name is understood too
         'corpus_file': 'corpus', 'corpus_path': 'corpus', 'encoder_path': 'encoder', 'model_name': 'encoder',
         'index_path': 'index', 'embeddings_path': 'embeddings', 'test_file': 'queries', 'dev_file': 'queries',
@@ -338,6 +339,7 @@ class Tune(Diagnose, kw_only=True):
 class Quickstart(Options, kw_only=True):
     "Train recipes A, B, C and D on the offline corpus and report what searching each costs."
     NAMED = {'seeds': '--seed'}
+    LAST = ('seeds',) # 3 and then 2 are not the seeds 3 and 2
     FLAGS = {
         'w': ('settings.training.w', 'weight of L_dis in recipes B and D'),
         'temperature': ('settings.training.temperature', 'temperature of InfoNCE'),

@@ -70,6 +70,7 @@ def folder_files(
         'or a BEIR folder, which holds corpus.jsonl'
     )
 
+# %% ../../nbs/data/conversion.ipynb #712a5f0c
 def head_line(
     path:Path, # of text, may be packed
 )->bytes: # b'' for a file that can't be read

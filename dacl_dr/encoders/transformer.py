@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TRIED', 'TRIED_TOLERANCE', 'PLAIN_TEXT', 'set_pooling', 'is_norm', 'drop_norm', 'set_normalize', 'two_towers',
            'positions_of', 'cut_texts', 'fitted', 'check_vocabulary', 'differs', 'tried', 'tower_particulars',
-           'module_particulars', 'particulars', 'TransformerEncoder', 'word_tokenizer', 'tiny_bert']
+           'module_particulars', 'particulars', 'library_vectors', 'checkpoint_activations', 'TransformerEncoder',
+           'word_tokenizer', 'tiny_bert']
 
 # %% ../../nbs/encoders/transformer.ipynb #e77c4f53
 import json
@@ -221,6 +222,25 @@ def particulars(
         if said: found.append([str(i), type(module).__name__, json.dumps(said, sort_keys=True, default=str)])
     return found
 
+# %% ../../nbs/encoders/transformer.ipynb #cc4b4fde
+def library_vectors(
+    model, # SentenceTransformer
+    texts:list[str],
+    side:str, # 'query' or 'passage'
+)->np.ndarray: # (N, D) float32
+    "What sentence-transformers itself gives texts, in one batch; leaves the model in evaluation mode."
+    encode = {'query': model.encode_query, 'passage': model.encode_document}[side]
+    return encode(texts, batch_size=len(texts), show_progress_bar=False)
+
+def checkpoint_activations(
+    tower, # a module of sentence-transformers
+    kwargs:dict|None, # of torch's checkpoint
+)->None:
+    "Keep no activations of a tower's layers while it trains. Raises `DaclError` for one without layers."
+    if not hasattr(tower, 'model'):
+        raise DaclError('machine.gradient_checkpointing: the model has no layers; leave it out')
+    tower.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+
 # %% ../../nbs/encoders/transformer.ipynb #db7fbce0
 class TransformerEncoder(Encoder):
     "A sentence-transformers model, with one tower or two."
@@ -264,8 +284,7 @@ class TransformerEncoder(Encoder):
     def library(self, texts:list[str], side:str)->np.ndarray: # (N, D) float32
         "The vectors that sentence-transformers itself gives texts."
         training = self.training
-        encode = {'query': self.model.encode_query, 'passage': self.model.encode_document}[side]
-        found = encode(texts, batch_size=len(texts), show_progress_bar=False)
+        found = library_vectors(self.model, texts, side)
         self.train(training)
         return found
 
@@ -282,11 +301,7 @@ class TransformerEncoder(Encoder):
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs=None, **kwargs):
         "Called by transformers' Trainer."
         towers = {id(t): t for t in map(self.tower, SIDES)} # a shared one once
-        for tower in towers.values():
-            if not hasattr(tower, 'model'):
-                raise DaclError('machine.gradient_checkpointing: the model has no layers; leave it out')
-            tower.model.activation_checkpointing_enable(
-                activation_checkpointing_kwargs=activation_checkpointing_kwargs)
+        for tower in towers.values(): checkpoint_activations(tower, activation_checkpointing_kwargs)
 
 # %% ../../nbs/encoders/transformer.ipynb #40c8bde3
 def word_tokenizer(

@@ -66,6 +66,7 @@ def array_judgements(
         )
     return [{int(row): 1 for row in found if row >= 0} for found in rows]
 
+# %% ../../nbs/evaluation/row_judgements.ipynb #c91b8c05
 def named_row(
     rows:dict[str, int], # from `read_ids`
     name:str,

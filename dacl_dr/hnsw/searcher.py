@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NO_LINKS', 'clock_gettime', 'MONOTONIC', 'Stop', 'Links', 'links_of', 'Queue', 'queue_push', 'queue_pop', 'Ending',
            'reach', 'offer_by_gamma', 'offer_by_ef', 'offer', 'mark_lowest', 'look_beside', 'offer_one', 'enter',
-           'walk_by_ef', 'walk_by_gamma', 'search_one', 'nanoseconds', 'search_many', 'Searcher', 'faiss_from']
+           'walk_by_ef', 'walk_by_gamma', 'search_one', 'nanoseconds', 'search_many', 'ending', 'check_other_vectors',
+           'checked_entries', 'new_memory', 'search_some', 'Searcher', 'faiss_from']
 
 # %% ../../nbs/hnsw/searcher.ipynb #908a0c3c
 import os
@@ -15,11 +16,11 @@ import faiss, msgspec, numpy as np
 from numba import njit, types
 
 from ..core.errors import DaclError
-from .kernels import distance_of, distances_of, unowned, unowned_graph
+from .kernels import Graph, distance_of, distances_of, unowned, unowned_graph
 from dacl_dr.hnsw.tracer import (
-    EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Books, Trace, Tracer, asked_of, before, candidate_push,
-    descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, note, result_push,
-    room_for_turns, unowned_scratch,
+    EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Books, Scratch, Seen, Trace, Tracer, asked_of, before,
+    candidate_push, descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, note,
+    result_push, room_for_turns, unowned_scratch,
 )
 
 # %% ../../nbs/hnsw/searcher.ipynb #21b4124f
@@ -259,6 +260,76 @@ def search_many(graph, rule, links, queries, entries, memory, books, taken): # `
         search_one(graph, rule, links, asked, scratch, queue, unowned(entries[i]))
         if len(taken): taken[i] = nanoseconds(at) - start
 
+# %% ../../nbs/hnsw/searcher.ipynb #f9aec929
+def ending(
+    stop:Stop,
+    first:bool, # descend through the upper levels first?
+)->Ending:
+    "A rule as the kernels take it."
+    return Ending(stop.patience, -1. if stop.gamma is None else float(stop.gamma), first)
+
+def check_other_vectors(
+    vectors:np.ndarray, # to compare instead of the graph's
+    n:int, # nodes
+    d:int, # dimensions
+)->None:
+    "Raises `DaclError` for vectors that the kernels would misread."
+    if vectors.shape == (n, d) and vectors.dtype == np.float32 and vectors.flags.c_contiguous: return
+    raise DaclError(
+        f'vectors of shape {vectors.shape} and {vectors.dtype} do not fit a graph of {n} nodes of {d} dimensions; '
+        'give float32, row after row')
+
+def checked_entries(
+    entries:np.ndarray|None, # (Q, S) nodes, -1 for none
+    queries:int,
+    n:int, # nodes
+)->np.ndarray: # (Q, S) int64
+    "Entry points of each query. Raises `DaclError` for nodes that are not there."
+    if entries is None: return np.full((queries, 0), -1, np.int64)
+    entries = np.ascontiguousarray(entries, np.int64)
+    if entries.ndim == 2 and len(entries) == queries and entries.max(initial=-1) < n: return entries
+    raise DaclError(
+        f'entries of shape {entries.shape}, the largest {entries.max(initial=-1)}, do not fit {queries} queries and '
+        f'{n} nodes; give a row a query, of nodes or -1')
+
+def new_memory(
+    graph:Graph,
+    table:Seen, # of a thread
+    stop:Stop,
+    widest:int, # links of a node beside the graph's
+    route_rows:int=0,
+)->tuple[Scratch, Queue]:
+    "Scratch memory of a thread, and a queue if the rule needs one."
+    scratch = new_scratch(graph, table, stop.ef if stop.gamma is None else 1, route_rows)
+    if widest + 4 > len(scratch.todo):
+        scratch = scratch._replace(todo=np.empty(widest + 4, np.int64), far=np.empty(widest + 4, np.float32))
+    room = 0 if stop.gamma is None else len(table.marks)
+    return scratch, Queue(np.empty(room, np.float32), np.empty(room, np.int32), np.zeros(1, np.int64))
+
+# %% ../../nbs/hnsw/searcher.ipynb #4fa74481
+def search_some(
+    searcher, # a `Searcher`
+    queries:np.ndarray, # (Q, D) float32
+    rows:np.ndarray, # (n,) those that are searched for
+    entries:np.ndarray, # (Q, S) nodes, -1 for none
+    stop:Stop,
+    first:bool, # descend through the upper levels first?
+    threads:int,
+    books:Books, # of all queries; gets what is found
+)->None:
+    "Search for some of the queries, in threads, and note what each took in `searcher.taken`."
+    taken, rule = np.zeros(len(rows), np.int64), ending(stop, first)
+    mine = new_books(len(rows), books.ids.shape[1], None)
+    q, seeds = np.ascontiguousarray(queries[rows]), entries[rows]
+    memory = [searcher.memory(i, stop) for i in range(threads)]
+    def work(part, i):
+        room_for_turns(searcher.tables[i], len(q))
+        some = Books(*(b[part] for b in mine))
+        search_many(searcher.graph, rule, searcher.links, q[part], seeds[part], memory[i], some, taken[part])
+    in_threads(work, len(q), threads)
+    for to, found in zip(books[:3], mine[:3]): to[rows] = found
+    searcher.taken[rows] = taken
+
 # %% ../../nbs/hnsw/searcher.ipynb #44b4faa4
 class Searcher(Tracer):
     """An HNSW index of faiss with its vectors in float32, and links beside its own. Raises `DaclError` for another
@@ -273,21 +344,14 @@ class Searcher(Tracer):
             raise DaclError(f'links are of {len(links.starts) - 1} nodes and the graph has {self.n}')
         self.links, self.vectors = links, vectors
         if vectors is None: return
-        if vectors.shape != (self.n, index.d) or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
-            raise DaclError(
-                f'vectors of shape {vectors.shape} and {vectors.dtype} do not fit a graph of {self.n} nodes of '
-                f'{index.d} dimensions; give float32, row after row')
+        check_other_vectors(vectors, self.n, index.d)
         self.graph = self.graph._replace(vectors=vectors.ctypes.data)
 
     def memory(self, i:int, stop:Stop, route_rows:int=0):
         "Scratch memory of a thread, and a queue if the rule needs one."
         while len(self.tables) <= i: self.tables.append(new_seen(self.n))
-        scratch = new_scratch(self.graph, self.tables[i], stop.ef if stop.gamma is None else 1, route_rows)
-        widest = int(np.diff(self.links.starts).max(initial=0)) + 4
-        if widest > len(scratch.todo):
-            scratch = scratch._replace(todo=np.empty(widest, np.int64), far=np.empty(widest, np.float32))
-        room = 0 if stop.gamma is None else self.n
-        return scratch, Queue(np.empty(room, np.float32), np.empty(room, np.int32), np.zeros(1, np.int64))
+        widest = int(np.diff(self.links.starts).max(initial=0))
+        return new_memory(self.graph, self.tables[i], stop, widest, route_rows)
 
     def find(self,
         queries:np.ndarray, # (Q, D)
@@ -300,16 +364,11 @@ class Searcher(Tracer):
         "Search by a rule. A query without any entry point descends. Raises `DaclError` for what can't be searched."
         stop.check(k, self.n)
         queries = self.check(queries, k, max(k, stop.ef))
-        if entries is None: entries = np.full((len(queries), 0), -1, np.int64)
-        entries = np.ascontiguousarray(entries, np.int64)
-        if entries.ndim != 2 or len(entries) != len(queries) or entries.max(initial=-1) >= self.n:
-            raise DaclError(
-                f'entries of shape {entries.shape}, the largest {entries.max(initial=-1)}, do not fit {len(queries)} '
-                f'queries and {self.n} nodes; give a row a query, of nodes or -1')
+        entries = checked_entries(entries, len(queries), self.n)
         below = (entries < 0).all(1) if not descend else np.ones(len(queries), bool)
         books, self.taken = new_books(len(queries), k, None), np.zeros(len(queries), np.int64)
         for rows, first in ((np.flatnonzero(below), True), (np.flatnonzero(~below), False)):
-            self.run(queries, rows, first, entries, stop, threads or os.cpu_count(), books)
+            if len(rows): search_some(self, queries, rows, entries, stop, first, threads or os.cpu_count(), books)
         return Trace(books.ids, books.distances, *books.counts.T)
 
     def times(self, queries:np.ndarray, k:int=10, stop:Stop=Stop(), entries=None, descend=None)->np.ndarray: # (Q,)
@@ -322,28 +381,11 @@ class Searcher(Tracer):
         stop.check(k, self.n)
         entries = np.full(0, -1, np.int64) if entries is None else np.asarray(entries, np.int64)
         first = bool(descend) or not (entries >= 0).any()
-        rule = Ending(stop.patience, -1. if stop.gamma is None else float(stop.gamma), first)
-        memory = self.memory(0, stop, 3 * self.n)
+        rule, memory = ending(stop, first), self.memory(0, stop, 3 * self.n)
         books, query = new_books(1, k, None), np.ascontiguousarray(query[None], np.float32)
         none = np.zeros(0, np.int64)
         search_many(self.graph, rule, self.links, query, entries[None], memory, books, none)
         return memory[0].route[:books.counts[0, EVALUATIONS]].copy()
-
-    def run(self, queries, rows, first, entries, stop, threads, books): # `first`: descend first?
-        "Search some of the queries, in threads."
-        if not len(rows): return
-        taken = np.zeros(len(rows), np.int64)
-        rule = Ending(stop.patience, -1. if stop.gamma is None else float(stop.gamma), first)
-        mine = new_books(len(rows), books.ids.shape[1], None)
-        q, seeds = np.ascontiguousarray(queries[rows]), entries[rows]
-        memory = [self.memory(i, stop) for i in range(threads)]
-        def work(part, i):
-            room_for_turns(self.tables[i], len(q))
-            books = Books(*(b[part] for b in mine))
-            search_many(self.graph, rule, self.links, q[part], seeds[part], memory[i], books, taken[part])
-        in_threads(work, len(q), threads)
-        for to, found in zip(books[:3], mine[:3]): to[rows] = found
-        self.taken[rows] = taken
 
 # %% ../../nbs/hnsw/searcher.ipynb #a545b374
 def faiss_from(

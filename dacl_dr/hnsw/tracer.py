@@ -19,7 +19,7 @@ from numba import njit
 
 from ..core.errors import DaclError
 from ..search.graph import check_search
-from .kernels import FLOAT, Graph, distance_of, distances_of, read_graph, unowned, unowned_graph
+from .kernels import Graph, distance_of, distances_of, read_graph, unowned, unowned_graph
 
 # %% ../../nbs/hnsw/tracer.ipynb #ab03d436
 class Heap(NamedTuple):

@@ -15,7 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.search', submod_attr
     'vectors': ['Vectors', 'check_unit', 'embed_corpus'],
     'exact': ['exact_search', 'top_k'],
     'graph': ['build_hnsw'],
-    'foreign': ['Foreign', 'open_index'],
+    'foreign_faiss': ['Foreign'],
+    'foreign': ['open_index'],
     'indexing': ['Index', 'build_index', 'load_index', 'make_index'],
     'retriever': ['Retriever'],
 })

@@ -16,7 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.tuning', submod_attr
     'levers': ['LEVERS', 'Lever'],
     'choosing': ['Budget', 'Choice', 'choose_ways'],
     'outcome': ['outcome_rows'],
-    'engines': ['Paste', 'Tuned', 'pastes'],
+    'tuned': ['Tuned'],
+    'engines': ['Paste', 'pastes'],
     'tuning_page': ['Tuning'],
     'tuner': ['tune', 'tuned_from'],
 })

@@ -67,7 +67,7 @@ LEVERS = (
         costs='the engine has to have the rule'),
     Lever(
         'links', 'links of training queries', lambda m: [{'links': n} for n in (8, 16)],
-        needs='training queries', there=lambda m: m.train is not None, costs='memory of the links'),
+        needs='training queries', there=lambda m: m.joined is not None, costs='memory of the links'),
     Lever(
         'bm25', "BM25's results as entry points", seeded('bm25'), needs='texts', there=lambda m: 'bm25' in m.lexical,
         costs="BM25's search before each query", lexical=True),

@@ -6,9 +6,9 @@
 __all__ = ['DRAWS', 'Row', 'of_draws', 'costs_at_goal', 'change_of', 'way_row', 'row_of', 'outcome_rows', 'queries_needed']
 
 # %% ../../nbs/tuning/outcome.ipynb #36366c7c
-import msgspec, numpy as np, pandas as pd
+import msgspec, numpy as np
 
-from ..hnsw.cost import cost_at
+from ..hnsw.cost import CostQuestion, answers, cost_at
 from ..hnsw.curves import Sweep
 from ..metrics.statistics import Estimate, drawn_means, query_draws
 from .choosing import Contender, Choice, bytes_read
@@ -19,7 +19,7 @@ from .ways import Way, way_words
 # %% ../../nbs/tuning/outcome.ipynb #7106db91
 class Row(msgspec.Struct, kw_only=True):
     "A way on the reporting half."
-    name: str # see `Found`
+    name: str # see `Contender`
     label: str
     way: Way
     knob: int|None # None: the goal was not reached on the choosing half
@@ -29,7 +29,7 @@ class Row(msgspec.Struct, kw_only=True):
     megabytes_read: float|None = None # of vectors, a query
     quality: Estimate|None = None # the metric of the goal
     kept: Estimate|None = None # share of exact search's
-    change: Estimate|None = None # of what is saved, against the baseline at equal quality: -.25 is a quarter less
+    change: Estimate|None = None # of computations against the baseline at equal quality: -.25 is a quarter less
     megabytes: float = 0. # of links and vectors that are compared
     build_s: float|None = None # None: the graph was given
     lexical_ms: float|None = None # of the lexical search a query; None: none, or not measured here
@@ -51,13 +51,9 @@ def costs_at_goal(
     draws:np.ndarray, # (B, Q)
 )->tuple[float, np.ndarray]: # value, (B,) of draws
     "Distance computations where the goal is reached."
-    quality, spent = s.values[aim.metric], s.values['evaluations']
-    drawn_best = drawn_means(s.exact[aim.metric][None], draws)[:, 0]
-    goals = aim.keep * drawn_best if aim.target is None else np.full(len(draws), aim.target)
-    found = zip(goals, drawn_means(quality, draws), drawn_means(spent, draws))
-    drawn = np.array([cost_at(*of_draw, censored=True) for of_draw in found])
+    asked = CostQuestion('goal', aim.metric, aim.target, aim.keep if aim.target is None else None)
     value = cost_at(aim.goal(s.exact[aim.metric]), s.mean(aim.metric), s.mean('evaluations'), censored=True)
-    return value, drawn
+    return value, answers(asked, s, draws, 'evaluations')
 
 # %% ../../nbs/tuning/outcome.ipynb #4ceda1d1
 def change_of(

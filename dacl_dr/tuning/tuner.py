@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['way_of', 'check_reachable', 'pastes_of', 'few_queries_line', 'notes_of_tuning', 'tuned_from', 'tuned_json',
-           'curve_table', 'interval_words', 'line_of', 'side_by_side', 'goal_words', 'tuned_lines', 'results_of_tuning',
-           'tune', 'tune_several']
+           'curve_table', 'interval_words', 'line_of', 'side_by_side', 'goal_words', 'tuned_lines', 'tune',
+           'tune_several']
 
 # %% ../../nbs/tuning/tuner.ipynb #f21c9877
 import json
@@ -17,17 +17,18 @@ from ..core.errors import DaclError
 from ..core.files import make_folder, write_json
 from ..core.options import Tune
 from ..core.steps import environment
-from ..evaluation.diagnosis import folder_name
+from ..evaluation.diagnosis import folder_name, results_of_diagnosis
 from ..evaluation.judging import refuse_other_results, write_table
 from ..evaluation.sample import Sample, encoders_of, text_sample, vector_sample
-from ..search.foreign import Foreign
+from ..search.foreign_faiss import Foreign
 from .choosing import Budget, choose_ways
-from .engines import Paste, Tuned, pastes
+from .engines import Paste, pastes
 from .inputs import aim_of, check_tune, index_sample, material_of
 from .levers import levers_named
 from .outcome import Row, outcome_rows, queries_needed
 from .timing import time_rows
 from .trials import Bench
+from .tuned import Tuned
 from .tuning_page import Tuning, number, routes_of, tuning_page
 from .ways import KNOBS, PATIENCE_EF, Way
 
@@ -229,12 +230,6 @@ def tuned_lines(
     return '\n'.join([head, table.to_string(index=False), *(f'* {line}' for line in m['notes'])])
 
 # %% ../../nbs/tuning/tuner.ipynb #4bfba065
-def results_of_tuning(
-    m:dict, # tuned.json, or what is known of it
-)->dict: # see `refuse_other_results`
-    "What a tuning is of."
-    return {'encoder': m.get('key'), 'corpus': m['digests']['corpus'], 'set of queries': m['digests']['queries']}
-
 def tune(
     o:Tune, # what to look at, and the folder that gets numbers, tables and page
 )->Path: # tuned.json; of several encoders comparison.json
@@ -242,7 +237,7 @@ def tune(
     check_tune(o)
     if o.index is None and len(encoders_of(o)) > 1: return tune_several(o)
     out, there = Path(o.output_path), None
-    def check(about): refuse_other_results(out/'tuned.json', about, results_of_tuning, 'choose another --output')
+    def check(about): refuse_other_results(out/'tuned.json', about, results_of_diagnosis, 'choose another --output')
     if o.index is not None:
         sample, there = index_sample(o)
         check(sample.about)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PLACES', 'PAGE_NOTE', 'Tuning', 'saved_words', 'baseline_lines', 'lever_line', 'answer_lines', 'frontier_data',
            'frontier_chart', 'levers_chart', 'typical_query', 'route_panel', 'after_row', 'routes_of', 'routes_chart',
-           'number', 'interval_told', 'cost_table', 'elsewhere_table', 'paste_html', 'page_line', 'tuning_page']
+           'number', 'interval_told', 'cost_table', 'elsewhere_table', 'elsewhere_lines', 'paste_html', 'page_line',
+           'tuning_page']
 
 # %% ../../nbs/tuning/tuning_page.ipynb #b315f302
 import html
@@ -13,15 +14,16 @@ import html
 import altair as alt, msgspec, numpy as np, pandas as pd
 
 from ..hnsw.curves import Sweep
+from ..hnsw.route import first_visits
 from ..metrics.statistics import Estimate
 from ..report.charts import colour_of
 from ..report.page import Page
 from ..search.exact import exact_search
-from .choosing import Choice
 from .engines import Paste
 from .material import Aim
 from .outcome import Row
 from .timing import FAISS, Times
+from .levers import LEVERS
 from .trials import Bench, place_of
 from .ways import stop_of
 
@@ -191,11 +193,10 @@ def route_panel(
     entries = runner.entries(np.array([query]))
     entries = None if entries is None else entries[0]
     path = runner.searcher.path(runner.built.q[query], k, stop_of(r.way, r.knob, k), entries)
-    nodes, first = np.unique(path[:, 0], return_index=True)
-    step = np.argsort(np.argsort(first))
-    entered = (path[first, 2] < 0) & (path[first, 1] == 0)
-    kind = np.where(entered, 'entry point', 'visited')
-    return pd.DataFrame({'passage': runner.built.rows[nodes], 'step': step + 1, 'panel': panel, 'kind': kind})
+    seen = first_visits(path)[1] # (V, 3) node, level, from which
+    kind = np.where((seen[:, 2] < 0) & (seen[:, 1] == 0), 'entry point', 'visited')
+    return pd.DataFrame({
+        'passage': runner.built.rows[seen[:, 0]], 'step': np.arange(len(seen)) + 1, 'panel': panel, 'kind': kind})
 
 # %% ../../nbs/tuning/tuning_page.ipynb #2b2a4dc0
 def after_row(
@@ -305,6 +306,14 @@ def elsewhere_table(
         })
     return pd.DataFrame(rows)
 
+# %% ../../nbs/tuning/tuning_page.ipynb #ebcd560b
+def elsewhere_lines(
+    t:Tuning,
+)->list[str]: # of the levers that were tried
+    "What each lever asks for besides."
+    tried = {r.name for r in t.rows} | {'m'}
+    return [f'{lever.label}: {lever.costs}' for lever in LEVERS if lever.name in tried]
+
 # %% ../../nbs/tuning/tuning_page.ipynb #4a01ff6c
 def paste_html(
     p:Paste,
@@ -344,7 +353,7 @@ def tuning_page(
     chart, own = levers_chart(t), t.times.get(FAISS)
     if chart is not None: page.heading('Lever by lever').chart(chart)
     if t.routes is not None: page.heading('A query before and after').chart(routes_chart(t.routes))
-    page.heading('What it costs elsewhere').table(elsewhere_table(t), ('way',))
+    page.heading('What it costs elsewhere').table(elsewhere_table(t), ('way',)).bullets(elsewhere_lines(t))
     if own is not None:
         page.text(
             f'<p>faiss itself takes {own.median:.2f} ms for the search of the second row, '

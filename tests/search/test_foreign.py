@@ -8,7 +8,8 @@ import pytest
 from usearch.index import Index as Usearch
 
 from dacl_dr.core.errors import DaclError
-from dacl_dr.search.foreign import open_index, stored_vectors
+from dacl_dr.search.foreign import open_index
+from dacl_dr.search.foreign_faiss import stored_vectors
 
 HNSWLIB = importlib.util.find_spec('hnswlib') # it has no wheels; pip install '.[hnswlib]' compiles it
 needs_hnswlib = pytest.mark.skipif(not HNSWLIB, reason="hnswlib is not installed: pip install '.[hnswlib]'")

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from dacl_dr.core.errors import DaclError
-from dacl_dr.tuning.engines import LIBRARIES, SERVERS, Tuned, levers_of, paste, pastes, told_of
+from dacl_dr.tuning.engines import LIBRARIES, SERVERS, paste, pastes
+from dacl_dr.tuning.tuned import Tuned, levers_of, told_of
 
 ENGINES = {e.name: e for e in (*LIBRARIES, *SERVERS)}
 PLAIN = Tuned(dim=64, m=12, ef_construction=90, ef=60, k=10)
