@@ -7,27 +7,31 @@ Embeds once into --work, then tunes once a seed; the rows of a name are replaced
 half of the queries that chose nothing. Columns: name, seed, way, words, computations and share of exact search's recall@10
 kept with 95% intervals over queries, change against efSearch at the best M at equal quality, milliseconds of one query on
 one thread (median, 95th percentile), those of faiss itself for plain efSearch, BM25's milliseconds and postings, megabytes
-read and held.
+read and held. `ms ratio`: milliseconds at the smallest knob that reaches the goal on the reporting half, over those of
+faiss's own HNSW search at the smallest efSearch that does, timed in turns; its interval is over queries.
 """
-import argparse, json
+import argparse
 from pathlib import Path
 
-import faiss, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.rows import spaced
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
 from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
 from dacl_dr.metrics.ranking import Judgements
+from dacl_dr.metrics.statistics import drawn_means, query_draws
 from dacl_dr.search.exact import exact_search
 from dacl_dr.search.vectors import embed_texts
 from dacl_dr.tuning.choosing import choose_ways
 from dacl_dr.tuning.inputs import JOINED
-from dacl_dr.tuning.outcome import outcome_rows
+from dacl_dr.tuning.material import Aim, Material
+from dacl_dr.tuning.outcome import of_draws, outcome_rows
 from dacl_dr.tuning.seeds import bm25_seeds
-from dacl_dr.tuning.timing import FAISS, time_rows
-from dacl_dr.tuning.trials import Aim, Bench, Material
+from dacl_dr.tuning.timing import FAISS, InFaiss, faiss_round, time_rows, turn_of
+from dacl_dr.tuning.trials import Bench, chosen_knob
 from dacl_dr.tuning.ways import Way
 
 
@@ -53,6 +57,20 @@ def material(a, work):
         joined=exact_search(x['train'], x['p'], JOINED))
 
 
+def ms_ratio(bench, plain, trial, rounds=5):
+    "Milliseconds of a way over those of faiss's own search at equal quality; None: one of them does not reach it."
+    knobs = [chosen_knob(t.report, bench.aim) for t in (trial, plain)]
+    if None in knobs or not (turn := turn_of(bench.runner(trial.way), knobs[0])): return None
+    rows = bench.report.rows[spaced(len(bench.report.rows), 1000)]
+    theirs, taken = InFaiss(bench.runner(plain.way)), ([], [])
+    for _ in range(rounds + 1):
+        taken[0].append(turn[0](*turn[1:], rows)[0])
+        taken[1].append(faiss_round(theirs, knobs[1], rows)[0])
+    mine, faiss_s = (np.median(ms[1:], axis=0) for ms in taken) # the first round warms up
+    drawn = drawn_means(np.stack([mine, faiss_s]), query_draws(len(rows), 1000))
+    return of_draws(mine.mean() / faiss_s.mean(), drawn[:, 0] / drawn[:, 1])
+
+
 def rows_of(a, bench, seed):
     "A table of one seed."
     choice = choose_ways(bench, Way(m=32, ef_construction=40), desc=f'{a.name}, seed {seed}')
@@ -65,6 +83,9 @@ def rows_of(a, bench, seed):
             if e is not None: row |= {column: e.value, f'{column} low': e.low, f'{column} high': e.high}
         ms = times.get(r.name)
         row |= {'ms': ms and ms.median, 'ms mean': ms and ms.mean, 'ms p95': ms and ms.p95, 'queries/s': ms and ms.rate}
+        trial = choice.named(r.name).trial
+        ratio = ms_ratio(bench, choice.named('plain').trial, trial) if r.name != 'have' else None
+        if ratio is not None: row |= {'ms ratio': ratio.value, 'ms ratio low': ratio.low, 'ms ratio high': ratio.high}
         if r.name == 'plain': row |= {'faiss ms': times[FAISS].median, 'faiss ms mean': times[FAISS].mean}
         row |= {'bm25 ms': r.lexical_ms, 'postings': r.postings, 'MB read': r.megabytes_read, 'MB': r.megabytes}
         table.append(row)
@@ -82,7 +103,7 @@ def main():
     for seed in range(a.seeds):
         m.seed, m.order = seed, seed or None
         tables.append(rows_of(a, Bench(m, Aim(), work/'tried'), seed))
-        print(tables[-1][['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms']].to_string())
+        print(tables[-1][['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms ratio']].to_string())
     path = Path(a.table)
     kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
     with atomic_file(path) as tmp: pd.concat([*kept, *tables]).to_csv(tmp, index=False, float_format='%.5g')

@@ -329,7 +329,7 @@ def paste_html(
 PAGE_NOTE = (
     '<p>Intervals are 95%, over queries. <i>Against efSearch</i>: distance computations where either way crosses the '
     'goal on these queries, over those of efSearch at the best M. Milliseconds are of one query on one thread, '
-    'without the lexical search.</p>'
+    'without the lexical search; ways with fewer bits or dimensions are timed in faiss, with what is compared again.</p>'
 )
 
 def page_line(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Count', 'BITS', 'KNOBS', 'PATIENCE_EF', 'STORED', 'AXIS_ROWS', 'Way', 'bytes_compared', 'Knob', 'depth_of', 'stop_of',
-           'stored_words', 'knob_words', 'graph_words', 'way_words', 'unit_norm', 'cut', 'rounded', 'query_links']
+           'stored_words', 'knob_words', 'graph_words', 'way_words', 'unit_norm', 'widest_axes', 'cut', 'rounded',
+           'query_links']
 
 # %% ../../nbs/tuning/ways.ipynb #3e0da7ca
 from typing import Annotated, Literal, NamedTuple
@@ -134,6 +135,13 @@ def unit_norm(
 # %% ../../nbs/tuning/ways.ipynb #b9636a8d
 AXIS_ROWS = 50_000 # passages that principal axes are fitted on
 
+def widest_axes(
+    passages:np.ndarray, # (N, D)
+    dims:int,
+)->np.ndarray: # (D, dims) float32, orthonormal
+    "The principal axes through the origin."
+    return principal_axes(passages[spaced(len(passages), AXIS_ROWS)], dims).astype(np.float32)
+
 def cut(
     way:Way,
     passages:np.ndarray, # (N, D) float32
@@ -144,7 +152,7 @@ def cut(
     if way.dims > passages.shape[1]:
         raise DaclError(f'dims {way.dims} of vectors of {passages.shape[1]} dimensions; give fewer')
     if way.axes == 'prefix': return unit_norm(passages[:, :way.dims]), unit_norm(q[:, :way.dims])
-    axes = principal_axes(passages[spaced(len(passages), AXIS_ROWS)], way.dims).astype(np.float32)
+    axes = widest_axes(passages, way.dims)
     return unit_norm(passages @ axes), unit_norm(q @ axes)
 
 # %% ../../nbs/tuning/ways.ipynb #6b2e93b7
