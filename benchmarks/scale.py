@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py --folder scale-run # 1,000,000 x 768: some 6 GB of disk, half an hour on two cores
     python benchmarks/scale.py --folder small-run --rows 20000
+    python benchmarks/scale.py --folder tune-run --dim 384 --m 16 --ef_construction 40 --tune # and `dacl tune` of it
 
 The vectors lie in clusters on a 64-dimensional subspace with a little noise, so that their neighbours are as hard
 to find as those of real encoders, not as hard as those of random vectors. Each phase runs in a process of its own,
@@ -49,10 +50,13 @@ def make_vectors(folder, rows, dim):
     write_manifest(folder/'manifest.json', about)
 
 
+def settings_of(args): return IndexSettings(m=args.m, ef_construction=args.ef_construction, storage=args.storage)
+
+
 def build(folder, args):
     from dacl_dr.search.vectors import Vectors
     from dacl_dr.search.indexing import build_index
-    index = build_index(Vectors(folder/'vectors'), Ids(), folder/'index', IndexSettings(storage=args.storage))
+    index = build_index(Vectors(folder/'vectors'), Ids(), folder/'index', settings_of(args))
     m = index.about
     return {'build_s': m.build_s, 'index_bytes': m.bytes['index.faiss'], 'levels': m.degrees, 'threads': m.threads}
 
@@ -83,15 +87,28 @@ def sweep(folder, args):
     return {'exact_s': round(exact_s, 1), 'sweep': rows}
 
 
+def tune(folder, args):
+    "As `dacl tune --index index.faiss --query_vectors queries.npy`, with all that is default."
+    from dacl_dr.core.options import Tune
+    from dacl_dr.tuning.tuner import tune, tuned_lines
+    np.save(folder/'queries.npy', synthetic(2000, args.dim, 0))
+    start = time.perf_counter()
+    path = tune(Tune(
+        index=str(folder/'index'/'index.faiss'), query_vectors=str(folder/'queries.npy'),
+        output_path=str(folder/'tuned')))
+    print(tuned_lines(path))
+    return {'tune_s': time.perf_counter() - start}
+
+
 def run_phase(args):
     "One phase in this process; what it found goes to a file of its name."
     if args.phase == 'vectors': return make_vectors(args.folder/'vectors', args.rows, args.dim)
-    found = build(args.folder, args) if args.phase == 'build' else sweep(args.folder, args)
+    found = {'build': build, 'sweep': sweep, 'tune': tune}[args.phase](args.folder, args)
     found['peak_bytes'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     (args.folder/f'{args.phase}.json').write_text(json.dumps(found, indent=1))
 
 
-def write_measured(path, args, b, s):
+def write_measured(path, args, b, s, t):
     "The table of what was measured."
     measured = {
         'rows': args.rows,
@@ -102,6 +119,7 @@ def write_measured(path, args, b, s):
         'build peak bytes': b['peak_bytes'],
         'sweep peak bytes': s['peak_bytes'],
     }
+    if t: measured |= {'tune seconds': t['tune_s'], 'tune peak bytes': t['peak_bytes']}
     for row in s['sweep']:
         for k in ('ANN recall@10', 'evaluations'): measured[f"{k} at ef {row['ef']}"] = row[k]
     path.write_text('measure,value\n' + ''.join(f'{k},{v}\n' for k, v in measured.items()))
@@ -113,16 +131,20 @@ def main():
     p.add_argument('--rows', type=int, default=1_000_000)
     p.add_argument('--dim', type=int, default=768)
     p.add_argument('--storage', default='float32')
+    p.add_argument('--m', type=int, default=IndexSettings().m)
+    p.add_argument('--ef_construction', type=int, default=IndexSettings().ef_construction)
+    p.add_argument('--tune', action='store_true', help='tune a search of it, too')
     p.add_argument('--output', type=Path, help='table (CSV) of what was measured')
-    phases = ('vectors', 'build', 'sweep')
+    phases = ('vectors', 'build', 'sweep', 'tune')
     p.add_argument('--phase', choices=phases, help='run one phase only; what the others call')
     args = p.parse_args()
     if args.phase: return run_phase(args)
     done = (args.folder/'vectors'/'manifest.json').exists()
     for phase in phases:
-        if phase == 'vectors' and done: continue
+        if phase == 'vectors' and done or phase == 'tune' and not args.tune: continue
         subprocess.run([sys.executable, __file__, *sys.argv[1:], '--phase', phase], check=True)
-    b, s = (json.loads((args.folder/f'{phase}.json').read_text()) for phase in ('build', 'sweep'))
+    b, s, t = (args.folder/f'{phase}.json' for phase in ('build', 'sweep', 'tune'))
+    b, s, t = json.loads(b.read_text()), json.loads(s.read_text()), json.loads(t.read_text()) if args.tune else None
     size, n = b['index_bytes'], args.rows
     print(
         f'{n:,} x {args.dim}, {args.storage}: index {size / 1e9:.2f} GB, '
@@ -130,9 +152,10 @@ def main():
     print(
         f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, "
         f"sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
+    if t: print(f"tuned in {t['tune_s']:.0f} s with {t['peak_bytes'] / 1e9:.2f} GB at most, {t['peak_bytes'] / size:.2f} of the index")
     for row in b['levels']: print(row)
     for row in s['sweep']: print(row)
-    if args.output: write_measured(args.output, args, b, s)
+    if args.output: write_measured(args.output, args, b, s, t)
     hours = b['build_s'] * b['threads'] / 3600 * PASSAGES / n * np.log(PASSAGES) / np.log(n)
     print(
         f'for {PASSAGES:,} passages, in proportion (times the growth of log n for building): '
