@@ -8,7 +8,8 @@ half of the queries that chose nothing. Columns: name, seed, way, words, computa
 kept with 95% intervals over queries, change against efSearch at the best M at equal quality, milliseconds of one query on
 one thread (median, 95th percentile), those of faiss itself for plain efSearch, BM25's milliseconds and postings, megabytes
 read and held. `ms ratio`: milliseconds at the smallest knob that reaches the goal on the reporting half, over those of
-faiss's own HNSW search at the smallest efSearch that does, timed in turns; its interval is over queries.
+faiss's own HNSW search at the smallest efSearch that does, timed in turns; its interval is over queries. Rows of seed
+`all` hold the change of the mean cost over seeds; each seed's queries are drawn for its interval.
 """
 import argparse
 from pathlib import Path
@@ -28,7 +29,7 @@ from dacl_dr.search.vectors import embed_texts
 from dacl_dr.tuning.choosing import choose_ways
 from dacl_dr.tuning.inputs import JOINED
 from dacl_dr.tuning.material import Aim, Material
-from dacl_dr.tuning.outcome import of_draws, outcome_rows
+from dacl_dr.tuning.outcome import DRAWS, change_of, costs_at_goal, of_draws, outcome_rows
 from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.timing import FAISS, InFaiss, faiss_round, time_rows, turn_of
 from dacl_dr.tuning.trials import Bench, chosen_knob
@@ -72,7 +73,7 @@ def ms_ratio(bench, plain, trial, rounds=5):
 
 
 def rows_of(a, bench, seed):
-    "A table of one seed."
+    "A table of one seed, and for each way the cost at equal quality, with draws of queries."
     choice = choose_ways(bench, Way(m=32, ef_construction=40), desc=f'{a.name}, seed {seed}')
     found = outcome_rows(bench, choice, 16)
     times = time_rows(bench, found)
@@ -89,6 +90,22 @@ def rows_of(a, bench, seed):
         if r.name == 'plain': row |= {'faiss ms': times[FAISS].median, 'faiss ms mean': times[FAISS].mean}
         row |= {'bm25 ms': r.lexical_ms, 'postings': r.postings, 'MB read': r.megabytes_read, 'MB': r.megabytes}
         table.append(row)
+    draws = query_draws(len(bench.report.q), DRAWS)
+    return pd.DataFrame(table), {f.name: costs_at_goal(f.trial.report, bench.aim, draws) for f in choice.found}
+
+
+def over_seeds(a, costs): # costs: from `rows_of`, of each seed
+    "The change of every way that all seeds have."
+    means = {}
+    for name in set.intersection(*map(set, costs)):
+        values, drawn = zip(*(c[name] for c in costs))
+        means[name] = np.mean(values), np.mean(drawn, axis=0)
+    table = []
+    for name in [n for n in costs[0] if n in means and n not in ('have', 'plain')]:
+        e = change_of(means[name], means['plain'])
+        if e is None: continue
+        table.append({
+            'name': a.name, 'seed': 'all', 'way': name, 'change': e.value, 'change low': e.low, 'change high': e.high})
     return pd.DataFrame(table)
 
 
@@ -99,11 +116,15 @@ def main():
     p.add_argument('--seeds', type=int, default=3)
     a = p.parse_args()
     work = make_folder(Path(a.work)/a.name)
-    m, tables = material(a, work), []
+    m, tables, costs = material(a, work), [], []
     for seed in range(a.seeds):
         m.seed, m.order = seed, seed or None
-        tables.append(rows_of(a, Bench(m, Aim(), work/'tried'), seed))
+        table, spent = rows_of(a, Bench(m, Aim(), work/'tried'), seed)
+        tables.append(table)
+        costs.append(spent)
         print(tables[-1][['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms ratio']].to_string())
+    tables.append(over_seeds(a, costs))
+    print(tables[-1].to_string())
     path = Path(a.table)
     kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
     with atomic_file(path) as tmp: pd.concat([*kept, *tables]).to_csv(tmp, index=False, float_format='%.5g')
