@@ -121,7 +121,8 @@ def adapter_json(
     names = 'pairs', 'held', 'history', 'best', 'seconds', 'gains', 'other', 'saved', 'notes', 'worse'
     plain = json.loads(msgspec.json.encode({name: getattr(a, name) for name in names}))
     table = lambda t: None if t is None else json.loads(t.to_json(orient='records'))
-    return a.about | plain | {'lines': answer_lines_of(a), 'costs': table(a.costs), 'groups': table(a.groups), 'environment': environment()}
+    tables = {'costs': table(a.costs), 'groups': table(a.groups)}
+    return a.about | plain | tables | {'lines': answer_lines_of(a), 'environment': environment()}
 
 def write_adapter(
     o:Adapt,

@@ -99,7 +99,8 @@ def adapt_task(
 )->AdaptTask:
     "Split queries by group. Raises `DaclError` for queries without positives, or too few to judge."
     if sample.judged is None:
-        raise DaclError('adapt: nothing is known of which passages answer the queries; give --qrels, or a training file')
+        raise DaclError(
+            'adapt: nothing is known of which passages answer the queries; give --qrels, or a training file')
     groups = groups_of(o, sample)
     split = split_groups(groups, o.held, o.adapter.seed)
     if min(len(split.dev), len(split.held)) < LEAST_HELD:

@@ -15,8 +15,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from dacl_dr.core.settings import (
-    AdapterSettings, EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Prefixes, Reading, RecipeSettings, SearchSettings,
-    Settings, Share,
+    AdapterSettings, EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Prefixes, Reading, RecipeSettings,
+    SearchSettings, Settings, Share,
 )
 
 # %% ../../nbs/core/options.ipynb #1010788e
@@ -320,6 +320,7 @@ class Tune(Diagnose, kw_only=True):
     run: str|None = None
     # FILE of training queries, for links: texts as for --queries, or vectors where --vectors or --index are given
     train_queries: str|None = None
+    adapter: str|None = None # FILE or folder that dacl adapt wrote: what adapted queries save
     keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # share of the quality of exact search that is to be kept
     # what is to be kept; None: recall where there are judgements, ANN recall else
     metric: Literal['recall', 'ndcg', 'ann_recall']|None = None
@@ -327,7 +328,7 @@ class Tune(Diagnose, kw_only=True):
     max_ms: Annotated[float, msgspec.Meta(gt=0)]|None = None # instead: the best quality within so many milliseconds
     max_mb: Annotated[float, msgspec.Meta(gt=0)]|None = None # megabytes that links and vectors in memory may take
     save: Literal['computations', 'bytes'] = 'computations' # what is to be saved: distances, or bytes read
-    levers: tuple[str, ...] = () # which: m stop links storage dims bm25 run; all if none is named
+    levers: tuple[str, ...] = () # which: m stop links storage dims bm25 run adapter; all if none is named
     build_seconds: NonNegative = 120 # for building other graphs, in all; those that would take longer are left out
     seed: NonNegative = 0 # of the halves, and from 1 of the insertion order too
     rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
@@ -337,8 +338,8 @@ class Tune(Diagnose, kw_only=True):
 
 # %% ../../nbs/core/options.ipynb #b38f9d0a
 class Adapt(Diagnose, kw_only=True):
-    """Train a better query side for passages and an index that stay as they are: a matrix and a bias behind the encoder,
-    judged on whole groups of queries that it has not seen."""
+    """Train a better query side for passages and an index that stay as they are: a matrix and a bias behind the
+    encoder, judged on whole groups of queries that it has not seen."""
     FLAGS = {
         'hnsw_m': ('search.m', 'M of the graph that cost is measured on'),
         'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of that graph'),

@@ -151,7 +151,8 @@ class AdapterSettings(Frozen):
     batch_size: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 512 # pairs that see one another's passages
     random_passages: Positive = 4096 # passages of the corpus that are drawn for each batch
     hard_negatives: Positive = 7 # passages given to a query, in the stages that mine
-    near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95 # drop candidates above this share of the positive's score
+    # drop candidates above this share of the positive's score
+    near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95
     depth: Positive = 100 # candidates looked at per query when mining
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1e-3 # Adam's, decayed linearly to 0
     patience: NonNegative = 3 # epochs without a better one after which training ends; 0: all are trained
@@ -160,7 +161,8 @@ class AdapterSettings(Frozen):
     def __post_init__(self):
         if not any(s.epochs for s in self.stages): raise ValueError('no stage has an epoch; give at least one')
         for s in self.stages:
-            if 'bm25' in s.negatives: raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives; give in-batch or model")
+            if 'bm25' in s.negatives:
+                raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives; give in-batch or model")
 
 # %% ../../nbs/core/settings.ipynb #0987b029
 class EmbedSettings(Frozen):

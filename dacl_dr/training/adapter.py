@@ -208,7 +208,8 @@ class AdapterRun:
             history = msgspec.json.decode(about['history'], type=list[AdapterEpoch])
             self.adapter.load_state_dict(part('now.'))
             state = self.optimiser.state_dict()
-            if history[1:]: state['state'] = {i: part(f'adam.{i}.') for i in range(len(list(self.adapter.parameters())))}
+            n = len(list(self.adapter.parameters())) if history[1:] else 0
+            state['state'] = {i: part(f'adam.{i}.') for i in range(n)}
             self.optimiser.load_state_dict(state)
             self.best, self.history = part('best.'), history
             return True
@@ -258,7 +259,8 @@ def train_adapter(
 )->Adapted:
     "Train an adapter, and keep its best epoch. Raises `DaclError` for fewer pairs than a batch has."
     if len(pairs.q) < s.batch_size:
-        raise DaclError(f'{len(pairs.q):,} training pairs do not fill a batch of {s.batch_size}; give more, or lower it')
+        raise DaclError(
+            f'{len(pairs.q):,} training pairs do not fill a batch of {s.batch_size}; give more, or lower --batch_size')
     run = AdapterRun(pairs, passages, s, folder)
     if not run.load(): run.note(AdapterEpoch(0, dev_recall(run.adapter, dev_q, judged, passages), *[np.nan] * 3))
     done = len(run.history) - 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_TRAINING', 'JOINED', 'check_tune', 'names_at', 'text_names', 'names_of', 'training_queries',
-           'training_neighbours', 'aim_of', 'lexical_of', 'material_of']
+           'training_neighbours', 'aim_of', 'lexical_of', 'adapted_queries', 'material_of']
 
 # %% ../../nbs/tuning/inputs.ipynb #10c67724
 import numpy as np
@@ -13,6 +13,7 @@ from ..core.errors import DaclError
 from ..core.options import Tune
 from ..core.rows import spaced
 from ..data.store import Passages, Questions
+from ..encoders.adapted import adapt_queries, read_adapter
 from ..encoders.encoder import on_device, with_prefixes
 from ..encoders.static import load_encoder
 from ..evaluation.diagnosis import check_asked
@@ -137,6 +138,16 @@ def lexical_of(
     if o.run is not None: found['run'] = run_seeds(o.run, *names_of(o, sample, there))
     return found
 
+def adapted_queries(
+    o:Tune,
+    q:np.ndarray, # (Q, D) unit norm
+)->np.ndarray|None: # (Q, D) unit norm; None: no adapter is given
+    "Queries by an adapter. Raises `DaclError` for one of other dimensions."
+    if o.adapter is None: return None
+    W, b = read_adapter(o.adapter)
+    if len(b) == q.shape[1]: return adapt_queries(q, W, b)
+    raise DaclError(f'{o.adapter}: adapts {len(b)} dimensions, the queries have {q.shape[1]}; adapt these vectors')
+
 def material_of(
     o:Tune,
     sample:Sample,
@@ -147,5 +158,6 @@ def material_of(
     if n <= 4 * k: raise DaclError(f'tune: {n:,} passages are too few to tune a search for {k} of them; give more')
     return Material(
         passages=sample.passages, q=sample.q, judged=sample.judged, k=k, lexical=lexical_of(o, sample, there),
-        joined=training_neighbours(o, sample.passages), given=there.index if there else None,
+        joined=training_neighbours(o, sample.passages), adapted=adapted_queries(o, sample.q),
+        given=there.index if there else None,
         order=o.seed or None, seed=o.seed)

@@ -47,6 +47,7 @@ class Material(msgspec.Struct, kw_only=True):
     k: int = 10 # results wanted
     lexical: dict[str, Lexical] = {} # 'bm25', 'run' → theirs
     joined: np.ndarray|None = None # (T, n) nearest passages of each training query, best first, for links
+    adapted: np.ndarray|None = None # (Q, D) the queries by an adapter, unit norm
     given: faiss.IndexHNSW|None = None # a graph of the passages that is there already
     order: int|None = None # seed of the insertion order; None: as they stand
     seed: int = 0 # of the halves

@@ -80,6 +80,7 @@ def pastes_of(
         seeds=way.seeds,
         n_seeds=way.n_seeds if way.seeds else 0,
         links=way.links,
+        adapted=way.adapted,
         storage=way.storage,
         dims=way.dims or None,
         pca=way.axes == 'pca',
