@@ -49,6 +49,8 @@ def cost_line(
     row:dict, # of `Adaptation.costs`, of 'after'
 )->str:
     "The cost at a goal in a sentence."
+    if row.get('at most'):
+        return f"{row['question']}: at most {row['value']:,.0f} after, {row['change']:+.0%} or less."
     if not np.isfinite(row['change']): return f"{row['question']}: not comparable, one of the two does not reach it."
     known = np.isfinite(row['change low']) and np.isfinite(row['change high'])
     said = f" ({row['change low']:+.0%} to {row['change high']:+.0%})" if known else ''
@@ -103,6 +105,7 @@ def cost_table_of(
         shown = lambda v: '–' if not np.isfinite(v) else f'{v:,.0f}'
         bounds = '' if not np.isfinite(c['change low']) else f" ({c['change low']:+.0%} to {c['change high']:+.0%})"
         change = '–' if not np.isfinite(c.change) else f'{c.change:+.0%}{bounds}'
+        if c.get('at most'): change = f'{c.change:+.0%} or less'
         rows.append({
             'goal': question.removeprefix('visited at '), 'before': shown(wide.before[question]),
             'after': shown(wide.after[question]), 'change': change})
