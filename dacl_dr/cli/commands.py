@@ -216,7 +216,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
-    from dacl_dr.evaluation.judging import copies_lines
+    from dacl_dr.evaluation.judging import copies_lines, missing_lines
     check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_ef_sweep(o)
     stem = str(path).removesuffix('.costs.csv')
@@ -225,7 +225,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     print()
     print_frame(pd.read_csv(path))
     about = json.loads(Path(f'{stem}.sweep.json').read_text(encoding='utf-8'))
-    print('\n'.join(copies_lines(about['repeated_passages'])))
+    print('\n'.join(missing_lines(about) + copies_lines(about['repeated_passages'])))
     print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
     return 0
 
@@ -307,13 +307,12 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
 def run_ablation_command(o:RunAblation)->int:
     "Compare trained models, print their tables, name the page."
     import pandas as pd
-    from dacl_dr.studies.compare import run_ablation
-    from dacl_dr.evaluation.judging import copies_lines
+    from dacl_dr.studies.compare import ablation_notes, run_ablation
     with claimed(Path(o.output_path)/check_name(o.dataset_name, 'dataset_name')): folder = run_ablation(o)
     columns = ['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']
     print_frame(pd.read_csv(folder/'study.csv')[columns])
-    copies = json.loads((folder/'run.json').read_text(encoding='utf-8'))['repeated_passages']
-    for name, share in copies.items(): print('\n'.join(f'{name}: {line}' for line in copies_lines(share)))
+    about = json.loads((folder/'run.json').read_text(encoding='utf-8'))
+    print('\n'.join(ablation_notes(about['corpus'], about['repeated_passages'])))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')
     return 0
 
