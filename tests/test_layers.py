@@ -17,7 +17,7 @@ FLOORS = (
     ('representation', 'curriculum'),
     ('hnsw', 'training'),
     ('evaluation',),
-    ('studies', 'tuning'),
+    ('studies', 'tuning', 'adapting'),
     ('cli',),
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

@@ -58,7 +58,8 @@ MEASURING['run-evaluation'] = CommandText(
     },
     refuses={
         '--hnsw_ef_search 50': (
-            'efSearch 50 is below k=100, where faiss returns a poor top-k; raise it to 100 or more'
+            'efSearch 50 is below k=100, where faiss returns a poor top-k; raise it to 100 or more (--k_values, '
+            '--hnsw_ef_search)'
         ),
         '--encoder checkpoints/A/final_model': (
             'indices/D: was built with another encoder (key …, this one has …); give that encoder, or embed '

@@ -130,7 +130,7 @@ PREPARING['tune'] = CommandText(
         '--index passages.npy': (
             'tune: index and vectors are given; an index holds its vectors: give --query_vectors'
         ),
-        '--levers speed': "levers: 'speed' is not known. Known: m, stop, links, bm25, run, storage, dims.",
+        '--levers speed': "levers: 'speed' is not known. Known: m, stop, links, bm25, run, adapter, storage, dims.",
         '--target .9 --max_ms 1': 'tune: target and max_ms are given; give one goal',
         '--target .99': (
             'tune: the target, recall@10 0.99, is above what exact search over these vectors reaches, …; '
@@ -138,6 +138,32 @@ PREPARING['tune'] = CommandText(
         ),
     },
     see=('tuning/tuner', 'tuning/levers'),
+)
+
+# %% ../../nbs/cli/about_preparing.ipynb #310535db
+PREPARING['adapt'] = CommandText(
+    group='Start here',
+    use='For better results of an index that stands, without embedding its passages again: a matrix behind the '
+        'encoder, for queries alone, trained in minutes from questions whose answers are known. Whole groups of questions are '
+        'held out; where quality is not better with an interval, nothing is saved and the exit code is 1.',
+    example='''dacl adapt --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus data_set/codedocs/psgs.tsv \\
+    --queries data_set/codedocs/codedocs-train.json --groups title --output results/adapter''',
+    needs='`dacl harvest`, and the model, from the Hugging Face hub or a folder of that name',
+    writes={
+        'results/adapter/adapter.html': 'the page: quality and cost before and after, groups, what got worse',
+        'results/adapter/adapter.json': 'every number',
+        'results/adapter/encoder/*': 'the encoder with its queries adapted, in the layout of sentence-transformers',
+        'results/adapter/adapter.safetensors': 'the matrix W and the bias b alone',
+        'results/adapter/training/*': 'what the same command goes on from',
+    },
+    refuses={
+        'dacl adapt --vectors passages.npy': (
+            'adapt: vectors need query_vectors and qrels: which passages answer the queries'
+        ),
+        '--groups absent.txt': 'absent.txt: cannot be read (No such file or directory); check its name and permissions',
+        '--rank 0': '--rank: adapter.rank: expected int >= 1',
+    },
+    see=('adapting/adapt', 'training/adapter', 'encoders/adapted'),
 )
 
 # %% ../../nbs/cli/about_preparing.ipynb #16b9145a

@@ -7,8 +7,8 @@ __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstar
            'download_command', 'preprocess_dpr_command', 'preprocess_nq_command', 'bm25_eval_command',
            'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'train_command',
            'train_ablation_command', 'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command',
-           'run_representation_eval_command', 'diagnose_command', 'tune_command', 'generate_figures_command',
-           'one_seed_note', 'run_study_command', 'run_ablation_command', 'Command']
+           'run_representation_eval_command', 'diagnose_command', 'tune_command', 'adapt_command',
+           'generate_figures_command', 'one_seed_note', 'run_study_command', 'run_ablation_command', 'Command']
 
 # %% ../../nbs/cli/commands.ipynb #f85b6652
 import json, os, sys
@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 from ..core.errors import DaclError
 from ..core.settings import RECIPES
 from dacl_dr.core.options import (
-    Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
+    Adapt, Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
     PreprocessNq, Quickstart, Report, RunAblation, RunEfSweep, RunEvaluation, RunRepresentationEval,
     RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware, Tune,
 )
@@ -216,7 +216,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
-    from dacl_dr.evaluation.judging import copies_lines
+    from dacl_dr.evaluation.judging import copies_lines, missing_lines
     check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_ef_sweep(o)
     stem = str(path).removesuffix('.costs.csv')
@@ -225,7 +225,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
     print()
     print_frame(pd.read_csv(path))
     about = json.loads(Path(f'{stem}.sweep.json').read_text(encoding='utf-8'))
-    print('\n'.join(copies_lines(about['repeated_passages'])))
+    print('\n'.join(missing_lines(about) + copies_lines(about['repeated_passages'])))
     print(f'\ncosts: {path}\ncurve: {stem}.curve.html')
     return 0
 
@@ -256,6 +256,15 @@ def tune_command(o:Tune)->int:
     page = path.with_name('tuning.html')
     print(f"{tuned_lines(path)}\n\nnumbers: {path}" + (f'\npage: {page}' if path.name == 'tuned.json' else ''))
     return 0
+
+def adapt_command(o:Adapt)->int: # 1 if the adapter is not better
+    "Train an adapter, print what was found, name what was written."
+    from dacl_dr.adapting.adapt import adapt, adapt_lines
+    with claimed(o.output_path): path = adapt(o)
+    saved = json.loads(path.read_text(encoding='utf-8'))['saved']
+    wrote = f'\nadapter: {path.with_name("adapter.safetensors")}' if saved else ''
+    print(f"{adapt_lines(path)}\n\nnumbers: {path}\npage: {path.with_name('adapter.html')}{wrote}")
+    return 0 if saved else 1
 
 def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be drawn
     "Draw the figures of all runs, name the files, and say what is missing."
@@ -298,13 +307,12 @@ def run_study_command(o:RunStudy)->int: # 1 if a run failed
 def run_ablation_command(o:RunAblation)->int:
     "Compare trained models, print their tables, name the page."
     import pandas as pd
-    from dacl_dr.studies.compare import run_ablation
-    from dacl_dr.evaluation.judging import copies_lines
+    from dacl_dr.studies.compare import ablation_notes, run_ablation
     with claimed(Path(o.output_path)/check_name(o.dataset_name, 'dataset_name')): folder = run_ablation(o)
     columns = ['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']
     print_frame(pd.read_csv(folder/'study.csv')[columns])
-    copies = json.loads((folder/'run.json').read_text(encoding='utf-8'))['repeated_passages']
-    for name, share in copies.items(): print('\n'.join(f'{name}: {line}' for line in copies_lines(share)))
+    about = json.loads((folder/'run.json').read_text(encoding='utf-8'))
+    print('\n'.join(ablation_notes(about['corpus'], about['repeated_passages'])))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')
     return 0
 
@@ -335,6 +343,7 @@ COMMANDS = (
     Command('run-representation-eval', RunRepresentationEval, run_representation_eval_command, True),
     Command('diagnose', Diagnose, diagnose_command, True),
     Command('tune', Tune, tune_command, True),
+    Command('adapt', Adapt, adapt_command, True),
     Command('generate-figures', GenerateFigures, generate_figures_command),
     Command('run-study', RunStudy, run_study_command, True),
     Command('run-ablation', RunAblation, run_ablation_command, True),

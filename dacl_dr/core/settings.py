@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGES', 'LEAST_NEGATIVES', 'CURRICULUM', 'Recall',
            'EF_VALUES', 'RECIPES', 'Frozen', 'Reading', 'Prefixes', 'CorpusSettings', 'EncoderSettings', 'Stage',
-           'TrainSettings', 'MiningSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings', 'ModelSettings',
-           'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training', 'Settings',
-           'RecipeSettings', 'flat']
+           'TrainSettings', 'MiningSettings', 'AdapterSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings',
+           'ModelSettings', 'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training',
+           'Settings', 'RecipeSettings', 'flat']
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
@@ -139,6 +139,30 @@ class MiningSettings(Frozen):
     near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95
     depth: Positive = 100 # candidates looked at per question
     keep_self: bool = False # may a question that stands in the corpus, under its own id, be its own negative?
+
+# %% ../../nbs/core/settings.ipynb #01e32c64
+class AdapterSettings(Frozen):
+    "How a query adapter is trained, over passages that stay as they are."
+    rank: Positive|None = None # of the matrix; None: full
+    w: Weight = 1. # weight of the distance loss L_dis
+    temperature: Temperature = .05 # temperature of InfoNCE
+    # in order; in-batch: the positives of the others and random passages are the negatives, model: mined ones too
+    stages: tuple[Stage, ...] = (Stage('joint', 8),)
+    batch_size: Annotated[int, msgspec.Meta(ge=2, lt=2**31)] = 512 # pairs that see one another's passages
+    random_passages: Positive = 4096 # passages of the corpus that are drawn for each batch
+    hard_negatives: Positive = 7 # passages given to a query, in the stages that mine
+    # drop candidates above this share of the positive's score
+    near_positive: Annotated[float, msgspec.Meta(gt=0, le=1)] = .95
+    depth: Positive = 100 # candidates looked at per query when mining
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1e-3 # Adam's, decayed linearly to 0
+    patience: NonNegative = 3 # epochs without a better one after which training ends; 0: all are trained
+    seed: NonNegative = 0 # of batches and of the passages that are drawn
+
+    def __post_init__(self):
+        if not any(s.epochs for s in self.stages): raise ValueError('no stage has an epoch; give at least one')
+        for s in self.stages:
+            if 'bm25' in s.negatives:
+                raise ValueError(f"stage '{s.name}' takes {s.negatives} negatives; give in-batch or model")
 
 # %% ../../nbs/core/settings.ipynb #0987b029
 class EmbedSettings(Frozen):

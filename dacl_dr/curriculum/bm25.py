@@ -86,12 +86,13 @@ def with_negatives(
     passages:Passages, # the corpus
     index:Bm25, # from `searchable`
     o:Bm25Negatives, # hard_negatives, depth and progress bars
+    own:np.ndarray, # (Q,) rows of the questions in the corpus, from `own_passages`
 )->Iterator[Question]:
     "Questions, each with hard negatives; those that have some keep them. Raises `DaclError` if most find nothing."
     bar = tqdm(
         total=len(questions), desc='mining negatives', mininterval=.5, leave=False,
         disable=not o.reading.show_progress)
-    own, rule = own_passages(passages, questions, o.keep_self), answer_rule(o.regex_answers)
+    rule = answer_rule(o.regex_answers)
     without, done = [], 0 # questions for which nothing is found; all so far
     with bar:
         stream = iter(zip(questions, own.tolist()))
@@ -146,9 +147,11 @@ def bm25_negatives(
     if o.regex_answers: check_patterns(questions, o.train_file)
     say_unread(questions.column('question', spaced(len(questions), FOUND_AFTER)), 'questions looked at')
     index = searchable(passages, o.engine, settings, o.fields, reading=o.reading)
+    own = own_passages(passages, questions, o.keep_self)
     counts = {'questions': 0, 'negatives': 0, 'short of negatives': 0}
+    if itself := int((own >= 0).sum()): counts['in the corpus themselves, no negative of their own'] = itself
     def counted():
-        for q in with_negatives(questions, passages, index, o):
+        for q in with_negatives(questions, passages, index, o, own):
             found = len(q.hard_negative_ctxs)
             counts['questions'] += 1
             counts['negatives'] += found

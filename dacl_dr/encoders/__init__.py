@@ -12,5 +12,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.encoders', submod_attrs={
     'encoder': ['Encoder', 'TextCoverage', 'on_device'],
     'transformer': ['TransformerEncoder', 'tiny_bert'],
+    'adapted': ['adapt_queries', 'adapted_model', 'read_adapter'],
     'static': ['StaticEncoder', 'load_encoder', 'train_tokenizer'],
 })

@@ -324,6 +324,11 @@ def notes_of(
         )
     if lost := about.get('positives_not_in_corpus'):
         notes.append(f'{lost:,} positives are not in the corpus and count as not found.')
+    if own := about.get('own_passages_left_out'):
+        notes.append(
+            f'{own:,} queries stand in the corpus themselves; where quality is told, the passage with the query\'s own '
+            'id is no result, as BEIR has it (--keep_self keeps it). In ANN recall and costs it counts.'
+        )
     if (most := about.get('most_positives') or 1) > 1:
         notes.append(
             f'A query has up to {most:,} positives; all count, with their grades in nDCG. '

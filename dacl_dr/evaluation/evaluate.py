@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['vectors_of', 'kept_array', 'keep_array', 'kept_beside', 'true_neighbours', 'copies_in', 'with_corpus_rows',
            'counted_search', 'Found', 'search_with_counts', 'about_index', 'run_of', 'search_values', 'long_table',
-           'results_of_index', 'run_evaluation', 'evaluation_head', 'metrics_lines']
+           'results_of_index', 'check_cut_offs', 'run_evaluation', 'evaluation_head', 'metrics_lines']
 
 # %% ../../nbs/evaluation/evaluate.ipynb #9845c4ca
 import json, os
@@ -204,6 +204,18 @@ def results_of_index(
         'question set': m['test']['sha256'],
     }
 
+# %% ../../nbs/evaluation/evaluate.ipynb #7c1e5d92
+def check_cut_offs(
+    ks:list[int], # cut-offs of the metrics, rising
+    ef:int|None, # efSearch; None: exact search
+    n:int, # passages in the index
+):
+    "Raises `DaclError` for a cut-off or an efSearch out of range, and names their flags."
+    try:
+        check_search(ks[-1], ef, n)
+        check_search(ks[0], None, n)
+    except DaclError as e: raise DaclError(f'{e} (--k_values, --hnsw_ef_search)') from None
+
 # %% ../../nbs/evaluation/evaluate.ipynb #eb176036
 def run_evaluation(
     o:RunEvaluation, # index, questions, cut-offs and efSearch
@@ -215,8 +227,7 @@ def run_evaluation(
         o.encoder_path, o.index_path, o.corpus_path, o.reading.but(skip_bad=0), o.prefixes)
     index, ks, bars = retriever.index, sorted(set(o.k_values)), o.reading.show_progress
     ef = o.hnsw_ef_search if index.is_hnsw else None
-    check_search(max(ks), ef, len(index))
-    check_search(min(ks), None, len(index))
+    check_cut_offs(ks, ef, len(index))
     questions, missing = open_test(o.test_file, retriever.passages, o.reading, o.regex_answers)
     own = own_passages(retriever.passages, questions, o.keep_self)
     depth = search_depth(max(ks), ef, int((own >= 0).any()), len(index))

@@ -6,7 +6,7 @@
 __all__ = ['KS', 'NOTES', 'EvaluationSet', 'open_test', 'facts', 'is_graded', 'naming_fault', 'query_ids', 'run_rows',
            'positive_grades', 'answer_metrics', 'judge_each', 'half_width', 'summarise', 'question_facts',
            'missing_lines', 'write_table', 'of_another', 'refuse_other_results', 'copies_lines', 'row_grades',
-           'OthersJudged', 'judgements_of', 'TaskJudge']
+           'OthersJudged', 'judgements_of', 'some_judged', 'TaskJudge']
 
 # %% ../../nbs/evaluation/judging.ipynb #98fee8aa
 import json
@@ -284,6 +284,16 @@ def judgements_of(
     "All judgements of questions, by row of the corpus."
     relevant = [row_grades(contexts, passages, graded) for contexts in questions.column('positive_ctxs')]
     return OthersJudged(relevant, own)
+
+# %% ../../nbs/evaluation/judging.ipynb #cdd2ea5f
+def some_judged(
+    judged:Judgements,
+    rows:np.ndarray, # (n,) queries
+)->Judgements:
+    "The judgements of some queries."
+    own = getattr(judged, 'own', None)
+    relevant = [judged.relevant[i] for i in rows]
+    return Judgements(relevant) if own is None else type(judged)(relevant, own[rows])
 
 # %% ../../nbs/evaluation/judging.ipynb #94ed74c9
 class TaskJudge:

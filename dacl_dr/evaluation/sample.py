@@ -177,9 +177,11 @@ class Chosen(msgspec.Struct):
         "What a reader should know of the judgements."
         if self.judged is None: return {'with_positive': None}
         lost = sum(row < 0 for found in self.judged.relevant for row in found)
+        own = getattr(self.judged, 'own', None)
         return {
             'with_positive': self.with_positive, 'positives_not_in_corpus': lost,
             'most_positives': self.judged.most,
+            'own_passages_left_out': 0 if own is None else int((own >= 0).sum()),
         }
 
 def at_places(

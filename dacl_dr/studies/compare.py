@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUALITY', 'ANSWERED', 'OTHER_COLOURS', 'PANELS', 'named', 'Trained', 'pair_up', 'answered_at', 'exact_quality',
            'Measured', 'columns_for', 'curves_table', 'quality_table', 'compared', 'ablation_tables', 'recall_panels',
-           'turned', 'ablation_page', 'open_models', 'timed_sweeps', 'measure_models', 'results_of_models',
-           'run_ablation']
+           'turned', 'ablation_notes', 'ablation_page', 'open_models', 'timed_sweeps', 'measure_models',
+           'results_of_models', 'run_ablation']
 
 # %% ../../nbs/studies/compare.ipynb #86c95f74
 from pathlib import Path
@@ -28,7 +28,8 @@ from ..hnsw.latency import time_searches
 from ..data.answers import answer_rule
 from ..data.positives import own_passages
 from dacl_dr.evaluation.judging import (
-    TaskJudge, copies_lines, facts, is_graded, open_test, refuse_other_results, write_table,
+    TaskJudge, copies_lines, facts, is_graded, missing_lines, open_test, question_facts, refuse_other_results,
+    write_table,
 )
 from ..evaluation.evaluate import about_index, copies_in, true_neighbours
 from ..evaluation.ef_sweep import sweep_index
@@ -105,6 +106,7 @@ class Measured(msgspec.Struct):
     timed: dict[str, Sweep] # with latencies; empty: no times were taken
     task: str # the end-task metric that is matched
     copies: dict[str, float] = {} # model → share of passages with the vector of another
+    asked: dict = {} # what a reader should know of the questions, from `question_facts`
 
     @property
     def first(self)->Sweep: return next(iter(self.sweeps.values()))
@@ -198,11 +200,18 @@ def turned(
     "A table of few models and many numbers, so that it fits the width of a page."
     return table.T.rename_axis('').rename_axis(columns=None).reset_index()
 
+def ablation_notes(
+    corpus:dict, # of run.json
+    copies:dict[str, float], # model → share of passages with the vector of another
+)->list[str]: # a line each, or none
+    "What a reader should know beside the numbers."
+    return missing_lines(corpus) + [f'{name}: {line}' for name, share in copies.items() for line in copies_lines(share)]
+
 def ablation_page(
     tables:dict[str, pd.DataFrame], # from `ablation_tables`
     dataset:str,
     questions:int,
-    copies:dict[str, float]|None=None, # model → share of passages with the vector of another
+    told:list[str]|tuple=(), # what a reader should know beside the numbers, from `ablation_notes`
 )->Page:
     "Quality and cost of models side by side."
     study = tables['study']
@@ -213,7 +222,6 @@ def ablation_page(
         '<p>Each model was trained once, so intervals are over questions '
         'and say nothing about training again.</p>'
     )
-    told = [f'{name}: {line}' for name, share in (copies or {}).items() for line in copies_lines(share)]
     if told: page.bullets(told)
     quality = list(study[study.kind == 'quality'].metric.unique())
     table = summary(study, names, quality)
@@ -279,7 +287,8 @@ def measure_models(
         quality[name] = exact_quality(neighbours, judge)
     timed = timed_sweeps(retrievers, vectors, s.k, o.rounds, bars) if o.rounds else {}
     copies = {name: copies_in(retriever.index, bars) for name, retriever in retrievers.items()}
-    return Measured(o.dataset_name, sweeps, quality, timed, task, copies)
+    asked = question_facts(questions, own, o.regex_answers)
+    return Measured(o.dataset_name, sweeps, quality, timed, task, copies, asked)
 
 def results_of_models(
     run:dict, # run.json, or what is known of it
@@ -313,7 +322,7 @@ def run_ablation(
     measured = measure_models(retrievers, questions, o)
     tables = ablation_tables(measured, o.search, o.draws)
     for name, table in tables.items(): write_table(out/f'{name}.csv', table)
-    corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing}
+    corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing} | measured.asked
     write_json(out/'run.json', {
         'settings': Settings(search=o.search),
         'dataset': o.dataset_name,
@@ -324,6 +333,7 @@ def run_ablation(
         'published': True,
         'environment': environment(),
     })
-    page = ablation_page(tables, o.dataset_name, len(questions), measured.copies) # after the numbers
+    told = ablation_notes(corpus, measured.copies)
+    page = ablation_page(tables, o.dataset_name, len(questions), told) # after the numbers
     page.write(out/'ablation.html')
     return out

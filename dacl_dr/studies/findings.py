@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['HEADLINE', 'NOT_TOLD', 'ONE_SEED', 'is_told', 'with_interval', 'change_in_words', 'visited_metrics', 'summary',
-           'compared_rows', 'ends_of', 'cost_finding', 'quality_finding', 'copies_told', 'findings', 'explanation']
+           'compared_rows', 'ends_of', 'cost_finding', 'quality_finding', 'copies_told', 'findings', 'coverage_told',
+           'explanation']
 
 # %% ../../nbs/studies/findings.ipynb #bcb1f6d6
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError
+from ..encoders.encoder import TextCoverage, coverage_line, coverage_warnings
 from ..evaluation.judging import copies_lines
 from .tables import Tables
 
@@ -145,6 +147,17 @@ def findings(
         costs = '; '.join(cost_finding(study, c, n) for c in visited_metrics(study))
         said.append(f'{n} against A: {quality}. Visited nodes: {costs}.{tail}')
     return said + [line + '.' for line in copies_told(study)]
+
+# %% ../../nbs/studies/findings.ipynb #d83c6a57
+def coverage_told(
+    read:dict[str, TextCoverage], # of `Tables`
+)->list[str]: # sentences; empty where it was not counted
+    "How much of a run's queries and passages its encoder could read, and what is wrong with it."
+    said = []
+    for what, found in read.items():
+        of = f'{what} looked at'
+        said += [f'{line}.' for line in (coverage_line(found, of), *coverage_warnings(found, of))]
+    return said
 
 # %% ../../nbs/studies/findings.ipynb #39a65218
 def explanation(

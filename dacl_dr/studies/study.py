@@ -98,7 +98,7 @@ def study_page(
     "Execute the notebook that shows a study, and write its page."
     notebook = experiment_notebook(plan.notebook)
     made_from = {
-        'tables': [file_stamp(table_file(study_dir, n)) for n in TABLES],
+        'tables': [file_stamp(f) for f in (*(table_file(study_dir, n) for n in TABLES), study_dir/'run.json')],
         'notebook': notebook_stamp(notebook),
         'code': code_stamp('studies.study.study_page'),
     }

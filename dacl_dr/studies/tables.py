@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TABLES', 'WHO', 'COLUMNS', 'WORDS', 'PUBLISHED', 'table_file', 'epoch_means', 'columns_of', 'bm25_tables',
            'model_tables', 'gather_tables', 'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_tables',
-           'fault_of', 'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'read_tables', 'publish']
+           'fault_of', 'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'coverage_in', 'read_tables',
+           'publish']
 
 # %% ../../nbs/studies/tables.ipynb #cc5feeb5
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..core.errors import DaclError
 from ..core.settings import Settings
 from ..core.files import atomic_file, make_folder, write_json
 from ..core.steps import read_manifest
+from ..encoders.encoder import TextCoverage
 from ..metrics.ranking import METRICS, task_metrics
 from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..hnsw.curves import Sweep
@@ -263,6 +265,7 @@ class About(msgspec.Struct):
     settings: Settings
     dataset: str
     corpus: dict # facts of the data set
+    coverage: dict = {} # what the encoder could read of 'queries' and 'passages'; empty: it was not counted
     published: bool = False
 
 class Tables(msgspec.Struct):
@@ -271,10 +274,18 @@ class Tables(msgspec.Struct):
     dataset: str
     corpus: dict # facts of the data set
     tables: dict[str, pd.DataFrame] # TABLES
+    coverage: dict[str, TextCoverage] = {} # by 'queries' and 'passages', as far as it was counted
 
     def __getattr__(self, name:str)->pd.DataFrame:
         if name in TABLES: return self.tables[name]
         raise AttributeError(name)
+
+# %% ../../nbs/studies/tables.ipynb #5f0b7c21
+def coverage_in(
+    told:dict, # 'queries' and 'passages' → counts, or None, of a run.json
+)->dict[str, TextCoverage]: # as far as it was counted
+    "What an encoder could read of a run's texts."
+    return {what: msgspec.convert(told[what], TextCoverage) for what in ('queries', 'passages') if told.get(what)}
 
 # %% ../../nbs/studies/tables.ipynb #fa77d383
 PUBLISHED = tuple(n for n in TABLES if n not in ('difficulty', 'ranks'))
@@ -289,7 +300,7 @@ def read_tables(
         if about.published: places = {n: (run_dir/n).with_suffix('.csv') for n in PUBLISHED}
         else: places = {n: table_file(run_dir, n) for n in TABLES}
         tables = {n: read_table(path) for n, path in places.items()}
-        return Tables(about.settings, about.dataset, about.corpus, tables)
+        return Tables(about.settings, about.dataset, about.corpus, tables, coverage_in(about.coverage))
     except OSError as e: what = e.filename or e
     except (ValueError, RecursionError) as e: what = f'run.json: {e}'
     raise DaclError(f'{run_dir}: not a finished run ({what}); run `dacl quickstart` first')
@@ -302,6 +313,8 @@ def publish(
     t, folder = read_tables(run_dir), make_folder(folder)
     for n in PUBLISHED:
         with atomic_file(folder/f'{n}.csv') as tmp: t.tables[n].to_csv(tmp, index=False, float_format='%.5g')
-    about = {'settings': t.settings, 'dataset': t.dataset, 'corpus': t.corpus, 'published': True}
+    about = {
+        'settings': t.settings, 'dataset': t.dataset, 'corpus': t.corpus, 'coverage': t.coverage, 'published': True,
+    }
     write_json(folder/'run.json', about)
     return folder

@@ -75,6 +75,9 @@ LEVERS = (
         'run', "a run's results as entry points", seeded('run'), needs='a run', there=lambda m: 'run' in m.lexical,
         costs="that system's search before each query", lexical=True),
     Lever(
+        'adapter', 'query adapter', lambda m: [{'adapted': True}], needs='an adapter',
+        there=lambda m: m.adapted is not None, costs='a product with a matrix before each query'),
+    Lever(
         'storage', 'fewer bits', smaller_storage, costs='full vectors are kept aside for those compared again',
         fewer=False),
     Lever(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRAPHS_HELD', 'LONG_BUILD', 'Built', 'graph_name', 'Graphs', 'build_graph', 'compared_again', 'rabitq_over',
-           'training_links', 'Runner', 'ms_a_computation', 'memory_of']
+           'training_links', 'asked_queries', 'Runner', 'ms_a_computation', 'memory_of']
 
 # %% ../../nbs/tuning/runner.ipynb #b3c7a615
 import hashlib, time
@@ -135,10 +135,21 @@ def training_links(
     return links_of(built.nodes[query_links(m.joined, n, most)], n)
 
 # %% ../../nbs/tuning/runner.ipynb #a70a351d
+def asked_queries(
+    m:Material,
+    way:Way,
+    built:Built,
+)->np.ndarray: # (Q, dims)
+    "The queries as the graph of a way compares them."
+    if not way.adapted: return built.q
+    return np.ascontiguousarray(cut(way, m.passages, m.adapted)[1])
+
 class Runner:
     "A way, ready to search."
     def __init__(self, m:Material, way:Way, built:Built):
         self.m, self.way, self.built = m, way, built
+        self.full = m.adapted if way.adapted else m.q # (Q, D)
+        self.q = asked_queries(m, way, built)
         self.bits = rabitq_over(built.index, built.x) if way.storage == 'rabitq' else None
         if self.bits: return
         vectors = rounded(built.x, way.storage) if way.storage != 'float32' else None
@@ -154,7 +165,7 @@ class Runner:
         "What the searcher is told of some queries."
         depth = depth_of(self.way, self.m.k + extra)
         stop = stop_of(self.way, knob, depth)
-        return {'queries': self.built.q[rows], 'k': depth, 'stop': stop, 'entries': self.entries(rows)}
+        return {'queries': self.q[rows], 'k': depth, 'stop': stop, 'entries': self.entries(rows)}
 
     def find(self, rows:np.ndarray, knob:int, extra:int=0, threads:int|None=None)->Trace:
         "Search for some queries, (n,) rows; ids are passages, (n, k + extra)."
@@ -162,7 +173,7 @@ class Runner:
         if self.bits: found = faiss_counts(self.bits, asked['queries'], asked['k'], asked['stop'].ef)
         else: found = self.searcher.find(**asked, threads=threads)
         ids = np.where(found.ids >= 0, self.built.rows[found.ids], -1)
-        if self.way.rerank: ids = compared_again(ids, self.m.q[rows], self.m.passages)
+        if self.way.rerank: ids = compared_again(ids, self.full[rows], self.m.passages)
         return msgspec.structs.replace(found, ids=ids[:, :self.m.k + extra])
 
     def times(self, rows:np.ndarray, knob:int)->np.ndarray: # (n,) queries → (n,) milliseconds

@@ -67,7 +67,7 @@ class InFaiss:
     def __init__(self, runner:Runner):
         way, built, m = runner.way, runner.built, runner.m
         if not has_all(way): raise ValueError(f'{way.stop}, seeds and links are not in faiss')
-        self.m, self.way, self.graph = m, way, stored_in_faiss(runner)
+        self.m, self.way, self.q, self.graph = m, way, runner.full, stored_in_faiss(runner)
         self.index, self.parts = self.graph, []
         if way.dims:
             self.parts = shortening(way, m.passages)
@@ -111,7 +111,7 @@ def faiss_round(
 )->tuple[np.ndarray, float]: # the same
     "The same search by faiss."
     m, index, threads = theirs.m, theirs.ready(knob), faiss.omp_get_max_threads()
-    q = np.ascontiguousarray(m.q[queries])
+    q = np.ascontiguousarray(theirs.q[queries])
     try:
         faiss.omp_set_num_threads(1)
         ms = one_by_one(index, q, m.k)

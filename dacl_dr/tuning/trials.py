@@ -149,7 +149,7 @@ def digest_of(
     if m.given is not None: graph = m.given.ntotal, m.given.hnsw.nb_neighbors(1), m.given.hnsw.efConstruction
     h.update(repr((m.passages.shape, m.q.shape, m.k, m.order, m.seed, graph)).encode())
     h.update(msgspec.json.encode(aim))
-    parts = [m.passages[::max(1, len(m.passages) // 2000)], m.q, m.joined, own]
+    parts = [m.passages[::max(1, len(m.passages) // 2000)], m.q, m.joined, m.adapted, own]
     if m.given is not None: parts.append(faiss.vector_to_array(m.given.hnsw.neighbors)[:1_000_000])
     if m.judged is not None: h.update(repr(m.judged.relevant).encode())
     for name, found in sorted(m.lexical.items()):

@@ -27,6 +27,7 @@ class Tuned(Struct, frozen=True, kw_only=True):
     seeds: Literal['', 'bm25', 'run'] = '' # where entry points come from; '': the descent
     n_seeds: int = 0 # entry points a query
     links: int = 0 # links beside the graph's
+    adapted: bool = False # are queries adapted before they are sent?
     storage: Literal['float32', 'float16', 'sq8', 'rabitq'] = 'float32'
     dims: int|None = None # leading dimensions that the graph has; None: all
     pca: bool = False # are they those of a PCA?

@@ -18,12 +18,13 @@ from ..core.files import make_folder, write_json
 from ..core.options import Tune
 from ..core.steps import environment
 from ..evaluation.diagnosis import folder_name, results_of_diagnosis
+from ..evaluation.index_sample import index_sample
 from ..evaluation.judging import refuse_other_results, write_table
 from ..evaluation.sample import Sample, encoders_of, text_sample, vector_sample
 from ..search.foreign_faiss import Foreign
 from .choosing import Budget, choose_ways
 from .engines import Paste, pastes
-from .inputs import aim_of, check_tune, index_sample, material_of
+from .inputs import aim_of, check_tune, material_of
 from .levers import levers_named
 from .outcome import Row, outcome_rows, queries_needed
 from .timing import time_rows
@@ -79,6 +80,7 @@ def pastes_of(
         seeds=way.seeds,
         n_seeds=way.n_seeds if way.seeds else 0,
         links=way.links,
+        adapted=way.adapted,
         storage=way.storage,
         dims=way.dims or None,
         pca=way.axes == 'pca',

@@ -192,7 +192,7 @@ def route_panel(
     runner, k = bench.runner(r.way), bench.m.k
     entries = runner.entries(np.array([query]))
     entries = None if entries is None else entries[0]
-    path = runner.searcher.path(runner.built.q[query], k, stop_of(r.way, r.knob, k), entries)
+    path = runner.searcher.path(runner.q[query], k, stop_of(r.way, r.knob, k), entries)
     seen = first_visits(path)[1] # (V, 3) node, level, from which
     kind = np.where((seen[:, 2] < 0) & (seen[:, 1] == 0), 'entry point', 'visited')
     return pd.DataFrame({
@@ -329,7 +329,8 @@ def paste_html(
 PAGE_NOTE = (
     '<p>Intervals are 95%, over queries. <i>Against efSearch</i>: distance computations where either way crosses the '
     'goal on these queries, over those of efSearch at the best M. Milliseconds are of one query on one thread, '
-    'without the lexical search; ways with fewer bits or dimensions are timed in faiss, with what is compared again.</p>'
+    'without the lexical search; ways with fewer bits or dimensions are timed in faiss, with what is compared again.'
+    '</p>'
 )
 
 def page_line(

@@ -29,6 +29,7 @@ class Way(Frozen, kw_only=True):
     stop: Literal['ef', 'patience', 'gamma'] = 'ef' # what ends a search, and is swept
     seeds: Literal['', 'bm25', 'run'] = '' # lexical results that a search enters at
     n_seeds: Count = 10 # how many of them
+    adapted: bool = False # are queries adapted? Passages and graph stay as they are
     links: Count = 0 # at most so many a node, from training queries, beside the graph's
     storage: Literal['float32', 'float16', 'sq8', 'rabitq'] = 'float32' # of the vectors that are compared
     axes: Literal['', 'prefix', 'pca'] = '' # compare the first dimensions, or the first principal axes
@@ -122,6 +123,7 @@ def way_words(
     sources = {'bm25': "BM25's", 'run': "the run's"}
     if way.seeds: said.append(f'from {sources[way.seeds]} first {way.n_seeds}')
     if way.links: said.append(f'up to {way.links} links of training queries')
+    if way.adapted: said.append('adapted queries')
     return ', '.join(said + stored_words(way))
 
 # %% ../../nbs/tuning/ways.ipynb #bc911d6f

@@ -21,7 +21,7 @@ COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
 def test_help(command):
     r = dacl(*command, '--help')
     assert r.returncode == 0 and 'usage: dacl' in r.stdout and not r.stderr
-    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'train-baseline', 'train-distance-aware', 'train-ablation', 'build-index', 'run-evaluation', 'run-ef-sweep', 'run-representation-eval', 'diagnose', 'tune', 'generate-figures', 'run-study', 'run-ablation', 'repeat']
+    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'train-baseline', 'train-distance-aware', 'train-ablation', 'build-index', 'run-evaluation', 'run-ef-sweep', 'run-representation-eval', 'diagnose', 'tune', 'adapt', 'generate-figures', 'run-study', 'run-ablation', 'repeat']
 
 
 def one_line(result, *parts):

@@ -82,6 +82,7 @@ SMALL = {
     'harvest': '--config tiny.yaml',
     'quickstart': '--config tiny.yaml --seeds 1',
     'tune': '--rounds 1',
+    'adapt': '--held .5 --batch_size 8 --num_epochs 1 --random_passages 50 --anyway',
     **dict.fromkeys(('train-baseline', 'train-distance-aware', 'train-ablation'), '--config small.yaml'),
 }
 FINDS = {} # commands whose example ends with another exit code than 0

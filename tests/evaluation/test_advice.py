@@ -22,12 +22,17 @@ def advised(row):
     e = Evidence(facts, np.array([10, 100]), np.array([.8, .97]), int(row['dim']), int(row['passages']), row['texts'] == 'yes')
     return worth_trying(e)
 
+def below(row): return bool(row['change high']) and float(row['change high']) < 0
+
 def found_to_save(rows):
-    "Levers that saved over all seeds; fewer dimensions are told by bytes in each seed, all others by distances."
-    found = {r['way'] for r in rows if r['seed'] == 'all' and r['change high'] and float(r['change high']) < 0}
-    read = defaultdict(dict)
+    "Levers that saved over all seeds, or in most; fewer dimensions are told by bytes in each seed, all others by distances."
+    one, read = defaultdict(list), defaultdict(dict)
     for r in rows:
+        if r['seed'] != 'all' and r['way'] not in ('have', 'plain'): one[r['way']].append(below(r))
         if r['MB read']: read[r['seed']][r['way']] = float(r['MB read'])
+    seeds = {r['seed'] for r in rows} - {'all'}
+    found = {r['way'] for r in rows if r['seed'] == 'all' and below(r)}
+    found |= {way for way, saved in one.items() if sum(saved) > len(seeds) / 2}
     fewer = [of['dims'] < of['plain'] for of in read.values() if 'dims' in of]
     return found | ({'dims'} if fewer and all(fewer) else set())
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.options import Bm25Eval, Bm25Negatives
-from dacl_dr.core.settings import EmbedSettings, IndexSettings, Reading, SearchSettings
+from dacl_dr.core.settings import EmbedSettings, EncoderSettings, IndexSettings, Reading, SearchSettings
 from dacl_dr.curriculum.bm25 import bm25_negatives
 from dacl_dr.curriculum.trainset import QuestionSource, training_set
 from dacl_dr.data.answers import answer_rule
@@ -20,6 +20,7 @@ from dacl_dr.data.formats import Context, Passage, Question, read_questions, wri
 from dacl_dr.data.positives import own_passages
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.data.validation import validate
+from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
 from dacl_dr.evaluation.bm25 import bm25_eval, metrics_table
 from dacl_dr.evaluation.ef_sweep import sweep_index
 from dacl_dr.evaluation.judging import OthersJudged, TaskJudge
@@ -161,7 +162,7 @@ def test_a_question_is_no_negative_of_its_own(arguments, tmp_path):
     mined = {}
     for keep in (False, True):
         o = Bm25Negatives(corpus_file=str(arguments), train_file=str(train), output_path=str(tmp_path/'o.json'), keep_self=keep, reading=quiet)
-        bm25_negatives(o)
+        assert bm25_negatives(o).get('in the corpus themselves, no negative of their own', 0) == 60 * (not keep)
         mined[keep] = [q.id in {c.passage_id for c in q.hard_negative_ctxs} for q in read_questions(tmp_path/'o.json')]
     assert not any(mined[False]) and all(mined[True])
     passages, questions = open_passages(arguments, quiet), open_questions(train, quiet)
@@ -169,6 +170,35 @@ def test_a_question_is_no_negative_of_its_own(arguments, tmp_path):
         data = training_set(QuestionSource(questions, corpus=passages), 0, whole_corpus=whole, show_progress=False)
         own = passages.rows([q.id for q in asked])
         assert not whole or all(data.numbers[row] in known for row, known in zip(own, data.known))
+
+
+@pytest.fixture
+def argued(arguments, tmp_path):
+    "A function that runs a command on queries that stand in the corpus, with an encoder of random vectors and its index."
+    texts = [json.loads(line)['text'] for line in open(arguments/'corpus.jsonl')]
+    tokenizer = train_tokenizer(texts, 500)
+    encoder, index = tmp_path/'encoder', tmp_path/'index'
+    encoder.mkdir()
+    StaticEncoder.create(tokenizer, bag_texts(tokenizer, texts), EncoderSettings(dim=32), 0).save(encoder)
+    build = ['build-index', '--encoder', encoder, '--corpus', arguments, '--output', index]
+    assert main([*map(str, build), '--hnsw_m', '8', '--cache_dir', str(tmp_path/'cache')]) == 0
+    one = ['--encoder', encoder, '--index', index, '--output', tmp_path/'out']
+    given = {
+        'run-evaluation': [*one, '--queries', arguments/'qrels'/'test.tsv', '--k_values', 1, 10],
+        'run-ef-sweep': [*one, '--queries', arguments/'qrels'/'test.tsv', '--rounds', 0, '--draws', 20],
+        'run-ablation': ['--encoders', f'A={encoder}', '--indexes', f'A={index}', '--queries', arguments/'qrels'/'test.tsv',
+            '--rounds', 0, '--draws', 20, '--dataset_name', 'x', '--output', tmp_path/'out'],
+        'diagnose': ['--encoder', encoder, '--corpus', arguments, '--queries', arguments/'qrels'/'test.tsv', '--output', tmp_path/'out'],
+    }
+    def run(command, *more): return main([command, *map(str, [*given[command], *more]), '--cache_dir', str(tmp_path/'cache')])
+    return run
+
+
+@pytest.mark.parametrize('command', ['run-evaluation', 'run-ef-sweep', 'run-ablation', 'diagnose'])
+def test_every_command_says_that_questions_are_left_out(argued, command, capsys):
+    for keep in ([], ['--keep_self']):
+        assert argued(command, *keep) == 0
+        assert ("60 q" in (said := capsys.readouterr().out) and 'stand in the corpus themselves' in said) == (not keep)
 
 
 def test_a_sweep_leaves_a_question_out_too(arguments, tmp_path):

@@ -30,11 +30,15 @@ def mine(tmp_path_factory, tiny_run):
     return home/'runs'/'mine-codedocs-static'
 
 
+def looked_at(folder): return {what: f'{read.texts:,}' for what, read in read_tables(folder).coverage.items()}
+
+
 def test_its_page_knows_it(mine):
     page = (mine/'report'/'mine.html').read_text()
     body = re.sub(r'<script.*?</script>', '', page[page.rindex('<body>'):], flags=re.S)
     assert '<title>mine</title>' in page and 'A study of one' not in body
-    for words in ('Does a warmer start help?', 'dacl run-study', 'mine.yaml', 'One seed', 'cannot tell'): assert words in body
+    read = [f'{n} {what} looked at: 0.0% of their tokens are unknown to the encoder' for what, n in looked_at(mine).items()]
+    for words in ('Does a warmer start help?', 'dacl run-study', 'mine.yaml', 'One seed', 'cannot tell', *read): assert words in body
     assert not re.search(r'Traceback|\bnan\b|\binf\b|unbounded|-100', body)
     drawn, tables = re.findall(r'drawChart\("(chart-[\d-]+)"', page), read_tables(mine).tables
     assert len(drawn) == len(set(drawn)) == sum(not lacking(f, tables) for f in FIGURES) >= 8

@@ -9,9 +9,9 @@ import pytest
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import Settings
 from dacl_dr.core.yaml import load_settings
-from dacl_dr.studies.tables import read_tables
+from dacl_dr.studies.tables import publish, read_tables
 from dacl_dr.studies.conclusions import conclusion
-from dacl_dr.studies.findings import findings, summary
+from dacl_dr.studies.findings import coverage_told, findings, summary
 from dacl_dr.studies.paper import FIGURES, lacking
 from dacl_dr.studies.run import quickstart, run_recipes, tiny_settings
 from dacl_dr.studies.task import Task, tell_reading
@@ -65,6 +65,19 @@ def test_copies_are_in_the_findings_and_the_conclusion(tiny_run):
     for share, told in ((.3, True), (0., False)):
         t.tables['study'] = t.study.assign(value=t.study.value.where(t.study.metric != 'repeated passages', share))
         assert (line in ' '.join(findings(t))) == (line in conclusion(t.study)) == told
+
+
+def test_pages_and_published_tables_say_what_the_encoder_reads(tiny_run, tmp_path):
+    data, run, report, _ = tiny_run
+    t = read_tables(run)
+    assert set(t.coverage) == {'queries', 'passages'} and read_tables(publish(run, tmp_path/'published')).coverage == t.coverage
+    said = coverage_told(t.coverage)
+    assert len(said) == 2 and all(line in report.read_text() for line in said)
+    kept = json.loads((run/'run.json').read_text())
+    shutil.copytree(run, tmp_path/'run')
+    for told, lines in (({}, 0), ({'queries': None}, 0), ({'passages': kept['coverage']['passages'] | {'unknown': 9000, 'cut': 90, 'limit': 8}}, 3)):
+        (tmp_path/'run'/'run.json').write_text(json.dumps(kept | {'coverage': told}))
+        assert len(coverage_told(read_tables(tmp_path/'run').coverage)) == lines
 
 
 def test_an_encoder_that_cannot_read_is_told_of_before_training(tmp_path, capsys):

@@ -1,0 +1,125 @@
+"""What a query adapter gains on a data set, over several seeds: quality and cost on test queries that nothing has seen.
+
+    python benchmarks/adapt.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz --train tldr-train.json.gz \\
+        --dev tldr-dev.json.gz --test tldr-test.json.gz --table nbs/experiments/results/adapter.csv
+
+Embeds once into --work. Each seed trains on the training questions; the dev questions choose the epoch; the test questions
+report. Columns: name, seed, pairs, rank, w, epoch taken, seconds, peak megabytes; recall@10 of exact search before and
+after and its change, with 95% intervals over queries; visited nodes at each goal before and after, with the change. Rows
+of seed `all` average over seeds, with intervals over seeds and queries.
+"""
+import argparse, resource, time
+from pathlib import Path
+
+import numpy as np, pandas as pd
+
+from dacl_dr.adapting.gain import found_metrics
+from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.settings import AdapterSettings, SearchSettings
+from dacl_dr.encoders.encoder import on_device
+from dacl_dr.encoders.static import load_encoder
+from dacl_dr.evaluation.judging import is_graded, judgements_of
+from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
+from dacl_dr.hnsw.cost import compare
+from dacl_dr.hnsw.curves import sweep
+from dacl_dr.hnsw.tracer import Tracer
+from dacl_dr.metrics.ranking import Judgements
+from dacl_dr.metrics.statistics import against, drawn_means, query_draws
+from dacl_dr.search.exact import exact_search, similarity
+from dacl_dr.search.graph import build_hnsw
+from dacl_dr.search.vectors import embed_texts
+from dacl_dr.training.adapter import pairs_of, train_adapter
+
+
+def embedded(model, work, name, texts, kind):
+    "Vectors of texts, computed once."
+    path = work/f'{name}.npy'
+    if not path.exists():
+        vectors = embed_texts(model, texts, kind, f'encoding {name}')[0]
+        with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, vectors)
+    return np.load(path)
+
+
+def vectors_of(a, work):
+    "Passages; of each split its queries and judgements."
+    passages, model, splits = open_corpus(a.corpus), None, {}
+    if any(not (work/f'{n}.npy').exists() for n in ('p', 'train', 'dev', 'q')): model = on_device(load_encoder(a.encoder))
+    x = embedded(model, work, 'p', texts_at(passages, np.arange(len(passages)), 'title+text'), 'passage')
+    for name, file, path in (('train', 'train', a.train), ('dev', 'dev', a.dev), ('test', 'q', a.test)):
+        asked = open_queries(path)
+        judged = Judgements(judgements_of(asked, passages, is_graded(path)).relevant)
+        splits[name] = embedded(model, work, file, texts_at(asked, np.arange(len(asked)), 'title+text'), 'query'), judged
+    return x, splits
+
+
+def swept(tracer, passages, q, judged, s):
+    judge = lambda ids: judged.metrics(ids, ['recall@10'])
+    search = lambda ef: tracer.search(q, 10, ef)
+    return sweep(search, exact_search(q, passages, 10), judge, s, 'recall@10', None, similarity(q, passages))
+
+
+def trained(a, passages, splits, seed):
+    "An adapter of one seed, and how it was trained."
+    train, judged = splits['train']
+    rows = np.random.default_rng(seed).permutation(len(train))[:a.pairs] if a.pairs else np.arange(len(train))
+    pairs = pairs_of(train[rows], [judged.relevant[i] for i in rows])
+    s = AdapterSettings(seed=seed, w=a.w, rank=a.rank, temperature=a.temperature)
+    start = time.perf_counter()
+    found = train_adapter(pairs, passages, *splits['dev'], s, desc=f'{a.name}, seed {seed}')
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return found, {'pairs': len(pairs.q), 'epoch': found.best, 'seconds': time.perf_counter() - start, 'peak MB': peak}
+
+
+def quality(metric, before, after, draws): # after: of each seed, (S, Q)
+    "A metric before and after, with the change over seeds and queries."
+    drawn, base = drawn_means(after, draws), drawn_means(before[None], draws)
+    change = against(after.mean(1), np.full(len(after), before.mean()), drawn, np.repeat(base, len(after), 1), relative=False)
+    return {
+        'what': metric, 'before': before.mean(), 'after': after.mean(), 'change': change.value, 'change low': change.low,
+        'change high': change.high}
+
+
+def costs(found):
+    "What a comparison says of the adapted queries."
+    before, after = (found[found.model == m].set_index('question') for m in ('before', 'after'))
+    for question in after.index:
+        if not question.startswith('visited'): continue
+        row = after.loc[question]
+        yield {
+            'what': question, 'before': before.value[question], 'after': row.value, 'change': row.change,
+            'change low': row['change low'], 'change high': row['change high']}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ('name', 'encoder', 'corpus', 'train', 'dev', 'test', 'table'): p.add_argument(f'--{name}', required=True)
+    p.add_argument('--work', default='runs/adapt', help='gets vectors')
+    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--pairs', type=int, help='training questions, drawn by the seed; all if none is given')
+    p.add_argument('--w', type=float, default=1.)
+    p.add_argument('--temperature', type=float, default=.05)
+    p.add_argument('--rank', type=int)
+    a = p.parse_args()
+    passages, splits = vectors_of(a, make_folder(Path(a.work)/a.name))
+    (q, judged), s = splits['test'], SearchSettings()
+    tracer, draws = Tracer(build_hnsw(passages, s.m, s.ef_construction)), query_draws(len(q), 1000)
+    before, frozen = found_metrics(judged, q, passages), swept(tracer, passages, q, judged, s)
+    table, after, sweeps = [], [], []
+    for seed in range(a.seeds):
+        found, told = trained(a, passages, splits, seed)
+        moved = found.adapter.vectors(q)
+        after.append(found_metrics(judged, moved, passages))
+        sweeps.append(swept(tracer, passages, moved, judged, s))
+        rows = [quality(m, before[m], after[-1][m][None], draws) for m in before]
+        rows += costs(compare({'before': [frozen], 'after': sweeps[-1:]}, s))
+        table += [{'name': a.name, 'seed': seed, 'w': a.w, 'temperature': a.temperature, 'rank': a.rank} | told | row for row in rows]
+    rows = [quality(m, before[m], np.stack([x[m] for x in after]), draws) for m in before]
+    rows += costs(compare({'before': [frozen], 'after': sweeps}, s))
+    table += [{'name': a.name, 'seed': 'all', 'w': a.w, 'temperature': a.temperature, 'rank': a.rank} | row for row in rows]
+    table, path = pd.DataFrame(table), Path(a.table)
+    print(table[['seed', 'what', 'before', 'after', 'change', 'change low', 'change high']].to_string())
+    kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
+    with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
+
+
+if __name__ == '__main__': main()
