@@ -74,6 +74,8 @@ const panelsDown = part => {
 };
 const legendsBelow = part => part?.symbolType || part?.symbolOpacity ? {...part, orient: 'bottom', columns: 3} : part;
 const legendColumns = columns => part => part?.legend ? {...part, legend: {...part.legend, columns}} : part;
+const legendBeyond = (picture, end) => // it would squeeze the chart
+  [...picture.querySelectorAll('.role-legend')].some(l => l.getBoundingClientRect().right > end + 1);
 const shorterText = room => part => {
   if (part?.mark?.type !== 'text') return part;
   return {...part, mark: {...part.mark, limit: Math.min(part.mark.limit || room, room)}};
@@ -110,7 +112,6 @@ async function draw(id) {
     renderer: large ? 'canvas' : 'svg',
     actions: {export: true, source: false, compiled: false, editor: false},
   };
-  const beyond = part => part.getBoundingClientRect().right > box.getBoundingClientRect().left + room + 1;
   let last = drawn, picture, columns = 3;
   for (let tries = 0; tries < 8; tries++) {
     last?.finalize();
@@ -119,12 +120,9 @@ async function draw(id) {
     picture = box.querySelector('svg.marks, canvas.marks');
     const wide = picture.viewBox ? picture.viewBox.baseVal.width : parseFloat(picture.style.width);
     if (wide <= room) return;
-    if (stacked && columns > 1 && [...picture.querySelectorAll('.role-legend')].some(beyond)) {
-      shown = rewritten(shown, legendColumns(--columns)); // a legend as wide as this would squeeze the chart
-      continue;
-    }
-    const by = room / wide;
-    if (!stacked && narrowest(shown) * by < 170) {
+    const by = room / wide, end = box.getBoundingClientRect().left + room;
+    if (stacked && columns > 1 && legendBeyond(picture, end)) shown = rewritten(shown, legendColumns(--columns));
+    else if (!stacked && narrowest(shown) * by < 170) {
       stacked = true;
       shown = rewritten(shown, panelsDown);
     } else shown = narrower(shown, by * .97);
