@@ -18,10 +18,11 @@ from typing import Callable, NamedTuple
 
 from ..core.errors import DaclError
 from ..core.settings import RECIPES
+from ..core.cure_options import Adapt, Tune
 from dacl_dr.core.options import (
-    Adapt, Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
+    Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
     PreprocessNq, Quickstart, Report, RunAblation, RunEfSweep, RunEvaluation, RunRepresentationEval,
-    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware, Tune,
+    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware,
 )
 from ..core.yaml import read_yaml
 from ..core.files import alone_in, check_name, claimed, make_folder
