@@ -116,7 +116,7 @@ PREPARING['tune'] = CommandText(
         'command again goes on where it stopped.',
     example='''dacl tune --vectors passages.npy --query_vectors queries.npy --qrels qrels.npy \\
     --output results/tuning''',
-    needs='an encoder with texts, vectors as NPY, or an index of faiss, hnswlib or usearch with --query_vectors',
+    needs='an encoder with texts, vectors as NPY, or an index of faiss, hnswlib or usearch with `--query_vectors`',
     writes={
         'results/tuning/tuning.html': 'the page: the frontier, what each lever saves, settings to paste',
         'results/tuning/tuned.json': 'every number, and the settings',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VALUE_WORDS', 'FLAG_TABLE', 'PAGE_KINDS', 'RECORD', 'SETTING_TABLE', 'ALL_ALIKE', 'code', 'bounds', 'takes',
-           'flag_takes', 'pipe_table', 'told', 'typed', 'flag_rows', 'code_block', 'refusals', 'links', 'written',
+           'flag_takes', 'pipe_table', 'told', 'flag_rows', 'code_block', 'refusals', 'links', 'written',
            'settings_note', 'command_page', 'setting_rows', 'is_section', 'sections', 'settings_page', 'list_page',
            'notebook', 'pages', 'write_pages']
 
@@ -22,6 +22,7 @@ from .about_settings import SETTINGS, SettingsFile
 from .commands import Command
 from .flags import Flag, default_words, field_comment, flag_names, flags_of, help_parts, kind_of
 from .main import PROGRAM, commands_in, purpose
+from ..report.names import typed
 
 # %% ../../nbs/cli/reference.ipynb #97ff5f05
 def code(
@@ -91,13 +92,6 @@ def told(
     if len(default) > 8 and isinstance(default[0], str): return f'{len(default)} of them'
     if len(default) > 8: return default_words(default)
     return code('[' + ', '.join(map(str, default)) + ']' if yaml else ' '.join(map(str, default)))
-
-# %% ../../nbs/cli/reference.ipynb #327c6629
-def typed(
-    text:str,
-)->str: # Markdown
-    "A text whose flags are code, or two hyphens would become a dash."
-    return re.sub(r'(?<!`)--\w+', lambda m: f'`{m[0]}`', text)
 
 # %% ../../nbs/cli/reference.ipynb #67c341f6
 FLAG_TABLE = {'flag': 22, 'takes': 20, 'default': 16, 'meaning': 42}

@@ -45,6 +45,7 @@ const dark = spec => {
   Object.assign(config.legend, {symbolBaseFillColor: '#c8c8cc', symbolBaseStrokeColor: '#c8c8cc'});
   config.title = {...config.title, color: '#e8e8ea', subtitleColor: '#c8c8cc'};
   config.text = {color: '#e8e8ea', ...config.text};
+  config.rule = {color: '#c8c8cc', ...config.rule}; // black else
   return swapped;
 };
 '''
@@ -72,6 +73,9 @@ const panelsDown = part => {
   return part;
 };
 const legendsBelow = part => part?.symbolType || part?.symbolOpacity ? {...part, orient: 'bottom', columns: 3} : part;
+const legendColumns = columns => part => part?.legend ? {...part, legend: {...part.legend, columns}} : part;
+const legendBeyond = (picture, end) => // it would squeeze the chart
+  [...picture.querySelectorAll('.role-legend')].some(l => l.getBoundingClientRect().right > end + 1);
 const shorterText = room => part => {
   if (part?.mark?.type !== 'text') return part;
   return {...part, mark: {...part.mark, limit: Math.min(part.mark.limit || room, room)}};
@@ -108,16 +112,17 @@ async function draw(id) {
     renderer: large ? 'canvas' : 'svg',
     actions: {export: true, source: false, compiled: false, editor: false},
   };
-  let last = drawn, picture;
-  for (let tries = 0; tries < 6; tries++) {
+  let last = drawn, picture, columns = 3;
+  for (let tries = 0; tries < 8; tries++) {
     last?.finalize();
     last = await vegaEmbed(box, shown, options);
     charts.get(id).drawn = last;
     picture = box.querySelector('svg.marks, canvas.marks');
     const wide = picture.viewBox ? picture.viewBox.baseVal.width : parseFloat(picture.style.width);
     if (wide <= room) return;
-    const by = room / wide;
-    if (!stacked && narrowest(shown) * by < 170) {
+    const by = room / wide, end = box.getBoundingClientRect().left + room;
+    if (stacked && columns > 1 && legendBeyond(picture, end)) shown = rewritten(shown, legendColumns(--columns));
+    else if (!stacked && narrowest(shown) * by < 170) {
       stacked = true;
       shown = rewritten(shown, panelsDown);
     } else shown = narrower(shown, by * .97);

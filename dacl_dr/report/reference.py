@@ -16,7 +16,7 @@ import msgspec
 
 from ..core.comments import argument_comments, arguments_of, comment_lines, field_comment, source_text
 from dacl_dr.report.names import (
-    Name, definitions, opening_line, is_helper, known_names, link_to, linked, linked_html, the_name,
+    Name, definitions, opening_line, is_helper, known_names, link_to, linked, linked_html, the_name, typed,
 )
 
 # %% ../../nbs/report/reference.ipynb #e7677d93
@@ -257,7 +257,7 @@ def body_of(
         signature = signature_of(node, source)
         tables = [parameters_table(node, source, entry.page)]
     shown = '\n'.join(t for t in tables if t)
-    parts = [f'```python\n{signature}\n```', linked(ast.get_docstring(node) or '', entry.page)]
+    parts = [f'```python\n{signature}\n```', linked(typed(ast.get_docstring(node) or ''), entry.page)]
     return '\n\n'.join([p for p in parts if p] + ([f'```{{=html}}\n{shown}\n```'] if shown else []))
 
 def source_link(

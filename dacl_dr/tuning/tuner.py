@@ -181,7 +181,8 @@ def line_of(
 )->dict[str, str]:
     "A row of the table that people see."
     value = lambda name: row[name] and row[name]['value']
-    ms = times.get(row['name'])
+    own = times.get(row['name'])
+    ms = number(own and own['median'], '.2f')
     return {
         '': row['label'],
         'how': row['words'],
@@ -190,8 +191,7 @@ def line_of(
         'against efSearch': interval_words(row['change']) if row['change'] else '',
         'MB read': number(row['megabytes_read'], '.2f'),
         'MB': number(row['megabytes']),
-        'ms': number(ms and ms['median'], '.2f'),
-        '+ lexical ms': number(row['lexical_ms'], '.2f') if row['way']['seeds'] else '',
+        'ms': f"{ms} + {number(row['lexical_ms'], '.2f')}" if row['way']['seeds'] else ms, # + the lexical search's
     }
 
 # %% ../../nbs/tuning/tuner.ipynb #440289ff
@@ -228,8 +228,9 @@ def tuned_lines(
     head = (
         f"{m['name']}: {m['passages']:,} passages of {m['dim']} dimensions, {m['queries']:,} queries: "
         f"settings chosen on one half, reported on the other. Goal: {goal_words(m['aim'], m['exact'])}")
-    table = pd.DataFrame([line_of(row, m['times']) for row in m['rows']])
-    return '\n'.join([head, table.to_string(index=False), *(f'* {line}' for line in m['notes'])])
+    table = pd.DataFrame([line_of(row, m['times']) for row in m['rows']]).set_index('').rename_axis(None)
+    settings = [f'{label}: {how}' for label, how in table.pop('how').items()]
+    return '\n'.join([head, table.to_string(), *settings, *(f'* {line}' for line in m['notes'])])
 
 # %% ../../nbs/tuning/tuner.ipynb #4bfba065
 def tune(

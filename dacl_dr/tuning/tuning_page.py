@@ -138,7 +138,7 @@ def frontier_chart(
     low = alt.Y('low:Q', title=t.aim.metric)
     bars = alt.Chart(points).mark_rule(opacity=.5).encode(x=x, y=low, y2='high:Q', color=color)
     exact = alt.Chart(pd.DataFrame({'quality': [t.exact]})).mark_rule(strokeDash=[4, 3], color='#888')
-    said = ['points: the settings that were chosen, on queries that chose nothing', 'dashed: exact search']
+    said = ['points: the settings that were chosen,', 'on queries that chose nothing', 'dashed: exact search']
     title = alt.Title('Quality against cost', subtitle=said)
     return (exact.encode(y=y) + curves + bars + dots).properties(width=560, height=320, title=title)
 
@@ -155,10 +155,10 @@ def levers_chart(
     y = alt.Y('way:N', sort=[r['way'] for r in rows], title=None, axis=alt.Axis(labelLimit=260))
     base = alt.Chart(pd.DataFrame(rows)).encode(y=y)
     scale = alt.Scale(domain=[-1, 1], clamp=True)
-    says = 'distance computations against efSearch at the best M, at equal quality'
+    says = ['distance computations against efSearch', 'at the best M, at equal quality']
     x = alt.X('change:Q', axis=alt.Axis(format='+%'), scale=scale, title=says)
-    dots = base.mark_point(filled=True, size=70).encode(x=x)
-    bars = base.mark_rule().encode(x=alt.X('low:Q', scale=scale, title=''), x2='high:Q')
+    dots = base.mark_point(filled=True, size=70, color='#0072B2').encode(x=x)
+    bars = base.mark_rule(color='#0072B2').encode(x=alt.X('low:Q', scale=scale, title=''), x2='high:Q')
     zero = alt.Chart(pd.DataFrame({'x': [0]})).mark_rule(color='#888', strokeDash=[4, 3]).encode(x='x:Q')
     return (zero + bars + dots).properties(width=420, height=alt.Step(26), title='What each lever saves')
 
