@@ -28,7 +28,7 @@ from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
 from dacl_dr.search.vectors import embed_texts
-from dacl_dr.training.adapter import pairs_of, train_adapter
+from dacl_dr.training.adapter import query_pairs, train_adapter
 
 
 def embedded(model, work, name, texts, kind):
@@ -62,7 +62,7 @@ def trained(a, passages, splits, seed):
     "An adapter of one seed, and how it was trained."
     train, judged = splits['train']
     rows = np.random.default_rng(seed).permutation(len(train))[:a.pairs] if a.pairs else np.arange(len(train))
-    pairs = pairs_of(train[rows], [judged.relevant[i] for i in rows])
+    pairs = query_pairs(train[rows], [judged.relevant[i] for i in rows])
     s = AdapterSettings(seed=seed, w=a.w, rank=a.rank, temperature=a.temperature)
     start = time.perf_counter()
     found = train_adapter(pairs, passages, *splits['dev'], s, desc=f'{a.name}, seed {seed}')

@@ -89,7 +89,7 @@ def sweep(folder, args):
 
 def tune(folder, args):
     "As `dacl tune --index index.faiss --query_vectors queries.npy`, with all that is default."
-    from dacl_dr.core.options import Tune
+    from dacl_dr.core.cure_options import Tune
     from dacl_dr.tuning.tuner import tune, tuned_lines
     np.save(folder/'queries.npy', synthetic(2000, args.dim, 0))
     start = time.perf_counter()

@@ -17,7 +17,7 @@ from .gain import cost_changes, found_metrics, gains, group_changes, worse_rows
 from .task import FEW_PAIRS, AdaptTask, adapt_task
 from ..core.errors import DaclError
 from ..core.files import atomic_folder, make_folder, write_json
-from ..core.options import Adapt
+from ..core.cure_options import Adapt
 from ..core.steps import environment
 from ..encoders.adapted import ADAPTER, adapted_model, save_adapter
 from ..encoders.encoder import on_device, with_prefixes

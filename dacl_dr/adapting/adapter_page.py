@@ -10,6 +10,7 @@ __all__ = ['Adaptation', 'gain_line', 'cost_line', 'answer_lines_of', 'history_c
 import altair as alt, msgspec, numpy as np, pandas as pd
 
 from .gain import Gain
+from ..report.charts import chart_output # and the look of the charts
 from ..report.page import Page
 from ..training.adapter import AdapterEpoch
 

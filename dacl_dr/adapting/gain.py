@@ -9,7 +9,7 @@ __all__ = ['GAIN_METRICS', 'Gain', 'found_metrics', 'gains', 'group_changes', 'w
 # %% ../../nbs/adapting/gain.ipynb #6e1430dc
 import msgspec, numpy as np, pandas as pd
 
-from .task import Asked
+from .task import HeldQueries
 from ..core.settings import SearchSettings
 from ..hnsw.cost import CostQuestion, compare, questions_of
 from ..hnsw.curves import Sweep, sweep
@@ -57,7 +57,7 @@ def gains(
 
 # %% ../../nbs/adapting/gain.ipynb #a8b54b0c
 def group_changes(
-    asked:Asked, # with groups
+    asked:HeldQueries, # with groups
     before:np.ndarray, # (Q,) a metric
     after:np.ndarray,
 )->pd.DataFrame: # a row a group, the largest first
@@ -82,7 +82,7 @@ def worse_rows(
 def cost_changes(
     index, # an HNSW graph of the passages
     passages:np.ndarray, # (N, D)
-    asked:Asked,
+    asked:HeldQueries,
     adapted:np.ndarray, # (Q, D)
     s:SearchSettings=SearchSettings(),
 )->pd.DataFrame: # of `hnsw.cost.compare`, models 'before' and 'after'

@@ -144,8 +144,9 @@ PREPARING['tune'] = CommandText(
 PREPARING['adapt'] = CommandText(
     group='Start here',
     use='For better results of an index that stands, without embedding its passages again: a matrix behind the '
-        'encoder, for queries alone, trained in minutes from questions whose answers are known. Whole groups of questions are '
-        'held out; where quality is not better with an interval, nothing is saved and the exit code is 1.',
+        'encoder, for queries alone, trained in minutes from questions whose answers are known. Whole groups of '
+        'questions are held out; where quality is not better with an interval, nothing is saved, and the exit code '
+        'is 1.',
     example='''dacl adapt --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus data_set/codedocs/psgs.tsv \\
     --queries data_set/codedocs/codedocs-train.json --groups title --output results/adapter''',
     needs='`dacl harvest`, and the model, from the Hugging Face hub or a folder of that name',

@@ -18,10 +18,11 @@ from typing import Callable, NamedTuple
 
 from ..core.errors import DaclError
 from ..core.settings import RECIPES
+from ..core.cure_options import Adapt, Tune
 from dacl_dr.core.options import (
-    Adapt, Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
+    Bm25Eval, Bm25Negatives, BuildIndex, Diagnose, Download, GenerateFigures, Harvest, PreprocessDpr,
     PreprocessNq, Quickstart, Report, RunAblation, RunEfSweep, RunEvaluation, RunRepresentationEval,
-    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware, Tune,
+    RunStudy, TrainAblation, TrainBaseline, TrainDistanceAware,
 )
 from ..core.yaml import read_yaml
 from ..core.files import alone_in, check_name, claimed, make_folder
@@ -308,9 +309,10 @@ def run_ablation_command(o:RunAblation)->int:
     "Compare trained models, print their tables, name the page."
     import pandas as pd
     from dacl_dr.studies.compare import ablation_notes, run_ablation
+    from dacl_dr.studies.findings import told_changes
     with claimed(Path(o.output_path)/check_name(o.dataset_name, 'dataset_name')): folder = run_ablation(o)
     columns = ['metric', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high', 'verdict']
-    print_frame(pd.read_csv(folder/'study.csv')[columns])
+    print_frame(told_changes(pd.read_csv(folder/'study.csv'))[columns])
     about = json.loads((folder/'run.json').read_text(encoding='utf-8'))
     print('\n'.join(ablation_notes(about['corpus'], about['repeated_passages'])))
     print(f'\ntables: {folder}\npage: {folder}/ablation.html')

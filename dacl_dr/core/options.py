@@ -6,8 +6,8 @@
 __all__ = ['CACHE', 'READING', 'PREFIX_FLAGS', 'Fields', 'AtLeast10', 'STAGES', 'EPOCHS', 'WEIGHT', 'TRAINING', 'Options',
            'Harvest', 'Download', 'PreprocessDpr', 'PreprocessNq', 'Bm25Options', 'Bm25Eval', 'Bm25Negatives',
            'TrainOptions', 'TrainBaseline', 'TrainDistanceAware', 'TrainAblation', 'BuildIndex', 'IndexOptions',
-           'RunEvaluation', 'RunEfSweep', 'RunRepresentationEval', 'Diagnose', 'Tune', 'Adapt', 'Quickstart', 'Report',
-           'RunStudy', 'RunAblation', 'GenerateFigures', 'Repeat']
+           'RunEvaluation', 'RunEfSweep', 'RunRepresentationEval', 'Diagnose', 'Quickstart', 'Report', 'RunStudy',
+           'RunAblation', 'GenerateFigures', 'Repeat']
 
 # %% ../../nbs/core/options.ipynb #38b1adfd
 from typing import Annotated, ClassVar, Literal
@@ -15,8 +15,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from dacl_dr.core.settings import (
-    AdapterSettings, EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Prefixes, Reading, RecipeSettings,
-    SearchSettings, Settings, Share,
+    EmbedSettings, Frozen, IndexSettings, NonNegative, Positive, Prefixes, Reading, RecipeSettings, SearchSettings,
+    Settings, Share,
 )
 
 # %% ../../nbs/core/options.ipynb #1010788e
@@ -303,66 +303,6 @@ class Diagnose(Options, kw_only=True):
     search: SearchSettings = SearchSettings()
     prefixes: Prefixes = Prefixes()
     reading: Reading = Reading()
-
-# %% ../../nbs/core/options.ipynb #c46f6461
-class Tune(Diagnose, kw_only=True):
-    """Find the cheapest search that keeps your quality: links per node, stop rules, lexical entry points, storage, and
-    all together, chosen on one half of the queries and reported on the other, with settings to paste."""
-    FLAGS = {
-        'hnsw_m': ('search.m', 'M of the graph that you have: links per node'),
-        'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of the graph that you have'),
-        'k': ('search.k', 'results wanted, and the k of the metrics'),
-    } | PREFIX_FLAGS | CACHE
-    # FILE, instead of --vectors: an index made by faiss, hnswlib or usearch; with --query_vectors
-    index: str|None = None
-    ef_search: Positive = 16 # efSearch that you use today; faiss's default is 16
-    # FILE: results of a lexical or another system for these queries, a TREC run; a search enters the graph there
-    run: str|None = None
-    # FILE of training queries, for links: texts as for --queries, or vectors where --vectors or --index are given
-    train_queries: str|None = None
-    adapter: str|None = None # FILE or folder that dacl adapt wrote: what adapted queries save
-    keep: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99 # share of the quality of exact search that is to be kept
-    # what is to be kept; None: recall where there are judgements, ANN recall else
-    metric: Literal['recall', 'ndcg', 'ann_recall']|None = None
-    target: Share|None = None # a value of the metric, instead of a share of exact search's
-    max_ms: Annotated[float, msgspec.Meta(gt=0)]|None = None # instead: the best quality within so many milliseconds
-    max_mb: Annotated[float, msgspec.Meta(gt=0)]|None = None # megabytes that links and vectors in memory may take
-    save: Literal['computations', 'bytes'] = 'computations' # what is to be saved: distances, or bytes read
-    levers: tuple[str, ...] = () # which: m stop links storage dims bm25 run adapter; all if none is named
-    build_seconds: NonNegative = 120 # for building other graphs, in all; those that would take longer are left out
-    seed: NonNegative = 0 # of the halves, and from 1 of the insertion order too
-    rounds: NonNegative = 3 # rounds of timing on one thread; 0 takes no times
-    max_queries: Positive = 10_000 # queries looked at, evenly spaced
-    output_path: str = 'results/tuning' # folder for tuned.json, tuning.html, tables and what was tried
-    search: SearchSettings = SearchSettings(m=32, ef_construction=40, ef_values=(2**31 - 1,)) # for any k: none is swept
-
-# %% ../../nbs/core/options.ipynb #b38f9d0a
-class Adapt(Diagnose, kw_only=True):
-    """Train a better query side for passages and an index that stay as they are: a matrix and a bias behind the
-    encoder, judged on whole groups of queries that it has not seen."""
-    FLAGS = {
-        'hnsw_m': ('search.m', 'M of the graph that cost is measured on'),
-        'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of that graph'),
-        'rank': 'adapter.rank', 'w': 'adapter.w', 'temperature': 'adapter.temperature',
-        'num_epochs': ('adapter.stages.0.epochs', 'passes over the training queries'),
-        'batch_size': 'adapter.batch_size', 'random_passages': 'adapter.random_passages',
-        'learning_rate': 'adapter.learning_rate', 'seed': 'adapter.seed',
-    } | PREFIX_FLAGS | CACHE
-    index: str|None = None # FILE, instead of --vectors: an index of faiss, hnswlib or usearch; with --query_vectors
-    # FILE with the group of each query, a line each: its document, package or user. Or title: that of its first
-    # positive. Whole groups are held out; None: each query is a group
-    groups: str|None = None
-    held: Annotated[float, msgspec.Meta(gt=0, lt=1)] = .2 # share of queries held out: half end the training, half judge
-    anyway: bool = False # save an adapter too that is not better on held-out queries
-    other_corpus: str|None = None # FILE of another data set's passages: what the adapter does off its domain
-    other_queries: str|None = None # FILE, and its queries with positives
-    other_vectors: str|None = None # FILE, the same as vectors: its passages
-    other_query_vectors: str|None = None # FILE, and its queries
-    other_qrels: str|None = None # FILE, and its judgements
-    max_passages: Positive = 1_000_000 # passages looked at: the positives of the queries, others evenly spaced
-    max_queries: Positive = 200_000 # queries looked at, evenly spaced
-    output_path: str = 'results/adapter' # folder for the encoder, the adapter alone, adapter.json and adapter.html
-    adapter: AdapterSettings = AdapterSettings()
 
 # %% ../../nbs/core/options.ipynb #aa5f35da
 class Quickstart(Options, kw_only=True):

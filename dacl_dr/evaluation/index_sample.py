@@ -11,7 +11,7 @@ from pathlib import Path
 import faiss, numpy as np
 
 from ..core.errors import DaclError
-from ..core.options import Adapt, Tune
+from ..core.cure_options import Adapt, Tune
 from ..core.rows import spaced
 from .row_judgements import row_judgements
 from .sample import Sample, read_digest, read_vectors

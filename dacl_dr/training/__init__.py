@@ -12,7 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.training', submod_attrs={
     'checkpoints': ['read_checkpoint', 'save_checkpoint'],
     'trainer': ['History', 'RecipeTrainer', 'train'],
-    'adapter': ['AdapterSettings', 'Pairs', 'QueryAdapter', 'pairs_of', 'train_adapter'],
+    'adapter': ['Pairs', 'QueryAdapter', 'query_pairs', 'train_adapter'],
     'sources': ['open_sources', 'read_data', 'training_files'],
     'card': ['model_card'],
     'recipe': ['train_ablation', 'train_recipe'],

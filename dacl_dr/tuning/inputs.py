@@ -10,7 +10,7 @@ __all__ = ['MOST_TRAINING', 'JOINED', 'check_tune', 'names_at', 'text_names', 'n
 import numpy as np
 
 from ..core.errors import DaclError
-from ..core.options import Tune
+from ..core.cure_options import Tune
 from ..core.rows import spaced
 from ..data.store import Passages, Questions
 from ..encoders.adapted import adapt_queries, read_adapter

@@ -15,7 +15,7 @@ import msgspec, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
 from ..core.files import make_folder, write_json
-from ..core.options import Tune
+from ..core.cure_options import Tune
 from ..core.steps import environment
 from ..evaluation.diagnosis import folder_name, results_of_diagnosis
 from ..evaluation.index_sample import index_sample

@@ -8,13 +8,13 @@ from safetensors.numpy import load_file
 from dacl_dr.adapting.adapt import adapt, adapt_lines
 from dacl_dr.adapting.task import adapt_task, split_groups
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.options import Adapt
+from dacl_dr.core.cure_options import Adapt
 from dacl_dr.encoders.adapted import adapt_queries
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.evaluation.sample import vector_sample
 from dacl_dr.metrics.ranking import Judgements
-from dacl_dr.training.adapter import AdapterRun, pairs_of, train_adapter
+from dacl_dr.training.adapter import AdapterRun, query_pairs, train_adapter
 from dacl_dr.core.settings import AdapterSettings
 
 
