@@ -27,17 +27,8 @@ from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
-from dacl_dr.search.vectors import embed_texts
 from dacl_dr.training.adapter import query_pairs, train_adapter
-
-
-def embedded(model, work, name, texts, kind):
-    "Vectors of texts, computed once."
-    path = work/f'{name}.npy'
-    if not path.exists():
-        vectors = embed_texts(model, texts, kind, f'encoding {name}')[0]
-        with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, vectors)
-    return np.load(path)
+from tune import embedded # benchmarks/tune.py
 
 
 def vectors_of(a, work):

@@ -101,7 +101,7 @@ def adaptation(
         'training' if bar else None)
     seconds, notes = time.perf_counter() - start, []
     if len(task.train.q) < FEW_PAIRS:
-        notes.append(f'{len(task.train.q):,} pairs are few; adapters have helped from about {FEW_PAIRS:,} on.')
+        notes.append(f'{len(task.train.q):,} pairs are few: below {FEW_PAIRS:,}, judge it on whole groups (--groups).')
     if found.best == 0: notes.append('No epoch was better on the dev queries than none.')
     about = sample.about | {'passages': len(task.passages), 'dim': task.passages.shape[1]}
     told = held_out(o, task, found.adapter, index)

@@ -82,7 +82,7 @@ class AdaptTask(NamedTuple):
     held: HeldQueries # judges it
 
 LEAST_HELD = 50 # queries that can judge
-FEW_PAIRS = 2000 # below which an adapter seldom helps
+FEW_PAIRS = 2000 # below which a warning is given
 
 def some_asked(
     sample:Sample,

@@ -228,9 +228,11 @@ def library_vectors(
     texts:list[str],
     side:str, # 'query' or 'passage'
 )->np.ndarray: # (N, D) float32
-    "What sentence-transformers itself gives texts, in one batch; leaves the model in evaluation mode."
-    encode = {'query': model.encode_query, 'passage': model.encode_document}[side]
-    return encode(texts, batch_size=len(texts), show_progress_bar=False)
+    "What sentence-transformers itself gives texts, in one batch."
+    training, encode = model.training, {'query': model.encode_query, 'passage': model.encode_document}[side]
+    found = encode(texts, batch_size=len(texts), show_progress_bar=False) # without dropout
+    model.train(training)
+    return found
 
 def checkpoint_activations(
     tower, # a module of sentence-transformers
@@ -283,10 +285,7 @@ class TransformerEncoder(Encoder):
 
     def library(self, texts:list[str], side:str)->np.ndarray: # (N, D) float32
         "The vectors that sentence-transformers itself gives texts."
-        training = self.training
-        found = library_vectors(self.model, texts, side)
-        self.train(training)
-        return found
+        return library_vectors(self.model, texts, side)
 
     def particulars(self)->list: # [] for a plain pipeline
         "What its vectors depend on besides weights, prompts, lengths and kinds of pooling."

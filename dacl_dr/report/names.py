@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPAN', 'CALLABLE_NAME', 'UNBROKEN', 'Name', 'known_names', 'the_name', 'definitions', 'front_names', 'is_helper',
-           'link_to', 'meant', 'linked', 'typed', 'linked_html', 'opening_line', 'names_table', 'overview', 'names_on',
-           'give_way', 'page_of', 'SiteNames']
+           'link_to', 'meant', 'linked_code', 'linked', 'typed', 'linked_html', 'opening_line', 'names_table',
+           'overview', 'names_on', 'give_way', 'page_of', 'SiteNames']
 
 # %% ../../nbs/report/names.ipynb #68f31161
 import ast, html, importlib, os, re
@@ -103,26 +103,33 @@ def meant(
     plain = re.fullmatch('[a-z]+', word)
     return None if plain and not called and name.page != page else name
 
+def linked_code(
+    m:re.Match, # of `SPAN`
+    page:str, # on which it stands
+)->str: # Markdown
+    "Code in a line: a link if it is a name, in one piece if it is short and has a hyphen."
+    in_link = m.string[:m.start()].endswith('[') and m.string[m.end():].startswith(']')
+    word = CALLABLE_NAME.fullmatch(m[2]) if m[1] == '`' and not in_link else None
+    name = meant(word[1], bool(word[2]), page) if word else None
+    if name: return f'[{m[0]}]({link_to(name, page)})'
+    short = '-' in m[2] and len(m[2]) <= UNBROKEN and not m.string[m.end():].startswith('{')
+    return m[0] + '{.unbroken}' if short else m[0]
+
+# %% ../../nbs/report/names.ipynb #696e26e7
 def linked(
     text:str, # Markdown
     page:str, # on which it stands
 )->str:
     "Markdown whose names lead to their definitions, but for those in headings and code blocks."
-    def link(m):
-        in_link = m.string[:m.start()].endswith('[') and m.string[m.end():].startswith(']')
-        word = CALLABLE_NAME.fullmatch(m[2]) if m[1] == '`' and not in_link else None
-        name = meant(word[1], bool(word[2]), page) if word else None
-        if name: return f'[{m[0]}]({link_to(name, page)})'
-        short = '-' in m[2] and len(m[2]) <= UNBROKEN and not m.string[m.end():].startswith('{')
-        return m[0] + '{.unbroken}' if short else m[0]
     lines, fence = text.split('\n'), None
     for i, line in enumerate(lines):
         mark = re.match(r'\s*(```+|~~~+)', line)
         if mark and (fence is None or line.strip().startswith(fence)): fence = None if fence else mark[1]
         if fence or mark or line.startswith(('#', '    ')): continue
-        lines[i] = SPAN.sub(link, line)
+        lines[i] = SPAN.sub(lambda m: linked_code(m, page), line)
     return '\n'.join(lines)
 
+# %% ../../nbs/report/names.ipynb #e379e6cb
 def typed(
     text:str,
 )->str: # Markdown
