@@ -14,9 +14,13 @@ from ..core.errors import DaclError
 from ..core.cure_options import Adapt, Tune
 from ..core.rows import spaced
 from .row_judgements import row_judgements
-from .sample import Sample, read_digest, read_vectors
+from dacl_dr.evaluation.sample import (
+    Chosen, Sample, choose_rows, only_encoder, open_queries, read_digest, read_vectors, text_facts, texts_at,
+)
 from ..metrics.ranking import Judgements
-from ..search.foreign import open_index
+from ..search.indexing import node_ids
+from ..search.retriever import Retriever, corpus_of
+from ..search.foreign import in_memory, open_index
 from ..search.foreign_faiss import Foreign, stored_vectors
 
 # %% ../../nbs/evaluation/index_sample.ipynb #3aaafb26
@@ -26,9 +30,10 @@ def index_judgements(
     queries:int,
 )->list[dict[int, int]]: # see `Judgements`, by node
     "The positives of each query among the nodes of an index. Raises `DaclError` for other judgements."
-    n = len(there.ids)
-    if o.passage_ids is not None or np.array_equal(there.ids, np.arange(n)):
-        return row_judgements(o.qrels, queries, n, o.query_ids, o.passage_ids)
+    n, named = len(there.ids), o.passage_ids
+    if Path(o.index).is_dir() and named is None and not o.qrels.endswith('.npy'): named = node_ids(o.index)
+    if named is not None or np.array_equal(there.ids, np.arange(n)):
+        return row_judgements(o.qrels, queries, n, o.query_ids, named)
     found = row_judgements(o.qrels, queries, int(there.ids.max()) + 1, o.query_ids)
     node = {int(label): i for i, label in enumerate(there.ids)}
     return [{node.get(label, -2 - i): grade for i, (label, grade) in enumerate(of.items())} for of in found]
@@ -53,6 +58,7 @@ def index_sample(
     there = open_index(o.index, q.shape[1], 'indexing' if o.reading.show_progress else None)
     passages = stored_vectors(faiss.downcast_index(there.index.storage))
     check_norms(passages, o.index)
+    file = Path(o.index)/'index.faiss' if Path(o.index).is_dir() else o.index
     n, rows, judged = len(passages), spaced(len(q), o.max_queries), None
     if o.qrels is not None:
         found = index_judgements(o, there, len(q))
@@ -60,7 +66,7 @@ def index_sample(
         judged = Judgements([found[i] for i in rows])
     about = {
         'name': Path(o.index).name, 'corpus': Path(o.index).name, 'queries_file': Path(o.query_vectors).name,
-        'digests': {'corpus': read_digest(o.index), 'queries': read_digest(o.query_vectors)},
+        'digests': {'corpus': read_digest(file), 'queries': read_digest(o.query_vectors)},
         'all_passages': n, 'all_queries': len(q), 'in_distribution': False, 'normalised': changed,
         'told': list(there.told),
     }
