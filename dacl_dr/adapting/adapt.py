@@ -23,7 +23,7 @@ from ..encoders.adapted import ADAPTER, adapted_model, save_adapter
 from ..encoders.encoder import on_device, with_prefixes
 from ..encoders.static import load_encoder
 from ..evaluation.diagnosis import check_asked, results_of_diagnosis
-from ..evaluation.index_sample import index_sample
+from ..evaluation.index_sample import as_built, check_index, index_sample
 from ..evaluation.judging import refuse_other_results
 from ..evaluation.sample import Sample, encoders_of, only_encoder, text_sample, vector_sample
 from ..search.graph import build_hnsw
@@ -35,8 +35,7 @@ def check_adapt(
 )->None:
     "Raises `DaclError` for inputs that do not go together."
     if o.index is None: check_asked(o)
-    elif o.encoder or o.corpus or o.queries or o.vectors:
-        raise DaclError('adapt: index is given with other passages; an index holds its vectors: give --query_vectors')
+    else: check_index(o)
     if o.encoder is not None and len(encoders_of(o)) > 1: raise DaclError('adapt: several encoders are given; give one')
     if o.encoder is None and (o.query_vectors is None or o.qrels is None):
         raise DaclError('adapt: vectors need query_vectors and qrels: which passages answer the queries')
@@ -153,7 +152,7 @@ def adapt(
 )->Path: # adapter.json
     "Train a better query side, judge it, and write it if it is better. Raises `DaclError` for bad input."
     check_adapt(o)
-    out = Path(o.output_path)
+    o, out = as_built(o), Path(o.output_path)
     def check(about): refuse_other_results(out/'adapter.json', about, results_of_diagnosis, 'choose another --output')
     sample, index = sample_of_adapt(o, check)
     a, adapter = adaptation(o, sample, index)

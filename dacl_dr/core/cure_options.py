@@ -22,7 +22,8 @@ class Tune(Diagnose, kw_only=True):
         'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of the graph that you have'),
         'k': ('search.k', 'results wanted, and the k of the metrics'),
     } | PREFIX_FLAGS | CACHE
-    # FILE, instead of --vectors: an index made by faiss, hnswlib or usearch; with --query_vectors
+    # FILE or FOLDER, instead of --vectors: an index of faiss, hnswlib or usearch, with --query_vectors; or the folder
+    # of dacl build-index, with --query_vectors, or with --encoder and --queries
     index: str|None = None
     ef_search: Positive = 16 # efSearch that you use today; faiss's default is 16
     # FILE: results of a lexical or another system for these queries, a TREC run; a search enters the graph there
@@ -57,7 +58,9 @@ class Adapt(Diagnose, kw_only=True):
         'batch_size': 'adapter.batch_size', 'random_passages': 'adapter.random_passages',
         'learning_rate': 'adapter.learning_rate', 'seed': 'adapter.seed',
     } | PREFIX_FLAGS | CACHE
-    index: str|None = None # FILE, instead of --vectors: an index of faiss, hnswlib or usearch; with --query_vectors
+    # FILE or FOLDER, instead of --vectors: an index of faiss, hnswlib or usearch, with --query_vectors; or the folder
+    # of dacl build-index, with --query_vectors, or with --encoder and --queries
+    index: str|None = None
     # FILE with the group of each query, a line each: its document, package or user. Or title: that of its first
     # positive. Whole groups are held out; None: each query is a group
     groups: str|None = None

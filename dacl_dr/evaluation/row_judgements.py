@@ -17,12 +17,13 @@ from ..data.vector_files import open_array
 
 # %% ../../nbs/evaluation/row_judgements.ipynb #863fe58c
 def read_ids(
-    path:str|Path|None, # an id a line; None: ids are row numbers
+    path:str|Path|dict|None, # an id a line; None: ids are row numbers; a dict is taken as it is
     n:int, # rows
     what:str, # 'passages' or 'queries', in errors
 )->dict[str, int]: # id → row
     "The row of each id. Raises `DaclError` for an id that is empty or repeated, or another number of lines than rows."
     if path is None: return {str(row): row for row in range(n)}
+    if isinstance(path, dict): return path
     rows, empty = {}, 0 # the first of the empty lines that may be the end
     with open_data(path) as f:
         for number, line in enumerate(lines_of(f, path), 1):
@@ -87,7 +88,7 @@ def row_judgements(
     queries:int,
     passages:int,
     query_ids:str|Path|None=None, # an id a line; None: ids are row numbers
-    passage_ids:str|Path|None=None, # the same
+    passage_ids:str|Path|dict|None=None, # the same, or the row of each id
 )->list[dict[int, int]]: # see `Judgements`
     "Judgements by row; a passage whose id is not there counts as not found. Raises `DaclError` for bad input."
     if Path(path).name.endswith('.npy'): return array_judgements(path, queries, passages)

@@ -62,11 +62,11 @@ def hits_of(
 
 # %% ../../nbs/search/retriever.ipynb #35a8faca
 def agreed_prefixes(
-    index:Index,
+    folder:str|Path, # of the index, in errors
+    kept:Prefixes, # it was built with
     given:Prefixes, # None in it: as the index has it
 )->Prefixes:
     "What is put before texts. Raises `DaclError` for something else than an index was built with."
-    kept = index.about.prefixes
     passages = kept.passage_prefix or ''
     for side, then, now in (
         ('query', kept.query_prefix, given.query_prefix),
@@ -74,7 +74,7 @@ def agreed_prefixes(
     ):
         if None in (then, now) or then == now: continue
         raise DaclError(
-            f"{index.folder}: was built with --{side}_prefix '{then}', and '{now}' is given; "
+            f"{folder}: was built with --{side}_prefix '{then}', and '{now}' is given; "
             'leave the flag out, or build an index with it'
         )
     query = given.query_prefix if kept.query_prefix is None else kept.query_prefix
@@ -98,7 +98,7 @@ class Retriever:
     )->'Retriever':
         "Open all three. Raises `DaclError` for what is missing, damaged or does not fit."
         index = Index(index_path)
-        added = agreed_prefixes(index, prefixes)
+        added = agreed_prefixes(index.folder, index.about.prefixes, prefixes)
         corpus_path = corpus_of(index, corpus_path)
         encoder = on_device(with_prefixes(load_encoder(encoder_path), added))
         return cls(encoder, index, open_passages(corpus_path, reading.but(skip_bad=index.about.skip_bad)))

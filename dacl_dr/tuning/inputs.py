@@ -7,6 +7,8 @@ __all__ = ['MOST_TRAINING', 'JOINED', 'check_tune', 'names_at', 'text_names', 'n
            'training_neighbours', 'aim_of', 'lexical_of', 'adapted_queries', 'material_of']
 
 # %% ../../nbs/tuning/inputs.ipynb #10c67724
+from pathlib import Path
+
 import numpy as np
 
 from ..core.errors import DaclError
@@ -17,12 +19,14 @@ from ..encoders.adapted import adapt_queries, read_adapter
 from ..encoders.encoder import on_device, with_prefixes
 from ..encoders.static import load_encoder
 from ..evaluation.diagnosis import check_asked
+from ..evaluation.index_sample import check_index
 from ..evaluation.judging import query_ids
 from ..evaluation.row_judgements import read_ids
 from ..evaluation.sample import Sample, only_encoder, open_corpus, open_queries
 from ..evaluation.sample import read_vectors, texts_at
 from ..search.exact import exact_search
 from ..search.foreign_faiss import Foreign
+from ..search.indexing import node_ids
 from ..search.vectors import embed_texts
 from .levers import levers_named
 from .material import Aim, Lexical, Material
@@ -37,14 +41,8 @@ def check_tune(
     levers_named(o.levers)
     if o.target is not None and o.max_ms is not None:
         raise DaclError('tune: target and max_ms are given; give one goal')
-    if o.index is None: return check_asked(o)
-    given = [n for n in ('encoder', 'corpus', 'queries', 'vectors') if getattr(o, n)]
-    if given:
-        raise DaclError(
-            f"tune: index and {', '.join(given)} are given; an index holds its vectors: give --query_vectors")
-    if o.query_vectors is None:
-        raise DaclError(
-            'tune: index is given without query_vectors; give real queries, since stored vectors are easier')
+    if o.index is None: check_asked(o)
+    else: check_index(o)
 
 # %% ../../nbs/tuning/inputs.ipynb #eb9f3c1f
 def names_at(
@@ -76,8 +74,10 @@ def names_of(
 )->tuple[list[str], list[str]]: # of the queries, of the passages
     "The ids that a run names."
     if o.encoder is not None: return text_names(o, sample)
-    rows = there.ids if there is not None and o.passage_ids is None else sample.passage_rows
-    passages = names_at(o.passage_ids, rows, sample.about['all_passages'], 'passages')
+    if there is not None and o.passage_ids is None and Path(o.index).is_dir(): passages = list(node_ids(o.index))
+    else:
+        rows = there.ids if there is not None and o.passage_ids is None else sample.passage_rows
+        passages = names_at(o.passage_ids, rows, sample.about['all_passages'], 'passages')
     return names_at(o.query_ids, sample.rows, sample.about['all_queries'], 'queries'), passages
 
 # %% ../../nbs/tuning/inputs.ipynb #c84e4740

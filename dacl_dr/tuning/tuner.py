@@ -18,7 +18,7 @@ from ..core.files import make_folder, write_json
 from ..core.cure_options import Tune
 from ..core.steps import environment
 from ..evaluation.diagnosis import folder_name, results_of_diagnosis
-from ..evaluation.index_sample import index_sample
+from ..evaluation.index_sample import as_built, index_sample
 from ..evaluation.judging import refuse_other_results, write_table
 from ..evaluation.sample import Sample, encoders_of, text_sample, vector_sample
 from ..search.foreign_faiss import Foreign
@@ -238,6 +238,7 @@ def tune(
 )->Path: # tuned.json; of several encoders comparison.json
     "Tune a search and write numbers, tables and pages. Raises `DaclError` for bad input."
     check_tune(o)
+    o = as_built(o)
     if o.index is None and len(encoders_of(o)) > 1: return tune_several(o)
     out, there = Path(o.output_path), None
     def check(about): refuse_other_results(out/'tuned.json', about, results_of_diagnosis, 'choose another --output')

@@ -8,14 +8,17 @@ from safetensors.numpy import load_file
 from dacl_dr.adapting.adapt import adapt, adapt_lines
 from dacl_dr.adapting.task import adapt_task, split_groups
 from dacl_dr.core.errors import DaclError
-from dacl_dr.core.cure_options import Adapt
+from dacl_dr.core.cure_options import Adapt, Tune
+from dacl_dr.core.options import BuildIndex
 from dacl_dr.encoders.adapted import adapt_queries
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.encoders.transformer import tiny_bert
+from dacl_dr.evaluation.index_sample import index_sample
 from dacl_dr.evaluation.sample import vector_sample
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.training.adapter import AdapterRun, query_pairs, train_adapter
-from dacl_dr.core.settings import AdapterSettings
+from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes
+from dacl_dr.search.indexing import make_index
 
 
 def unit(x): return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype('f4')
@@ -103,6 +106,41 @@ def test_an_index_is_adapted_as_its_vectors(vectors, tmp_path):
     by_vectors = json.loads(adapt(o.but(output_path=str(tmp_path/'other'))).read_text())
     assert by_index['gains'] == by_vectors['gains'] and by_index['history'][1:] == by_vectors['history'][1:]
 
+@pytest.mark.parametrize('order', [None, 3])
+def test_the_folder_of_an_index_is_adapted_with_its_texts(texts, tmp_path, order):
+    o = from_texts(texts, tmp_path/'out', anyway=True)
+    made = make_index(BuildIndex(
+        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text', reading=o.reading,
+        prefixes=Prefixes(normalize=True),
+        index=IndexSettings(order=order, m=8)))
+    assert (order is None) == np.array_equal(made.rows, np.arange(900))
+    by_texts = json.loads(adapt(o).read_text())
+    of_index = o.but(corpus=None, index=str(tmp_path/'index'), output_path=str(tmp_path/'other'))
+    by_index = json.loads(adapt(of_index).read_text())
+    assert by_index['corpus'] == 'psgs.tsv' and by_index['encoder'] == o.encoder[0]
+    assert by_index['gains'][0]['before'] == by_texts['gains'][0]['before'] # the drawn negatives are others
+    if order is None: assert by_index['gains'] == by_texts['gains']
+    with pytest.raises(DaclError, match='another encoder'):
+        adapt(of_index.but(encoder=(str(tmp_path/'out'/'encoder'),), output_path=str(tmp_path/'wrong')))
+    with pytest.raises(DaclError, match='was built with --passage_prefix'):
+        adapt(of_index.but(prefixes=Prefixes(passage_prefix='p: '), output_path=str(tmp_path/'wrong')))
+
+def test_the_folder_of_an_index_knows_ids(texts, tmp_path):
+    o = from_texts(texts, tmp_path/'out')
+    made = make_index(BuildIndex(
+        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text', reading=o.reading,
+        prefixes=Prefixes(normalize=True),
+        index=IndexSettings(order=1, m=8)))
+    np.save(tmp_path/'q.npy', np.asarray(made.faiss.reconstruct_n(0, 900))[np.argsort(made.rows)]) # passages as they stand
+    (tmp_path/'qrels.tsv').write_text(''.join(f'{i} 0 {(i + 5) % 900} 1\n' for i in range(900)))
+    np.save(tmp_path/'qrels.npy', (np.arange(900) + 5) % 900)
+    by = [index_sample(quiet(Tune(index=str(tmp_path/'index'), query_vectors=str(tmp_path/'q.npy'), qrels=str(tmp_path/name))))
+          for name in ('qrels.tsv', 'qrels.npy')]
+    (sample, there), (rows, _) = by
+    assert sample.judged.relevant == rows.judged.relevant
+    node = next(iter(sample.judged.relevant[7]))
+    assert there.ids[node] == 12 and np.allclose(sample.passages[node], sample.q[12])
+
 def test_another_data_set_is_told(vectors, tmp_path):
     o = from_vectors(vectors, tmp_path/'out')
     m = json.loads(adapt(o.but(other_vectors=o.vectors, other_query_vectors=o.query_vectors, other_qrels=o.qrels)).read_text())
@@ -111,7 +149,7 @@ def test_another_data_set_is_told(vectors, tmp_path):
 @pytest.mark.parametrize('more, said', [
     ({'held': .05}, 'can be held out by group'),
     ({'groups': 'none.txt'}, 'none.txt: cannot be read'),
-    ({'index': 'i.faiss'}, 'index is given with other passages'),
+    ({'index': 'i.faiss'}, 'index and vectors are given'),
 ])
 def test_bad_input_is_told_in_a_line(vectors, tmp_path, more, said):
     with pytest.raises(DaclError) as e: adapt(from_vectors(vectors, tmp_path/'out', **more))
