@@ -128,7 +128,8 @@ PREPARING['tune'] = CommandText(
             'tune: encoder, corpus, queries are not given; give encoder, corpus and queries, or a .npy file of vectors'
         ),
         '--index passages.npy': (
-            'tune: index and vectors are given; an index holds its vectors: give --query_vectors'
+            'tune: index and vectors are given; an index holds vectors; '
+            'give --query_vectors, or --encoder and --queries for a folder of dacl build-index'
         ),
         '--levers speed': "levers: 'speed' is not known. Known: m, stop, links, bm25, run, adapter, storage, dims.",
         '--target .9 --max_ms 1': 'tune: target and max_ms are given; give one goal',

@@ -82,12 +82,12 @@ def check_index(
     "Raises `DaclError` for inputs that do not go with an index."
     command, folder = type(o).__name__.lower(), Path(o.index).is_dir()
     if folder and o.encoder and o.queries and not (o.vectors or o.query_vectors or o.qrels): return
-    allowed = 'give --query_vectors, or of a folder that dacl build-index made --encoder and --queries'
+    allowed = 'give --query_vectors, or --encoder and --queries for a folder of dacl build-index'
     given = [n for n in ('encoder', 'corpus', 'queries', 'vectors') if getattr(o, n)]
     fault = None
-    if given: fault = f"index and {', '.join(given)} are given; an index holds its vectors"
+    if given: fault = f"index and {', '.join(given)} are given; an index holds vectors"
     elif o.query_vectors is None: fault = 'index is given without query_vectors; stored vectors are easier than queries'
-    if fault: raise DaclError(f'{command}: {fault}: {allowed}')
+    if fault: raise DaclError(f'{command}: {fault}; {allowed}')
 
 def as_built(
     o:Tune|Adapt,
