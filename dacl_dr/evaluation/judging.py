@@ -19,7 +19,7 @@ from ..core.errors import DaclError
 from ..core.settings import Reading
 from ..core.files import atomic_file
 from ..data.store import Passages, Questions, open_questions
-from ..data.answers import STRINGS, AnswerRule, answer_hits, check_patterns
+from ..data.answers import STRINGS, AnswerRule, answer_hits, check_patterns, like_patterns
 from ..data.conversion import is_qrels
 from ..data.positives import missing_positives, without_own
 from ..data.tokeniser import unspaced_script
@@ -177,6 +177,7 @@ def question_facts(
         'named_by_row': naming_fault(questions.column('id')),
         'own_passages_left_out': int((own >= 0).sum()),
         'answers_matched_by_characters': 0 if regex_answers else sum(by_characters),
+        'answers_like_patterns': 0 if regex_answers else sum(map(like_patterns, questions.column('answers'))),
     }
 
 NOTES = ( # a count in a metrics file, what it means
@@ -187,6 +188,9 @@ NOTES = ( # a count in a metrics file, what it means
     ('answers_matched_by_characters',
         '{n:,} questions have an answer in a script without spaces; it is matched by characters, '
         'which DPR\'s rule does not do'),
+    ('answers_like_patterns',
+        '{n:,} questions have answers that look like regular expressions, and were matched as they stand '
+        '(--regex_answers reads them as patterns)'),
     ('questions_without_result', '{n:,} questions found nothing: no passage has one of their words'),
 )
 
