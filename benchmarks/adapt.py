@@ -27,7 +27,7 @@ from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
-from dacl_dr.training.adapter import query_pairs, train_adapter
+from dacl_dr.training.adapter import Pairs, query_pairs, train_adapter
 from tune import embedded # benchmarks/tune.py
 
 
@@ -49,11 +49,19 @@ def swept(tracer, passages, q, judged, s):
     return sweep(search, exact_search(q, passages, 10), judge, s, 'recall@10', None, similarity(q, passages))
 
 
+def repeated(pairs, n, seed):
+    "n pairs: those there are again and again, each query moved a little."
+    rows = np.arange(n) % len(pairs.q)
+    q = pairs.q[rows] + .02 * np.random.default_rng(seed).normal(size=(n, pairs.q.shape[1])).astype('f4')
+    return Pairs(q / np.linalg.norm(q, axis=1, keepdims=True), pairs.known[rows])
+
+
 def trained(a, passages, splits, seed):
     "An adapter of one seed, and how it was trained."
     train, judged = splits['train']
     rows = np.random.default_rng(seed).permutation(len(train))[:a.pairs] if a.pairs else np.arange(len(train))
     pairs = query_pairs(train[rows], [judged.relevant[i] for i in rows])
+    if a.repeated: pairs = repeated(pairs, a.repeated, seed)
     s = AdapterSettings(seed=seed, w=a.w, rank=a.rank, temperature=a.temperature)
     start = time.perf_counter()
     found = train_adapter(pairs, passages, *splits['dev'], s, desc=f'{a.name}, seed {seed}')
@@ -87,6 +95,7 @@ def main():
     p.add_argument('--work', default='runs/adapt', help='gets vectors')
     p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--pairs', type=int, help='training questions, drawn by the seed; all if none is given')
+    p.add_argument('--repeated', type=int, help='time so many pairs: those there are, again and again, moved a little')
     p.add_argument('--w', type=float, default=1.)
     p.add_argument('--temperature', type=float, default=.05)
     p.add_argument('--rank', type=int)
