@@ -300,7 +300,7 @@ MUTANTS = {
             Mutant('a lever moves to what costs more', 'if now < spent: best, spent', 'if now > spent: best, spent'),
             Mutant('the goal is all of exact search', 'return self.keep * float(np.nanmean(exact))', 'return float(np.nanmean(exact))'),
             Mutant('both halves are the same', 'np.sort(order[n // 2:])', 'np.sort(order[:n // 2])'),
-            Mutant('knobs are chosen on the reporting half', 'tune = half_sweep(runner, bench.tune, aim, most)', 'tune = half_sweep(runner, bench.report, aim, most)'),
+            Mutant('knobs are chosen on the reporting half', 'tune = half_sweep(runner, bench.tune, aim, most, ceiling=ceiling)', 'tune = half_sweep(runner, bench.report, aim, most, ceiling=ceiling)'),
             Mutant('results that are compared again cost nothing', 'bytes_compared(way, dim) + way.rerank * dim * 4', 'bytes_compared(way, dim)'),
             Mutant(
                 'a cost at the goal is that of the last search',

@@ -43,10 +43,11 @@ DEAREST = 1 / 3 # of the passages: a search that looks at more of them is no sea
 def coarse_grid(
     runner:Runner,
     spent:list[float], # distance computations of the searches so far, to which the caller adds
+    ceiling:float=np.inf, # distance computations beyond which a way is hopeless
 ): # yields knobs
     "The coarse grid, as long as a search is worth it."
     for knob in KNOBS[runner.way.stop].values:
-        if spent and spent[-1] > DEAREST * len(runner.m.passages): return
+        if spent and spent[-1] > min(ceiling, DEAREST * len(runner.m.passages)): return
         yield knob
 
 # %% ../../nbs/tuning/trials.ipynb #a40a6ef6
@@ -81,6 +82,7 @@ def half_sweep(
     aim:Aim,
     most:float=np.inf, # distance computations that fit the time, where the aim has one
     also:int|None=None, # a knob that is searched too
+    ceiling:float=np.inf, # distance computations beyond which a way is hopeless
 )->Sweep:
     "Quality and cost of a way on one half."
     spent, best = [], half.best[aim.metric]
@@ -92,7 +94,7 @@ def half_sweep(
     beyond = (goal + max(goal, float(np.nanmean(best)))) / 2
     goals = [Goal(aim.metric, goal, beyond)]
     if aim.milliseconds is not None: goals = [Goal('evaluations', most, np.inf)]
-    swept = Sweep(*sweep_to(goals, search, half.judge, coarse_grid(runner, spent), None), half.best)
+    swept = Sweep(*sweep_to(goals, search, half.judge, coarse_grid(runner, spent, ceiling), None), half.best)
     return swept if also is None else with_knob(runner, half, swept, also)
 
 # %% ../../nbs/tuning/trials.ipynb #e870c02b
@@ -201,6 +203,7 @@ class Bench:
         self.tune, self.report = Half(m, chosen_on, aim.metric), Half(m, reported_on, aim.metric)
         self.graphs = Graphs(m, folder and make_folder(folder))
         self.digest, self.tried = digest_of(m, aim), {}
+        self.ceiling = np.inf # distance computations beyond which a way is hopeless
 
     def path(self, way:Way)->Path|None:
         "The file of a trial."
@@ -230,9 +233,9 @@ def try_way(
     way:Way,
 )->Trial:
     "Search both halves."
-    runner, aim, most = bench.runner(way), bench.aim, np.inf
+    runner, aim, most, ceiling = bench.runner(way), bench.aim, np.inf, bench.ceiling
     if aim.milliseconds is not None: most = affordable(runner, bench.tune, aim)
-    tune = half_sweep(runner, bench.tune, aim, most)
+    tune = half_sweep(runner, bench.tune, aim, most, ceiling=ceiling)
     knob = chosen_knob(tune, aim, most)
-    report = half_sweep(runner, bench.report, aim, most, knob)
+    report = half_sweep(runner, bench.report, aim, most, knob, ceiling)
     return Trial(way=way, knob=knob, tune=tune, report=report, seconds=runner.built.seconds, bytes=memory_of(runner))
