@@ -8,7 +8,7 @@ ARGS   ?=
 README  = $(BIN)/jupyter nbconvert --log-level ERROR --to markdown --TagRemovePreprocessor.enabled=True \
 	--TagRemovePreprocessor.remove_cell_tags=site --TagRemovePreprocessor.remove_input_tags=no-input --stdout nbs/index.ipynb | sed -E \
 	-e 's,<img class="light-content" src="images/([a-z-]+)\.svg" alt="([^"]*)"><img class="dark-content"[^>]*>,<picture><source media="(prefers-color-scheme: dark)" srcset="nbs/images/\1-dark.svg"><img src="nbs/images/\1.svg" alt="\2"></picture>,' \
-	-e '/^```$$/{N;s/^```\n(import|from) /```python\n\1 /}' -e '/^- image(-alt)?: /d' -e 's,\]\(changelog\.qmd,](CHANGELOG.md,g' -e 's,\]\(([a-z0-9_/]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
+	-e '/^```$$/{N;s/^```\n(import|from) /```python\n\1 /}' -e '/^- image(-alt)?: /d' -e 's,\]\(changelog\.qmd,](CHANGELOG.md,g' -e 's,\]\(([a-z0-9_/-]+\.(ipynb|md|qmd|svg|png)),](nbs/\1,g' | cat -s
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test faults fuzz mutants lab export readme drift docs docs-check audit lock clean
