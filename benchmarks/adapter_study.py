@@ -34,9 +34,9 @@ from dacl_dr.search.graph import build_hnsw
 from dacl_dr.training.adapter import batch_passages, query_pairs, train_adapter
 from tune import embedded # benchmarks/tune.py
 
-GRID = [{}] + [{'pairs': n} for n in (500, 2000, 5000)] + [
-    *({'rank': r} for r in (16, 64)), {'w': 0.},
-    *({'temperature': t} for t in (.02, .1)), *({'w': 0., 'temperature': t} for t in (.02, .1))]
+GRID = [
+    {}, {'w': 0.}, {'temperature': .02}, {'w': 0., 'temperature': .02}, {'rank': 16}, *({'pairs': n} for n in (500, 2000, 5000)),
+    {'temperature': .1}, {'w': 0., 'temperature': .1}, {'rank': 64}]
 DRAWS = 1000
 
 
@@ -161,6 +161,27 @@ def told(what, values, drawn, relative): # values: (S, 2) after and before; draw
     return {'what': what, 'before': before, 'after': after, 'change': change.value, 'change low': change.low, 'change high': change.high}
 
 
+def is_there(path, name, method, settings):
+    "Does a table hold a setting already?"
+    if not path.exists(): return False
+    of = pd.read_csv(path).query('name == @name and method == @method')
+    if settings.get('pairs'): of = of[of.pairs == settings['pairs']]
+    elif len(of): of = of[of.pairs == of.pairs.max()]
+    base = AdapterSettings()
+    of = of[of['rank'].fillna(0) == settings.get('rank', 0)]
+    return bool(((of.w == settings.get('w', base.w)) & (of.temperature == settings.get('temperature', base.temperature))).any())
+
+
+def write_rows(path, rows):
+    "Put the rows of one setting into a table, for those that it had of it."
+    one = rows.iloc[0]
+    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=rows.columns)
+    same = kept['rank'].fillna(0) == (one['rank'] or 0)
+    for column in ('name', 'method', 'pairs', 'w', 'temperature'): same &= kept[column] == one[column]
+    kept = kept[~same]
+    with atomic_file(path) as tmp: pd.concat([kept, rows]).to_csv(tmp, index=False, float_format='%.5g')
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ('name', 'encoder', 'corpus', 'table'): p.add_argument(f'--{name}', required=True)
@@ -168,6 +189,7 @@ def main():
     p.add_argument('--split_at', help='a group is what comes before it in a title; the whole title if none is given')
     p.add_argument('--work', default='runs/adapter-study', help='gets vectors and what was trained')
     p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--again', action='store_true', help='measure settings too that stand in the table')
     p.add_argument('--tower', type=int, help='epochs of fine-tuning the query tower, instead of the grid of adapters')
     a = p.parse_args()
     work = make_folder(Path(a.work)/a.name)
@@ -175,19 +197,14 @@ def main():
     trials = [Trial(*data, seed) for seed in range(a.seeds)]
     print({t.seed: [len(x[0]) for x in (t.train, t.dev, t.held)] for t in trials})
     s, method = SearchSettings(), f'query tower, {a.tower} epochs' if a.tower else 'adapter'
-    tracer, table = Tracer(build_hnsw(data[0], s.m, s.ef_construction)), []
+    tracer = Tracer(build_hnsw(data[0], s.m, s.ef_construction))
     most = min(len(t.train[0]) for t in trials)
     grid = [{'tower': a.tower}] if a.tower else [g for g in GRID if g.get('pairs', 0) < most]
-    path = Path(a.table)
     for settings in grid:
-        table += rows_of(measured(a, work, trials, tracer, settings), settings, method, a.name)
-        rows = pd.DataFrame(table)
-        kept = []
-        if path.exists():
-            there = pd.read_csv(path)
-            kept = [there[(there.name != a.name) | (there.method != method)]]
-        with atomic_file(path) as tmp: pd.concat([*kept, rows]).to_csv(tmp, index=False, float_format='%.5g')
-        print(rows[rows.pairs.eq(rows.pairs.iloc[-1])].tail(7)[['pairs', 'rank', 'w', 'temperature', 'what', 'before', 'after', 'change', 'change low', 'change high', 'seconds']].to_string(), flush=True)
+        if not a.again and is_there(Path(a.table), a.name, method, settings): continue
+        rows = pd.DataFrame(rows_of(measured(a, work, trials, tracer, settings), settings, method, a.name))
+        write_rows(Path(a.table), rows)
+        print(rows[['pairs', 'rank', 'w', 'temperature', 'what', 'before', 'after', 'change', 'change low', 'change high', 'seconds']].to_string(), flush=True)
 
 
 if __name__ == '__main__': main()
