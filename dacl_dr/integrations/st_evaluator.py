@@ -14,7 +14,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..core.errors import DaclError
 from ..core.settings import SearchSettings
-from ..hnsw.cost import answer, questions_of
+from ..hnsw.cost import answers, questions_of
 from ..hnsw.curves import sweep
 from ..hnsw.tracer import Tracer
 from ..metrics.ranking import Judgements
@@ -45,15 +45,16 @@ def cost_metrics(
     q:np.ndarray, # (Q, D) unit norm
     judged:Judgements,
     s:SearchSettings=SearchSettings(),
-)->dict[str, float]: # quality of exact search, then visited nodes at each goal; nan for one that no sweep reached
-    "Quality, and what a search costs that keeps it."
+)->dict[str, float]: # quality of exact search, then visited nodes at each goal; nan for one that no search reached
+    "Quality, and what a search costs that keeps it; a goal that the narrowest search reaches costs at most as much."
     exact, tracer = exact_search(q, passages, s.k), Tracer(build_hnsw(passages, s.m, s.ef_construction))
     judge = lambda ids: judged.metrics(ids, [*IR_METRICS])
     found = sweep(lambda ef: tracer.search(q, s.k, ef), exact, judge, s, 'recall@10', nearness=similarity(q, passages))
     quality = {name: float(np.nanmean(v)) for name, v in judge(exact).items()}
     asked = [question for question in questions_of([found], s) if question.budget is None]
     own = [question for question in asked if question.quality == 'ann recall' or question.own_share is not None]
-    return quality | {question.name: answer(question, found) for question in own}
+    costs = {question.name: float(answers(question, found, np.ones((1, len(q)), int))[0]) for question in own}
+    return quality | {name: cost if np.isfinite(cost) else np.nan for name, cost in costs.items()}
 
 # %% ../../nbs/integrations/st_evaluator.ipynb #f1c70294
 class HnswCostEvaluator(BaseEvaluator):
