@@ -297,7 +297,13 @@ MUTANTS = {
         ('tuning.choosing', 'tuning.material', 'tuning.trials', 'tuning.runner', 'tuning.outcome', 'hnsw.searcher'),
         ('tuning/outcome', 'tuning/test_choosing.py', 'hnsw/test_searcher.py -k distance_adaptive'),
         [
-            Mutant('a lever moves to what costs more', 'if now < spent: best, spent', 'if now > spent: best, spent'),
+            Mutant(
+                'a lever moves to what costs more',
+                'surely_less(builder.bench, better, best,', 'surely_less(builder.bench, best, better,',
+            ),
+            Mutant('a lever moves within the noise', '(a < b)[known].mean()) >= SURE', '(a < b)[known].mean()) >= 0'),
+            Mutant('a way is never given up', 'min(ceiling, DEAREST * len(runner.m.passages))', 'DEAREST * len(runner.m.passages)'),
+            Mutant('a sweep ends at the goal', '>= goal + ALMOST * (best - goal)', '>= goal'),
             Mutant('the goal is all of exact search', 'return self.keep * float(np.nanmean(exact))', 'return float(np.nanmean(exact))'),
             Mutant('both halves are the same', 'np.sort(order[n // 2:])', 'np.sort(order[:n // 2])'),
             Mutant('knobs are chosen on the reporting half', 'tune = half_sweep(runner, bench.tune, aim, most, ceiling=ceiling)', 'tune = half_sweep(runner, bench.report, aim, most, ceiling=ceiling)'),
