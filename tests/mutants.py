@@ -295,7 +295,7 @@ MUTANTS = {
     ),
     'tuning': Topic(
         ('tuning.choosing', 'tuning.material', 'tuning.trials', 'tuning.runner', 'tuning.outcome', 'hnsw.searcher'),
-        ('tuning/outcome', 'tuning/test_choosing.py', 'hnsw/test_searcher.py -k distance_adaptive'),
+        ('tuning/outcome', 'tuning/choosing', 'tuning/trials', 'tuning/test_choosing.py', 'hnsw/test_searcher.py -k distance_adaptive'),
         [
             Mutant(
                 'a lever moves to what costs more',
