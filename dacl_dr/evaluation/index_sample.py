@@ -16,7 +16,7 @@ from ..core.cure_options import Adapt, Tune
 from ..core.rows import spaced
 from .row_judgements import row_judgements
 from dacl_dr.evaluation.sample import (
-    Sample, choose_rows, only_encoder, open_queries, read_digest, read_vectors, text_facts, texts_at,
+    Sample, choose_rows, encoders_of, only_encoder, open_queries, read_digest, read_vectors, text_facts, texts_at,
 )
 from ..metrics.ranking import Judgements
 from ..search.foreign import open_index
@@ -81,6 +81,9 @@ def check_index(
 )->None:
     "Raises `DaclError` for inputs that do not go with an index."
     command, folder = type(o).__name__.lower(), Path(o.index).is_dir()
+    if len(encoders_of(o)) > 1:
+        raise DaclError(
+            f'{command}: index and {len(encoders_of(o))} encoders are given; give the one that it was built with')
     if folder and o.encoder and o.queries and not (o.vectors or o.query_vectors or o.qrels): return
     allowed = 'give --query_vectors, or --encoder and --queries for a folder of dacl build-index'
     given = [n for n in ('encoder', 'corpus', 'queries', 'vectors') if getattr(o, n)]
@@ -117,11 +120,13 @@ def asked_index(
     there, asked, fields = from_folder(r.index), open_queries(o.queries, reading=o.reading), r.index.about.fields
     chosen = choose_rows(r.passages, asked, o.but(max_passages=len(r.index)))
     about = text_facts(o, r.encoder, r.passages, asked) | {'fields': fields, 'told': list(there.told)} | chosen.told
-    q_texts, texts = texts_at(asked, chosen.queries), texts_at(r.passages, np.arange(len(r.index)), fields)
+    q_texts, texts = texts_at(asked, chosen.queries), None
+    if isinstance(o, Tune): # a lexical search reads them
+        of_row = texts_at(r.passages, np.arange(len(r.index)), fields)
+        texts = [of_row[row] for row in there.ids]
     q = r.encode(q_texts, 'encoding queries' if o.reading.show_progress else None)
     passages = stored_vectors(faiss.downcast_index(there.index.storage))
     judged = None if chosen.judged is None else by_node(chosen.judged, there.ids)
-    texts = [texts[row] for row in there.ids]
     return Sample(passages, q, chosen.queries, about, judged, q_texts, texts, there.ids), there
 
 # %% ../../nbs/evaluation/index_sample.ipynb #86afff80

@@ -63,12 +63,11 @@ DRAWN = 400 # draws of the choosing queries
 
 def spent_in_draws(
     bench:Bench,
-    t:Trial,
+    t:Trial, # that reaches the goal
     budget:Budget,
 )->np.ndarray: # (DRAWN,)
     "What `spent_at_goal` tells, for draws of the queries that are chosen on."
     draws = query_draws(len(bench.tune.q), DRAWN)
-    if spent_at_goal(bench, t, budget) == np.inf: return np.full(DRAWN, np.inf)
     if bench.aim.milliseconds is not None:
         quality = t.tune.values[bench.aim.metric][place_of(t.tune, t.knob)]
         return -drawn_means(quality[None], draws)[:, 0]

@@ -74,9 +74,10 @@ def names_of(
 )->tuple[list[str], list[str]]: # of the queries, of the passages
     "The ids that a run names."
     if o.encoder is not None: return text_names(o, sample)
-    if there is not None and o.passage_ids is None and Path(o.index).is_dir(): passages = list(node_ids(o.index))
+    labelled = there is not None and o.passage_ids is None # the index itself tells names
+    if labelled and Path(o.index).is_dir(): passages = list(node_ids(o.index))
     else:
-        rows = there.ids if there is not None and o.passage_ids is None else sample.passage_rows
+        rows = there.ids if labelled else sample.passage_rows
         passages = names_at(o.passage_ids, rows, sample.about['all_passages'], 'passages')
     return names_at(o.query_ids, sample.rows, sample.about['all_queries'], 'queries'), passages
 

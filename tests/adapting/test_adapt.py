@@ -19,6 +19,7 @@ from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.training.adapter import AdapterRun, query_pairs, train_adapter
 from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes
 from dacl_dr.search.indexing import make_index
+from dacl_dr.tuning.inputs import material_of
 
 
 def unit(x): return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype('f4')
@@ -140,6 +141,10 @@ def test_the_folder_of_an_index_knows_ids(texts, tmp_path):
     assert sample.judged.relevant == rows.judged.relevant
     node = next(iter(sample.judged.relevant[7]))
     assert there.ids[node] == 12 and np.allclose(sample.passages[node], sample.q[12])
+    (tmp_path/'bm25.run').write_text('7 Q0 31 1 2.5 x\n') # a passage's id, which is a row of the corpus and not a node
+    o = quiet(Tune(index=str(tmp_path/'index'), query_vectors=str(tmp_path/'q.npy'), run=str(tmp_path/'bm25.run')))
+    seeds = material_of(o, sample, there).lexical['run'].rows
+    assert there.ids[seeds[7, 0]] == 31 and (np.delete(seeds, 7, 0) < 0).all()
 
 def test_another_data_set_is_told(vectors, tmp_path):
     o = from_vectors(vectors, tmp_path/'out')
