@@ -8,12 +8,14 @@ All questions are split anew by each seed, whole groups on one side: 80% train, 
 what comes before --split_at in the title of the first positive: the title itself, or with `--split_at .` the package of a
 title like numpy.linalg.norm. One setting is varied at a time. Every training is kept in --work, so that a run that was
 stopped goes on. Columns: name, pairs, rank, w, temperature, method; what; before, after and change, means over seeds, with
-95% intervals over seeds and queries; seconds of a training, median of the seeds.
+95% intervals over seeds and queries; seconds of a training, median of the seeds. A rank of 0 is a full matrix.
 """
 import argparse, json, time
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
+from tqdm import tqdm
 
 from dacl_dr.adapting.gain import found_metrics
 from dacl_dr.adapting.task import split_groups
@@ -24,19 +26,19 @@ from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
 from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
 from dacl_dr.hnsw.cost import answers, questions_of
-from dacl_dr.hnsw.curves import sweep
+from dacl_dr.hnsw.curves import Sweep
 from dacl_dr.hnsw.tracer import Tracer
 from dacl_dr.losses.distance import combined_loss
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
-from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
 from dacl_dr.training.adapter import batch_passages, query_pairs, train_adapter
+from adapt import swept # benchmarks/adapt.py
 from tune import embedded # benchmarks/tune.py
 
 GRID = [
-    {}, {'w': 0.}, {'temperature': .02}, {'w': 0., 'temperature': .02}, {'rank': 16}, *({'pairs': n} for n in (500, 2000, 5000)),
-    {'temperature': .1}, {'w': 0., 'temperature': .1}, {'rank': 64}]
+    {}, {'w': 0.}, *({'pairs': n} for n in (500, 1000, 2000, 5000)), {'rank': 16}, {'rank': 64},
+    {'temperature': .02}, {'temperature': .1}, {'w': 0., 'temperature': .02}, {'w': 0., 'temperature': .1}]
 DRAWS = 1000
 
 
@@ -60,16 +62,23 @@ class Trial:
         of = lambda rows: (q[rows], [relevant[i] for i in rows], [texts[i] for i in rows])
         self.train, self.dev, self.held = of(split.train), of(split.dev), of(split.held)
         self.before = found_metrics(Judgements(self.held[1]), self.held[0], p)
+        self.frozen = None # its sweep, once it is needed
 
     def some(self, pairs):
         "Training queries that the seed draws."
         rows = np.random.default_rng(self.seed).permutation(len(self.train[0]))[:pairs]
         return self.train[0][rows], [self.train[1][i] for i in rows], [self.train[2][i] for i in rows]
 
-    def swept(self, tracer, q, s):
-        judge = lambda ids: Judgements(self.held[1]).metrics(ids, ['recall@10'])
-        found = exact_search(q, self.p, 10)
-        return sweep(lambda ef: tracer.search(q, 10, ef), found, judge, s, 'recall@10', None, similarity(q, self.p))
+    def swept(self, tracer, q, s): return swept(tracer, self.p, q, Judgements(self.held[1]), s)
+
+
+class Measured(NamedTuple):
+    "What one training gave."
+    trial: Trial
+    after: dict # metric of exact search → (Q,)
+    swept: Sweep
+    epoch: int # 0: as it was
+    seconds: float
 
 
 def adapter_of(t, settings):
@@ -77,7 +86,8 @@ def adapter_of(t, settings):
     changed = {k: v for k, v in settings.items() if k != 'pairs'}
     q, relevant, _ = t.some(settings.get('pairs'))
     s, start = AdapterSettings(seed=t.seed, batch_size=min(512, len(q) // 2)).but(**changed), time.perf_counter()
-    found = train_adapter(query_pairs(q, relevant), t.p, t.dev[0], Judgements(t.dev[1]), s, desc=f'{settings}, seed {t.seed}')
+    desc = f'{settings}, seed {t.seed}'
+    found = train_adapter(query_pairs(q, relevant), t.p, t.dev[0], Judgements(t.dev[1]), s, desc=desc)
     return found.adapter.vectors(t.held[0]), found.best, time.perf_counter() - start
 
 
@@ -87,16 +97,19 @@ def tower_of(t, encoder, epochs, rate=2e-5, batch=128, drawn=4096):
     model, start, s = SentenceTransformer(encoder, device='cpu'), time.perf_counter(), AdapterSettings()
     q, relevant, texts = t.some(None)
     pairs = query_pairs(np.arange(len(q))[:, None], relevant) # rows of the queries stand for their vectors
-    encode = lambda some: model.encode_query(some, batch_size=256, normalize_embeddings=True, show_progress_bar=False)
+    how = {'batch_size': 256, 'normalize_embeddings': True, 'show_progress_bar': False}
+    encode = lambda some: model.encode_query(some, **how)
     recall = lambda of: np.nanmean(found_metrics(Judgements(of[1]), encode(of[2]), t.p)['recall@10'])
     optimiser, rng = torch.optim.AdamW(model.parameters(), rate), np.random.default_rng(t.seed)
     best, at, kept, steps = recall(t.dev), 0, encode(t.held[2]), epochs * (len(pairs.q) // batch)
     torch.manual_seed(t.seed)
-    warm = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1, i / (.1 * steps)) * (1 - i / steps))
+    slope = lambda i: min(1, i / (.1 * steps)) * (1 - i / steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, slope)
     for epoch in range(epochs):
         model.train()
         order = rng.permutation(len(pairs.q))
-        for i in range(0, len(order) - batch + 1, batch):
+        starts = range(0, len(order) - batch + 1, batch)
+        for i in tqdm(starts, f'tower, seed {t.seed}, epoch {epoch + 1}', unit='batch', leave=False):
             rows = order[i:i + batch]
             features = model.preprocess([texts[r] for r in pairs.q[rows, 0]])
             vectors = torch.nn.functional.normalize(model(features)['sentence_embedding'], dim=-1)
@@ -106,7 +119,7 @@ def tower_of(t, encoder, epochs, rate=2e-5, batch=128, drawn=4096):
             loss.total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
             optimiser.step()
-            warm.step()
+            schedule.step()
         model.eval()
         now = recall(t.dev)
         if now > best: best, at, kept = now, epoch + 1, encode(t.held[2])
@@ -114,72 +127,78 @@ def tower_of(t, encoder, epochs, rate=2e-5, batch=128, drawn=4096):
 
 
 def measured(a, work, trials, tracer, settings):
-    "Everything of one setting, over the seeds."
+    "Of each seed: the trial, quality and sweep of the held-out queries, and how they were trained."
     s, found = SearchSettings(), []
+    key = '-'.join(f'{k}={v}' for k, v in settings.items()) or 'default'
     for t in trials:
-        key = '-'.join([f'{k}={v}' for k, v in settings.items()] or ['default'])
         path = work/f'{key}-seed{t.seed}.npy'
         if not path.exists():
-            made = tower_of(t, a.encoder, a.tower) if a.tower else adapter_of(t, settings)
-            about = {'epoch': made[1], 'seconds': made[2]}
-            with atomic_file(path.with_suffix('.json')) as tmp: tmp.write_text(json.dumps(about))
-            with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, made[0])
+            q, epoch, seconds = tower_of(t, a.encoder, a.tower) if a.tower else adapter_of(t, settings)
+            about = json.dumps({'epoch': epoch, 'seconds': seconds})
+            with atomic_file(path.with_suffix('.json')) as tmp: tmp.write_text(about)
+            with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, q)
         q, about = np.load(path), json.loads(path.with_suffix('.json').read_text())
-        if not hasattr(t, 'frozen'): t.frozen = t.swept(tracer, t.held[0], s)
-        found.append((t, found_metrics(Judgements(t.held[1]), q, t.p), t.swept(tracer, q, s), about))
+        if t.frozen is None: t.frozen = t.swept(tracer, t.held[0], s)
+        found.append(Measured(t, found_metrics(Judgements(t.held[1]), q, t.p), t.swept(tracer, q, s), **about))
     return found
 
 
-def rows_of(found, settings, method, name):
-    "The table of one setting."
-    s, base = SearchSettings(), AdapterSettings()
-    draws = [query_draws(len(t.held[0]), DRAWS, t.seed) for t, *_ in found]
-    head = {'name': name, 'method': method, 'pairs': int(np.median([len(t.some(settings.get('pairs'))[0]) for t, *_ in found])),
-            'rank': settings.get('rank'), 'w': settings.get('w', base.w), 'temperature': settings.get('temperature', base.temperature),
-            'seeds': len(found), 'epochs': ' '.join(str(x[3]['epoch']) for x in found), 'seconds': np.median([x[3]['seconds'] for x in found])}
-    for metric in found[0][1]:
-        pair = lambda t, after: np.stack([after[metric], t.before[metric]])
-        both = [pair(t, after) for t, after, *_ in found]
-        drawn = np.stack([drawn_means(b, d) for b, d in zip(both, draws)], 2) # (B, 2, S)
-        values = np.array([np.nanmean(b, 1) for b in both])
-        yield head | told(metric, values, drawn, False)
-    asked = [questions_of([t.frozen], s) for t, *_ in found]
-    for i, question in enumerate(asked[0]):
-        if question.budget is not None: continue
-        of = lambda which, d: np.array([answers(asked[j][i], x, np.ones((1, len(x.values['visited'][0])), int) if d is None else d[j])
-                                        for j, x in enumerate(which)])
-        after, before = [x[2] for x in found], [t.frozen for t, *_ in found]
-        values = np.stack([of(after, None)[:, 0], of(before, None)[:, 0]], 1)
-        drawn = np.stack([of(after, draws).T, of(before, draws).T], 1)
-        what = question.name if question.target is None or question.quality == 'ann recall' else "visited at 99% of the frozen encoder's exact recall@10"
-        yield head | told(what, values, drawn, True)
+def identity(a, trials, settings):
+    "The columns that tell one setting from the others."
+    base = AdapterSettings()
+    return {
+        'name': a.name, 'method': f'query tower, {a.tower} epochs' if a.tower else 'adapter',
+        'pairs': int(np.median([len(t.some(settings.get('pairs'))[0]) for t in trials])),
+        'rank': settings.get('rank', 0), 'w': settings.get('w', base.w),
+        'temperature': settings.get('temperature', base.temperature)}
+
+
+def same(table, head):
+    "Which rows of a table are of one setting?"
+    return np.logical_and.reduce([table[column] == value for column, value in head.items()])
 
 
 def told(what, values, drawn, relative): # values: (S, 2) after and before; drawn: (B, 2, S)
+    "A row: means over seeds, and the change with its interval."
     change = against(values[:, 0], values[:, 1], drawn[:, 0], drawn[:, 1], relative)
     after, before = values.mean(0)
-    return {'what': what, 'before': before, 'after': after, 'change': change.value, 'change low': change.low, 'change high': change.high}
+    return {
+        'what': what, 'before': before, 'after': after,
+        'change': change.value, 'change low': change.low, 'change high': change.high}
 
 
-def is_there(path, name, method, settings):
-    "Does a table hold a setting already?"
-    if not path.exists(): return False
-    of = pd.read_csv(path).query('name == @name and method == @method')
-    if settings.get('pairs'): of = of[of.pairs == settings['pairs']]
-    elif len(of): of = of[of.pairs == of.pairs.max()]
-    base = AdapterSettings()
-    of = of[of['rank'].fillna(0) == settings.get('rank', 0)]
-    return bool(((of.w == settings.get('w', base.w)) & (of.temperature == settings.get('temperature', base.temperature))).any())
+def quality_rows(found, draws):
+    "What exact search finds."
+    for metric in found[0].after:
+        both = [np.stack([x.after[metric], x.trial.before[metric]]) for x in found]
+        drawn = np.stack([drawn_means(b, d) for b, d in zip(both, draws)], 2)
+        yield told(metric, np.array([np.nanmean(b, 1) for b in both]), drawn, relative=False)
 
 
-def write_rows(path, rows):
-    "Put the rows of one setting into a table, for those that it had of it."
-    one = rows.iloc[0]
-    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=rows.columns)
-    same = kept['rank'].fillna(0) == (one['rank'] or 0)
-    for column in ('name', 'method', 'pairs', 'w', 'temperature'): same &= kept[column] == one[column]
-    kept = kept[~same]
-    with atomic_file(path) as tmp: pd.concat([kept, rows]).to_csv(tmp, index=False, float_format='%.5g')
+def cost_rows(found, draws):
+    "What a search costs at each goal; the absolute one is the frozen encoder's."
+    asked = [questions_of([x.trial.frozen], SearchSettings()) for x in found]
+    whole = [np.ones((1, len(x.trial.held[0])), int) for x in found]
+    def spent(i, which): # (B, 2, S)
+        of = [
+            [answers(questions[i], s, d) for s in (x.swept, x.trial.frozen)]
+            for x, questions, d in zip(found, asked, which)]
+        return np.transpose(of, (2, 1, 0))
+
+    for i, question in enumerate(asked[0]):
+        if question.budget is not None: continue
+        absolute = question.target is not None and question.quality != 'ann recall'
+        what = "visited at 99% of the frozen encoder's exact recall@10" if absolute else question.name
+        yield told(what, spent(i, whole)[0].T, spent(i, draws), relative=True)
+
+
+def rows_of(found, head):
+    "The table of one setting."
+    draws = [query_draws(len(x.trial.held[0]), DRAWS, x.trial.seed) for x in found]
+    head = head | {
+        'seeds': len(found), 'epochs': ' '.join(str(x.epoch) for x in found),
+        'seconds': np.median([x.seconds for x in found])}
+    return pd.DataFrame([head | row for row in (*quality_rows(found, draws), *cost_rows(found, draws))])
 
 
 def main():
@@ -192,19 +211,22 @@ def main():
     p.add_argument('--again', action='store_true', help='measure settings too that stand in the table')
     p.add_argument('--tower', type=int, help='epochs of fine-tuning the query tower, instead of the grid of adapters')
     a = p.parse_args()
-    work = make_folder(Path(a.work)/a.name)
+    work, path = make_folder(Path(a.work)/a.name), Path(a.table)
     data = read(a, work)
     trials = [Trial(*data, seed) for seed in range(a.seeds)]
     print({t.seed: [len(x[0]) for x in (t.train, t.dev, t.held)] for t in trials})
-    s, method = SearchSettings(), f'query tower, {a.tower} epochs' if a.tower else 'adapter'
+    s = SearchSettings()
     tracer = Tracer(build_hnsw(data[0], s.m, s.ef_construction))
     most = min(len(t.train[0]) for t in trials)
     grid = [{'tower': a.tower}] if a.tower else [g for g in GRID if g.get('pairs', 0) < most]
     for settings in grid:
-        if not a.again and is_there(Path(a.table), a.name, method, settings): continue
-        rows = pd.DataFrame(rows_of(measured(a, work, trials, tracer, settings), settings, method, a.name))
-        write_rows(Path(a.table), rows)
-        print(rows[['pairs', 'rank', 'w', 'temperature', 'what', 'before', 'after', 'change', 'change low', 'change high', 'seconds']].to_string(), flush=True)
+        head = identity(a, trials, settings)
+        kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*head])
+        if same(kept, head).any() and not a.again: continue
+        rows = rows_of(measured(a, work, trials, tracer, settings), head)
+        with atomic_file(path) as tmp:
+            pd.concat([kept[~same(kept, head)], rows]).to_csv(tmp, index=False, float_format='%.5g')
+        print(rows[[*head, 'what', 'before', 'after', 'change', 'change low', 'change high']].to_string(), flush=True)
 
 
 if __name__ == '__main__': main()
