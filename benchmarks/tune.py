@@ -2,6 +2,7 @@
 
     python benchmarks/tune.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz --queries tldr-test.json.gz \\
         --train_queries tldr-train.json.gz --table nbs/experiments/results/tune.csv
+    python benchmarks/tune.py ... --adapters out-0 out-1 out-2 # with folders of dacl adapt, one a seed, as one more lever
 
 Embeds once into --work, then tunes once a seed; the rows of a name are replaced in the table. Rows are measured on the
 half of the queries that chose nothing. Columns: name, seed, way, words, computations and share of exact search's recall@10
@@ -18,6 +19,7 @@ import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
 from dacl_dr.core.rows import spaced
+from dacl_dr.encoders.adapted import adapt_queries, read_adapter
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
@@ -114,11 +116,14 @@ def main():
     for name in ('name', 'encoder', 'corpus', 'queries', 'train_queries', 'table'): p.add_argument(f'--{name}', required=True)
     p.add_argument('--work', default='runs/tune', help='gets vectors and what was tried')
     p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--adapters', nargs='+', default=(), help='folders of dacl adapt, one a seed')
     a = p.parse_args()
+    if a.adapters and len(a.adapters) != a.seeds: p.error(f'{len(a.adapters)} adapters for {a.seeds} seeds; give one a seed')
     work = make_folder(Path(a.work)/a.name)
     m, tables, costs = material(a, work), [], []
     for seed in range(a.seeds):
         m.seed, m.order = seed, seed or None
+        if a.adapters: m.adapted = adapt_queries(m.q, *read_adapter(a.adapters[seed]))
         table, spent = rows_of(a, Bench(m, Aim(), work/'tried'), seed)
         tables.append(table)
         costs.append(spent)
