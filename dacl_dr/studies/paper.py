@@ -156,7 +156,8 @@ def remedy_of(
     "What makes what a data set lacks."
     if lack.remedy: return lack.remedy
     recipes = sorted(set(study.recipe) & set('ABCD') | set(lack.recipes))
-    weights = sorted({*lack.weights, *study.w[study.recipe.isin(['B', 'D'])]}) if lack.weights else []
+    theirs = study.w[study.recipe.isin(['B', 'D'])].dropna() # models that were only compared have none
+    weights = sorted({*lack.weights, *theirs}) if lack.weights else []
     if run is not None: return f'`{command_of(run, recipes, weights)}` makes it'
     return f"train models {', '.join(recipes)}" + (' with several --weights' if weights else '')
 
