@@ -98,8 +98,8 @@ def few_queries_line(
     if needed <= 2 * t.reported_on: return None
     known = (plain.kept.high - plain.kept.low) / 2
     return (
-        f'{2 * t.reported_on:,} queries are few: what is kept is known to ± {known:.1%}, '
-        f'and about {needed:,} would tell {t.aim.keep:.0%} from less.')
+        f'{t.reported_on:,} queries that report are few: what is kept is known to ± {known:.1%}, '
+        f'and about {needed:,} in both halves would tell {t.aim.keep:.0%} from less.')
 
 def notes_of_tuning(
     t:Tuning,
