@@ -245,9 +245,15 @@ def reference_words(
     )
 
 def forecast_words(
-    st:Standing, # with forecasts
+    st:Standing, # with points
 )->str:
-    "What more passages would cost."
+    "What more passages would cost, or why that is not told."
+    if not st.forecasts:
+        known = sum(p.known for p in st.points)
+        return (
+            f'No forecast for more passages: of {len(st.points)} graphs of different sizes {known} have a cost '
+            f'at ANN recall {STANDS_AT} that the sweep tells, and four are needed; give more passages.'
+        )
     told = [
         f'{f.value:,.0f} ({f.low:,.0f} to {f.high:,.0f}) with {f.times} times as many passages'
         for f in st.forecasts
@@ -281,6 +287,5 @@ def standing_lines(
     if st.own is not None:
         said.append(reference_words(st, k))
     if st.kept is not None: said.append(kept_words(st.kept))
-    if st.forecasts:
-        said.append(forecast_words(st))
+    if st.points: said.append(forecast_words(st))
     return said or ['There are too few passages to say how dear a search is.']
