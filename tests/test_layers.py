@@ -17,7 +17,8 @@ FLOORS = (
     ('representation', 'curriculum'),
     ('hnsw', 'training'),
     ('evaluation',),
-    ('studies', 'tuning', 'adapting', 'integrations'),
+    ('studies', 'tuning', 'adapting'),
+    ('integrations',),
     ('cli',),
 )
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
