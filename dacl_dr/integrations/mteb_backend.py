@@ -80,6 +80,7 @@ class TaskPart(NamedTuple):
     split: str = ''
     queries: list[str]|None = None # ids, in the order of their embeddings
 
+# %% ../../nbs/integrations/mteb_backend.ipynb #c478dac3
 class SearchCost(msgspec.Struct, kw_only=True):
     "What the queries of a search did."
     part: TaskPart
@@ -132,6 +133,7 @@ def first_repeated(ids)->str|None:
     seen = set()
     return next((id for id in ids if id in seen or seen.add(id)), None)
 
+# %% ../../nbs/integrations/mteb_backend.ipynb #40f8c074
 class PassageGraph:
     "Passages that mteb adds, and the graph over them once it is asked for. Raises `DaclError` for an id added twice."
     def __init__(self,
@@ -247,9 +249,9 @@ class HnswBackend(Counted):
         k, entries = min(self.depth, top_k, len(self.held.vectors())), self.entries(len(q))
         self.searches.append(counted_search(self.held, q, k, self.stop, entries, self.exact, self.part))
         found = self.searches[-1].trace
-        rows = [ids >= 0 for ids in found.ids]
-        return [(-near[ok]).tolist() for near, ok in zip(found.distances, rows)], [
-            ids[ok].tolist() for ids, ok in zip(found.ids, rows)]
+        there = found.ids >= 0
+        scores = [(-near[ok]).tolist() for near, ok in zip(found.distances, there)]
+        return scores, [ids[ok].tolist() for ids, ok in zip(found.ids, there)]
 
     def entries(self, queries:int)->np.ndarray|None: # (Q, n_seeds) rows, -1 for none
         "Where each query enters. Raises `DaclError` where nobody says which queries these are."
@@ -264,9 +266,10 @@ class HnswBackend(Counted):
 def needs_mteb():
     "The library. Raises `DaclError` where it is missing."
     try: import mteb
-    except ImportError: raise DaclError("this needs mteb, which is not installed: pip install 'mteb>=2.26,<3'") from None
+    except ImportError: raise DaclError("mteb is not installed; get it by pip install 'mteb>=2.26,<3'") from None
     return mteb
 
+# %% ../../nbs/integrations/mteb_backend.ipynb #ad561a54
 @cache
 def wrapper_class():
     "mteb's wrapper of an encoder, that also tells its backend what is searched."
@@ -293,6 +296,7 @@ def experiment(backend:HnswBackend)->dict: # JSON
     known = repr(sorted((query, list(some)[:backend.n_seeds]) for query, some in backend.seeds.items()))
     return told | {'seeds': f'{backend.n_seeds} of {zlib.crc32(known.encode()):08x}'}
 
+# %% ../../nbs/integrations/mteb_backend.ipynb #ada8f588
 def with_backend(
     model, # a `SentenceTransformer`, or an encoder of mteb
     backend:HnswBackend,
