@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plain_rows', 'check_cosine', 'lexical_seeds', 'TaskPart', 'SearchCost', 'Counted', 'first_repeated', 'PassageGraph',
-           'ranked_candidates', 'counted_search', 'HnswBackend', 'needs_mteb', 'wrapper_class', 'experiment',
+           'ranked_candidates', 'cost_of_search', 'HnswBackend', 'needs_mteb', 'wrapper_class', 'experiment',
            'with_backend', 'local_task']
 
 # %% ../../nbs/integrations/mteb_backend.ipynb #60c6d1a4
@@ -191,7 +191,7 @@ def ranked_candidates(
     return [s[best].tolist() for s, best in zip(scores, first)], [best.tolist() for best in first]
 
 # %% ../../nbs/integrations/mteb_backend.ipynb #a9f2d02c
-def counted_search(
+def cost_of_search(
     held:PassageGraph,
     q:np.ndarray, # (Q, D) unit norm
     k:int, # results wanted
@@ -247,7 +247,7 @@ class HnswBackend(Counted):
         if query_idx_to_id: self.part = self.part._replace(queries=[query_idx_to_id[i] for i in range(len(q))])
         if top_ranked is not None: return ranked_candidates(q, self.part.queries, self.held, top_ranked, top_k)
         k, entries = min(self.depth, top_k, len(self.held.vectors())), self.entries(len(q))
-        self.searches.append(counted_search(self.held, q, k, self.stop, entries, self.exact, self.part))
+        self.searches.append(cost_of_search(self.held, q, k, self.stop, entries, self.exact, self.part))
         found = self.searches[-1].trace
         there = found.ids >= 0
         scores = [(-near[ok]).tolist() for near, ok in zip(found.distances, there)]
