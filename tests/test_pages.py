@@ -11,7 +11,7 @@ GUIDES = sorted([*(NBS/'tutorials').glob('*.ipynb'), *(NBS/'howto').glob('*.ipyn
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT/'settings.ini')
 SETTINGS = SETTINGS['DEFAULT']
-EXTRAS = {'usearch': '[engines]', 'datasets': 'sentence-transformers[train]'} # module → what brings it, as the page says
+EXTRAS = {'usearch': '[engines]', 'datasets': 'sentence-transformers[train]', 'mteb': '[mteb]'} # module → what brings it, as the page says
 
 
 def source(cell): return ''.join(cell['source'])

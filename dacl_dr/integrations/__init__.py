@@ -13,4 +13,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.integrations', submo
     'st_losses': ['CachedDistanceAwareLoss', 'DistanceAwareLoss', 'column_losses'],
     'st_stages': ['StagesCallback'],
     'st_evaluator': ['HnswCostEvaluator', 'cost_metrics'],
+    'mteb_backend': ['HnswBackend', 'lexical_seeds', 'local_task', 'with_backend'],
 })
