@@ -315,7 +315,10 @@ def changes(
         found[f'{name} low'] = two['change low', metric] * scale
         found[f'{name} high'] = two['change high', metric] * scale
     rows = pd.DataFrame(found).reset_index().sort_values('cost')
-    return rows.assign(recipe=rows.model.str[0], above=[i % 2 == 0 for i in range(len(rows))])
+    gap = rows.cost.diff().fillna(float('inf')) # to the one before
+    nearer = gap < gap.shift(-1, fill_value=float('inf'))
+    neighbour = rows.quality.shift(1).where(nearer, rows.quality.shift(-1))
+    return rows.assign(recipe=rows.model.str[0], above=~(rows.quality < neighbour))
 
 # %% ../../nbs/report/charts.ipynb #2c6abdb5
 def trade(
