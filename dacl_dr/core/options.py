@@ -184,6 +184,9 @@ class TrainBaseline(TrainOptions, kw_only=True):
     command again goes on where it stopped."""
     FLAGS = WEIGHT | EPOCHS | TRAINING
     output_dir: str = 'checkpoints/baseline' # where the trained encoder goes
+    # NAME on the Hugging Face hub where the trained encoder goes with its card: OWNER/NAME; None: nowhere. Login and
+    # hub are those of its client: HF_TOKEN or hf auth login, HF_ENDPOINT
+    push_to_hub: str|None = None
 
 # %% ../../nbs/core/options.ipynb #38d22e96
 class TrainDistanceAware(TrainOptions, kw_only=True):
@@ -191,6 +194,9 @@ class TrainDistanceAware(TrainOptions, kw_only=True):
     where it stopped."""
     FLAGS = WEIGHT | STAGES | TRAINING
     output_dir: str = 'checkpoints/distance_aware' # where the trained encoder goes
+    # NAME on the Hugging Face hub where the trained encoder goes with its card: OWNER/NAME; None: nowhere. Login and
+    # hub are those of its client: HF_TOKEN or hf auth login, HF_ENDPOINT
+    push_to_hub: str|None = None
 
 # %% ../../nbs/core/options.ipynb #992bddf3
 class TrainAblation(TrainOptions, kw_only=True):
