@@ -131,7 +131,7 @@ def write_adapter(
     adapter:QueryAdapter,
     out:Path,
 )->None:
-    "Write the arrays, and the encoder with them and its card where there is one. Raises `DaclError` for one that can't carry it."
+    "Write the arrays, and the encoder with them and a card if there is one. Raises `DaclError` if it can't carry them."
     W, b = adapter.matrix().detach().numpy(), adapter.bias.detach().numpy()
     save_adapter(out/ADAPTER, W, b)
     if o.encoder is None: return

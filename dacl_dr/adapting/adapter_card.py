@@ -20,7 +20,8 @@ tags: [sentence-transformers, dense-retrieval, dacl-dr]
 
 # {name} with an adapted query side
 
-A matrix and a bias behind {origin}, for queries alone: passages and their index stay as they are. Trained by `dacl adapt` of DACL-DR from {pairs:,} pairs of {queries}; {held:,} other queries judge it.
+A matrix and a bias behind {origin}, for queries alone: passages and their index stay as they are.
+Trained by `dacl adapt` of DACL-DR from {pairs:,} pairs of {queries}; {held:,} other queries judge it.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -56,5 +57,6 @@ def adapter_card(
 )->str: # markdown
     "What was trained, how good it is, and what a search costs."
     return ADAPTER_CARD.format(
-        **base_of(encoder), pairs=a.pairs, queries=a.about['queries_file'], held=a.held, gains=data_table(gain_table(a.gains)),
-        costs=data_table(cost_table_of(a)), lines='\n'.join(f'- {line}' for line in answer_lines_of(a)))
+        **base_of(encoder), pairs=a.pairs, queries=a.about['queries_file'], held=a.held,
+        gains=data_table(gain_table(a.gains)), costs=data_table(cost_table_of(a)),
+        lines='\n'.join(f'- {line}' for line in answer_lines_of(a)))

@@ -290,8 +290,8 @@ class Diagnose(Options, kw_only=True):
     # MODEL: a folder, or the name of any model of transformers or sentence-transformers; with --corpus and
     # --queries. Several are diagnosed side by side
     encoder: tuple[str, ...]|None = None
-    # FILE of passages: .txt with one a line, passage TSV, or a folder of BEIR or of Hugging Face datasets; .gz too. Or a
-    # name: hf:NAME/CONFIG:SPLIT on the hub, ir:ID of ir_datasets
+    # FILE of passages: .txt with one a line, passage TSV, or a folder of BEIR or of Hugging Face datasets; .gz too.
+    # Or a name: hf:NAME/CONFIG:SPLIT on the hub, ir:ID of ir_datasets
     corpus: str|None = None
     # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
     # too. Or a name: hf:NAME:SPLIT of queries or judgements, ir:ID. With judgements, retrieval quality is shown

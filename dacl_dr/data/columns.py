@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ID_COLUMNS', 'TEXT_COLUMNS', 'open_parquet', 'parquet_fault', 'is_type', 'text_columns', 'parquet_batches',
-           'column_values', 'batch_rows', 'read_through', 'parquet_rows', 'stream_parquet_queries']
+           'column_values', 'rows_of_batches', 'read_through', 'parquet_rows', 'stream_parquet_queries']
 
 # %% ../../nbs/data/columns.ipynb #3c6b8e4b
 from pathlib import Path
@@ -76,7 +76,7 @@ def column_values(
         except UnicodeDecodeError:
             raise DaclError(f'{path} row {row}: is not UTF-8; is the file damaged? Write it again') from None
 
-def batch_rows(
+def rows_of_batches(
     path:str|Path, # named in the error
     batches, # record batches
     columns:dict, # of `text_columns`
@@ -94,6 +94,7 @@ def batch_rows(
             else: yield n, str(id), row['text'], row.get('title') or ''
             n += 1
 
+# %% ../../nbs/data/columns.ipynb #de32c522
 def read_through(
     path:str|Path,
     digest, # a hashlib object that gets every raw byte
@@ -114,7 +115,7 @@ def parquet_rows(
     file = open_parquet(path)
     columns = text_columns(path, file.schema_arrow)
     batches = parquet_batches(path, file, columns.values())
-    yield from batch_rows(path, batches, columns, bad or BadRecords(path))
+    yield from rows_of_batches(path, batches, columns, bad or BadRecords(path))
 
 def stream_parquet_queries(
     path:str|Path,

@@ -112,7 +112,7 @@ def is_collection(
     return not path.name.startswith('psgs') and len(first) == 2 and not has_answers(path)
 
 def passage_files(
-    path:str|Path, # in any format of `data.formats`, `.benchmarks`, `.squad`, `.columns`, `.saved`, or a name of `.named`
+    path:str|Path, # in a format of `data.formats`, `.benchmarks`, `.squad`, `.columns`, `.saved`; or named: `.named`
     cache_dir:str|Path|None=None, # for what is known by name
 )->SourceFiles:
     "How a corpus is read, and from which files. Raises `DaclError` for a folder without a corpus."
@@ -135,7 +135,7 @@ def json_lines_reader(
     return stream_json_questions if b'"positive_passages"' in head or b'"positive_ctxs"' in head else stream_queries
 
 def question_files(
-    path:str|Path, # in any format of `data.formats`, `.benchmarks`, `.squad`, `.columns`, `.saved`, or a name of `.named`
+    path:str|Path, # in a format of `data.formats`, `.benchmarks`, `.squad`, `.columns`, `.saved`; or named: `.named`
     cache_dir:str|Path|None=None, # for what is known by name
 )->SourceFiles:
     "How a question set is read, and from which files. Raises `DaclError` for a name that says nothing."

@@ -30,27 +30,31 @@ def is_named(
     "Is it a name that a package knows, and no path?"
     return str(path).startswith((HUB, IR))
 
+# %% ../../nbs/data/named.ipynb #704c2502
 def one_line(e:Exception)->str:
     "What another package said, short."
     return f'{type(e).__name__}: {" ".join(str(e).split())[:160]}'
 
+# %% ../../nbs/data/named.ipynb #06c33042
 class HubName(NamedTuple):
     "A data set of the hub, or a folder of files that its library reads."
     name: str
     config: str|None = None # None: the default one
     split: str|None = None # None: the only one
 
+# %% ../../nbs/data/named.ipynb #a2b7b8d6
 def hub_name(
     called:str|Path, # hf:NAME[/CONFIG][:SPLIT]; NAME is OWNER/NAME, or a path that begins with /, . or ~
 )->HubName:
     "The parts of a name. Raises `DaclError` for one that has others."
     m = re.fullmatch(r'hf:([^:]+)(?::([\w.]+))?', str(called))
     if not m:
-        raise DaclError(f'{called}: is no name of a data set; write hf:OWNER/NAME, hf:OWNER/NAME/CONFIG or either:SPLIT')
+        raise DaclError(
+            f'{called}: is no name of a data set; write hf:OWNER/NAME, hf:OWNER/NAME/CONFIG or either:SPLIT')
     name, split = m[1], m[2]
     head, _, config = name.rpartition('/')
     if name.startswith(('/', '.', '~')):
-        head, config = str(Path(head).expanduser()), config
+        head = str(Path(head).expanduser())
         is_config = not (Path(head)/config).exists() and Path(head).is_dir()
     else: is_config = name.count('/') == 2
     if is_config: return HubName(head, config, split)
@@ -76,11 +80,13 @@ def hub_files(
     if not files: raise DaclError(f'{called}: holds no rows; check its configuration and split')
     return files
 
+# %% ../../nbs/data/named.ipynb #638d0434
 class NamedSource(NamedTuple):
     "What a name stands for."
     reader: object # that yields records, given the first file
     files: list[Path] # whose content the records depend on
 
+# %% ../../nbs/data/named.ipynb #6542bae9
 def hub_passages(
     called:str|Path, # hf:NAME[/CONFIG][:SPLIT]
 )->NamedSource:
@@ -88,6 +94,7 @@ def hub_passages(
     files = hub_files(called, hub_name(called))
     return NamedSource(partial(arrow_rows, rest=files[1:], called=called), files)
 
+# %% ../../nbs/data/named.ipynb #73657c90
 def hub_questions(
     called:str|Path, # hf:NAME[/CONFIG][:SPLIT] of queries, or of judgements whose queries are the config `queries`
 )->NamedSource:
@@ -113,6 +120,7 @@ def ir_dataset(
     except Exception as e: # KeyError for no such id; others of files that its registry reads
         raise DaclError(f'{called}: ir_datasets has no such data set ({one_line(e)}); see ir-datasets.com') from None
 
+# %% ../../nbs/data/named.ipynb #d53f98f9
 def ir_file(
     dataset,
     part:str, # docs, queries or qrels
@@ -124,6 +132,7 @@ def ir_file(
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
 
+# %% ../../nbs/data/named.ipynb #ad5f0536
 def ir_description(
     called:str|Path, # ir:ID
     parts:tuple[str, ...], # docs, queries or qrels
@@ -155,6 +164,7 @@ def ir_records(
     except Exception as e: # no network, a licence to agree to, a missing package
         raise DaclError(f'{called}: ir_datasets cannot read its {part} ({one_line(e)}); see ir-datasets.com') from None
 
+# %% ../../nbs/data/named.ipynb #77590962
 def ir_text(
     record, # a document or a query
     called:str, # named in errors
@@ -164,6 +174,7 @@ def ir_text(
     if hasattr(record, 'default_text'): return record.default_text(), ''
     raise DaclError(f"{called}: its records have no text; their fields are {', '.join(record._fields)}")
 
+# %% ../../nbs/data/named.ipynb #1fee62da
 def described(
     path:Path, # of `ir_description`
     digest=None, # a hashlib object that gets every byte
@@ -173,6 +184,7 @@ def described(
     if digest: digest.update(data)
     return json.loads(data)
 
+# %% ../../nbs/data/named.ipynb #80f1a2fe
 def ir_rows(
     path:Path, # of `ir_description`
     bad:BadRecords|None=None, # None: the first bad record raises
@@ -189,6 +201,7 @@ def ir_rows(
         elif text is None: bad(f'{part} record {n}', 'has no text')
         else: yield n, str(record[0]), text, title
 
+# %% ../../nbs/data/named.ipynb #c75ef678
 def ir_qrels(
     dataset,
     called:str, # named in errors
@@ -202,6 +215,7 @@ def ir_qrels(
         if r.relevance > 0: grades[r.doc_id] = max(r.relevance, grades.get(r.doc_id, 0))
     return qrels
 
+# %% ../../nbs/data/named.ipynb #43c99f22
 def ir_questions(
     path:Path, # of `ir_description`
     bad:BadRecords|None=None, # None: the first bad record raises

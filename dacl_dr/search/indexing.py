@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Manifest', 'read_manifest_of', 'write_ids', 'node_ids', 'check_sizes', 'refuse_key', 'check_digest', 'Index',
-           'refuse_another_index', 'origin', 'outcome', 'place_of', 'build_index', 'trained_fields', 'make_index']
+           'refuse_another_index', 'origin', 'outcome', 'corpus_place', 'build_index', 'trained_fields', 'make_index']
 
 # %% ../../nbs/search/indexing.ipynb #8b6a9399
 import os, time
@@ -210,7 +210,7 @@ def outcome(
         'threads': faiss.omp_get_max_threads(), 'environment': environment()}
 
 # %% ../../nbs/search/indexing.ipynb #50d7751c
-def place_of(
+def corpus_place(
     corpus_file:str|Path, # '' for none
 )->str:
     "Where a corpus will be found from another folder too: its whole path, or its name."
@@ -246,7 +246,7 @@ def build_index(
         write_manifest(folder/'manifest.json', Manifest(
             **origin(vectors, passages), **outcome(folder, index, s),
             settings=s, prefixes=prefixes, build_s=round(seconds, 2),
-            corpus_file=place_of(corpus_file),
+            corpus_file=corpus_place(corpus_file),
             embeddings=os.path.relpath(vectors.folder, folder),
         ))
         progress.clear()

@@ -16,6 +16,7 @@ def hub_fault(e:Exception)->str:
     said = (str(e) or type(e).__name__).strip().splitlines()[0]
     return said[:160].rstrip('. ')
 
+# %% ../../nbs/training/hub.ipynb #4291e0f6
 def check_push(
     name:str|None, # OWNER/NAME, or NAME of the one who is logged in; None: nothing is pushed
 )->None:

@@ -14,7 +14,7 @@ from dacl_dr.core.settings import Reading
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.evaluation.judging import is_graded
 from dacl_dr.evaluation.sample import choose_rows, open_corpus, open_queries
-from dacl_dr.search.indexing import place_of
+from dacl_dr.search.indexing import corpus_place
 from dacl_dr.search.retriever import corpus_of
 
 TEXTS = ['the nile flows north', 'mount everest is tall', 'le été à Paris', '北京是首都']
@@ -168,5 +168,5 @@ def test_the_program_takes_names(hub, tmp_path, capsys):
 
 
 def test_an_index_keeps_the_name_of_its_corpus(tmp_path, hub, reading):
-    index = SimpleNamespace(about=SimpleNamespace(corpus_file=place_of(f'hf:{hub}/corpus')), folder=tmp_path)
+    index = SimpleNamespace(about=SimpleNamespace(corpus_file=corpus_place(f'hf:{hub}/corpus')), folder=tmp_path)
     assert corpus_of(index, None) == f'hf:{hub}/corpus'
