@@ -21,7 +21,7 @@ from dacl_dr.core.files import (
 )
 from ..core.stamps import stamp
 from ..core.steps import environment
-from ..data.named import is_named
+from ..data.named import is_named, named_anywhere
 from ..data.store import open_passages
 from ..encoders.encoder import TextCoverage, on_device, with_prefixes
 from ..encoders.static import load_encoder
@@ -214,7 +214,8 @@ def corpus_place(
     corpus_file:str|Path, # '' for none
 )->str:
     "Where a corpus will be found from another folder too: its whole path, or its name."
-    if not str(corpus_file) or is_named(corpus_file): return str(corpus_file)
+    if is_named(corpus_file): return named_anywhere(corpus_file)
+    if not str(corpus_file): return ''
     return str(Path(corpus_file).resolve())
 
 # %% ../../nbs/search/indexing.ipynb #00508e7e
