@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from .adapter_card import adapter_card
 from .adapter_page import Adaptation, adapter_page, answer_lines_of
 from .gain import cost_changes, found_metrics, gains, group_changes, worse_rows
 from .task import FEW_PAIRS, AdaptTask, adapt_task
@@ -41,6 +42,7 @@ def check_adapt(
         raise DaclError('adapt: vectors need query_vectors and qrels: which passages answer the queries')
     if bool(o.other_corpus) != bool(o.other_queries) or (o.other_corpus and o.encoder is None):
         raise DaclError('adapt: other_corpus and other_queries go together, with an encoder')
+    if o.push_to_hub and o.encoder is None: raise DaclError('adapt: push_to_hub needs an encoder, which is pushed')
     others = [o.other_vectors, o.other_query_vectors, o.other_qrels]
     if any(others) and not all(others):
         raise DaclError('adapt: other_vectors, other_query_vectors and other_qrels go together')
@@ -125,15 +127,18 @@ def adapter_json(
 
 def write_adapter(
     o:Adapt,
+    a:Adaptation, # for the card
     adapter:QueryAdapter,
     out:Path,
 )->None:
-    "Write the arrays, and the encoder with them where there is one. Raises `DaclError` for one that can't carry it."
+    "Write the arrays, and the encoder with them and a card if there is one. Raises `DaclError` if it can't carry them."
     W, b = adapter.matrix().detach().numpy(), adapter.bias.detach().numpy()
     save_adapter(out/ADAPTER, W, b)
     if o.encoder is None: return
     model = adapted_model(on_device(with_prefixes(load_encoder(only_encoder(o)), o.prefixes)), W, b)
-    with atomic_folder(out/'encoder') as tmp: model.save(str(tmp), create_model_card=False)
+    with atomic_folder(out/'encoder') as tmp:
+        model.save(str(tmp), create_model_card=False)
+        (Path(tmp)/'README.md').write_text(adapter_card(a, str(only_encoder(o))), encoding='utf-8')
 
 # %% ../../nbs/adapting/adapt.ipynb #aefb5cac
 def sample_of_adapt(
@@ -156,7 +161,7 @@ def adapt(
     def check(about): refuse_other_results(out/'adapter.json', about, results_of_diagnosis, 'choose another --output')
     sample, index = sample_of_adapt(o, check)
     a, adapter = adaptation(o, sample, index)
-    if a.saved: write_adapter(o, adapter, out)
+    if a.saved: write_adapter(o, a, adapter, out)
     path = write_json(out/'adapter.json', adapter_json(a))
     adapter_page(a).write(out/'adapter.html')
     return path

@@ -166,13 +166,16 @@ def helps_another()->bool:
 def train_command(o:TrainBaseline|TrainDistanceAware)->int:
     "Train one encoder, print its dev metrics, name its folder."
     from dacl_dr.training.card import table
+    from dacl_dr.training.hub import check_push, push_folder
     from dacl_dr.training.recipe import train_recipe, trained_metrics
+    check_push(o.push_to_hub)
     model = train_recipe(o.settings, o.data_dir, o.output_dir, o.reading)
     if helps_another(): return 0
     rows = [{'dev sample': name} | values for name, values in trained_metrics(model.parent).items()]
     columns = ['dev sample', 'epoch', 'recall@1', 'recall@10', 'mrr@10', 'pos mean', 'pos var', 'alignment']
     if rows: print(table(rows, columns))
     print(f'recipe {o.settings.recipe}: {model}')
+    if o.push_to_hub: print(f'pushed: {push_folder(model, o.push_to_hub)}')
     return 0
 
 def train_ablation_command(o:TrainAblation)->int:
@@ -261,10 +264,13 @@ def tune_command(o:Tune)->int:
 def adapt_command(o:Adapt)->int: # 1 if the adapter is not better
     "Train an adapter, print what was found, name what was written."
     from dacl_dr.adapting.adapt import adapt, adapt_lines
+    from dacl_dr.training.hub import check_push, push_folder
+    check_push(o.push_to_hub)
     with claimed(o.output_path): path = adapt(o)
     saved = json.loads(path.read_text(encoding='utf-8'))['saved']
     wrote = f'\nadapter: {path.with_name("adapter.safetensors")}' if saved else ''
     print(f"{adapt_lines(path)}\n\nnumbers: {path}\npage: {path.with_name('adapter.html')}{wrote}")
+    if saved and o.push_to_hub: print(f"pushed: {push_folder(path.with_name('encoder'), o.push_to_hub)}")
     return 0 if saved else 1
 
 def generate_figures_command(o:GenerateFigures)->int: # 1 if some could not be drawn

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'FILES', 'ENCODERS', 'INDEXES', 'NAMED', 'flag_words', 'Parser', 'underscored', 'repeated_argv',
            'repeat_command', 'purpose', 'Formatter', 'commands_in', 'grouped_help', 'build_parser', 'Terminated',
-           'orderly_end', 'given_at', 'is_path', 'check_given', 'run_command', 'disk_fault', 'main']
+           'orderly_end', 'given_at', 'is_path', 'is_known_name', 'check_given', 'run_command', 'disk_fault', 'main']
 
 # %% ../../nbs/cli/main.ipynb #49b682e9
 import argparse, re, shutil, signal, sys, textwrap, threading
@@ -192,6 +192,13 @@ def is_path(
     "Can a name only be one of this machine? On the hub it has one slash at most."
     return name.startswith(('.', '/', '~')) or name.count('/') > 1
 
+def is_known_name(
+    name:str, # of data
+)->bool:
+    "Is it a name that another package looks up?"
+    from dacl_dr.data.named import is_named # slow to import, and needed only for a path that is not there
+    return is_named(name)
+
 def check_given(
     options, # a command's struct
 ):
@@ -202,7 +209,7 @@ def check_given(
         return [(v, Path(v)) for v in each if isinstance(v, str) and v]
     words = {n: [w.split('=', 1)[-1] for w in getattr(options, n, None) or ()] for n in NAMED}
     for name, path in named(FILES):
-        if not path.exists():
+        if not path.exists() and not is_known_name(name):
             raise DaclError(f'{name}: cannot be read (No such file or directory); check its name and permissions')
     for name in [n for n, _ in named(ENCODERS)] + words['model_dirs']:
         if is_path(name) and not Path(name).exists():

@@ -74,4 +74,7 @@ class Adapt(Diagnose, kw_only=True):
     max_passages: Positive = 1_000_000 # passages looked at: the positives of the queries, others evenly spaced
     max_queries: Positive = 200_000 # queries looked at, evenly spaced
     output_path: str = 'results/adapter' # folder for the encoder, the adapter alone, adapter.json and adapter.html
+    # NAME on the Hugging Face hub where the adapted encoder goes with its card, if it is saved: OWNER/NAME; None:
+    # nowhere. Login and hub are those of its client: HF_TOKEN or hf auth login, HF_ENDPOINT
+    push_to_hub: str|None = None
     adapter: AdapterSettings = AdapterSettings()

@@ -184,6 +184,9 @@ class TrainBaseline(TrainOptions, kw_only=True):
     command again goes on where it stopped."""
     FLAGS = WEIGHT | EPOCHS | TRAINING
     output_dir: str = 'checkpoints/baseline' # where the trained encoder goes
+    # NAME on the Hugging Face hub where the trained encoder goes with its card: OWNER/NAME; None: nowhere. Login and
+    # hub are those of its client: HF_TOKEN or hf auth login, HF_ENDPOINT
+    push_to_hub: str|None = None
 
 # %% ../../nbs/core/options.ipynb #38d22e96
 class TrainDistanceAware(TrainOptions, kw_only=True):
@@ -191,6 +194,9 @@ class TrainDistanceAware(TrainOptions, kw_only=True):
     where it stopped."""
     FLAGS = WEIGHT | STAGES | TRAINING
     output_dir: str = 'checkpoints/distance_aware' # where the trained encoder goes
+    # NAME on the Hugging Face hub where the trained encoder goes with its card: OWNER/NAME; None: nowhere. Login and
+    # hub are those of its client: HF_TOKEN or hf auth login, HF_ENDPOINT
+    push_to_hub: str|None = None
 
 # %% ../../nbs/core/options.ipynb #992bddf3
 class TrainAblation(TrainOptions, kw_only=True):
@@ -210,7 +216,8 @@ class BuildIndex(Options, kw_only=True):
         'shard_rows': 'embed.shard_rows', 'chunk_tokens': 'embed.chunk_tokens',
     } | PREFIX_FLAGS | READING
     encoder_path: str # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
-    corpus_path: str # passage TSV (psgs_w100.tsv), .gz too, or a BEIR folder
+    # passage TSV (psgs_w100.tsv), .gz too, a folder of BEIR or of Hugging Face datasets, hf:NAME/CONFIG:SPLIT or ir:ID
+    corpus_path: str
     output_path: str # folder of the index; the vectors go into its embeddings/
     # folder of the vectors, to share them between indexes; None: OUTPUT/embeddings
     embeddings_path: str|None = None
@@ -229,7 +236,8 @@ class IndexOptions(Options, kw_only=True):
     # sentence-transformers
     encoder_path: str
     index_path: str # a folder made by build-index
-    test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder
+    # DPR's .json or .csv, .gz too, FOLDER/qrels/SPLIT.tsv of a BEIR folder, hf:NAME:SPLIT of judgements, or ir:ID
+    test_file: str
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
     prefixes: Prefixes = Prefixes()
     keep_self: bool = False # a passage with the question's own id is a result too, unlike in BEIR
@@ -282,9 +290,12 @@ class Diagnose(Options, kw_only=True):
     # MODEL: a folder, or the name of any model of transformers or sentence-transformers; with --corpus and
     # --queries. Several are diagnosed side by side
     encoder: tuple[str, ...]|None = None
-    corpus: str|None = None # FILE of passages: .txt with one a line, passage TSV, or a BEIR folder; .gz too
+    # FILE of passages: .txt with one a line, passage TSV, or a folder of BEIR or of Hugging Face datasets; .gz too.
+    # Or a name: hf:NAME/CONFIG:SPLIT on the hub, ir:ID of ir_datasets
+    corpus: str|None = None
     # FILE of queries: .txt with one a line, DPR's .json or .csv, or a BEIR folder or its qrels/SPLIT.tsv; .gz
-    # too. With judgements, retrieval quality is shown beside the cost
+    # too. Or a name: hf:NAME:SPLIT of queries or judgements, ir:ID. With judgements, retrieval quality is shown
+    # beside the cost
     queries: str|None = None
     # FILE, instead: vectors of the passages, a row each: .npy, .npz, .fvecs, .fbin, .safetensors or .parquet
     vectors: str|None = None

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ID_FIELDS', 'TEXT_FIELDS', 'TOPIC', 'NUMBER', 'ASKED', 'LONGEST_TOPICS', 'first_of', 'text_record', 'json_lines',
            'beir_rows', 'collection_rows', 'topic_of', 'topic_rows', 'qrel_of', 'read_qrels', 'is_qrels', 'is_queries',
-           'beir_file', 'queries_file', 'query_rows', 'unique_rows', 'stream_beir_questions', 'stream_queries',
-           'TevatronPassage', 'TevatronQuestion', 'tevatron_question', 'stream_json_questions']
+           'beir_file', 'queries_file', 'query_rows', 'unique_rows', 'judged_questions', 'stream_beir_questions',
+           'stream_queries', 'TevatronPassage', 'TevatronQuestion', 'tevatron_question', 'stream_json_questions']
 
 # %% ../../nbs/data/benchmarks.ipynb #2b9b7c71
 import html, re
@@ -232,6 +232,21 @@ def unique_rows(
         else: yield row
         seen.setdefault(id, n)
 
+# %% ../../nbs/data/benchmarks.ipynb #adc04a1d
+def judged_questions(
+    rows, # of queries: (number, id, question, title)
+    qrels:dict[str, dict[str, int]], # query id → passage id → grade; emptied
+    path, # of the judgements, named in the error
+    queries:str, # what the queries are called there
+): # yields `Question` in the order of the queries
+    "The queries that are judged, with their positives. Raises `DaclError` for a judged query that is not there."
+    for _, id, text, _ in rows:
+        if id not in qrels: continue
+        positives = tuple(Context(passage_id=p, score=s) for p, s in qrels.pop(id).items())
+        yield Question(text, positives, id=id)
+    if qrels:
+        raise DaclError(f"{path}: query '{next(iter(qrels))}' is not in {queries}; are they of one data set?")
+
 # %% ../../nbs/data/benchmarks.ipynb #39359d51
 def stream_beir_questions(
     path:str|Path, # FOLDER/qrels/SPLIT.tsv, or judgements of TREC or MS MARCO
@@ -242,12 +257,7 @@ def stream_beir_questions(
     bad, queries = bad or BadRecords(path), queries_file(path)
     qrels = read_qrels(path, bad, **reading)
     bad.path = queries # from here on the bad records are those of the queries
-    for _, id, text, _ in unique_rows(query_rows(queries, bad), bad):
-        if id not in qrels: continue
-        positives = tuple(Context(passage_id=p, score=s) for p, s in qrels.pop(id).items())
-        yield Question(text, positives, id=id)
-    if qrels:
-        raise DaclError(f"{path}: query '{next(iter(qrels))}' is not in {queries.name}; are they of one data set?")
+    yield from judged_questions(unique_rows(query_rows(queries, bad), bad), qrels, path, queries.name)
 
 def stream_queries(
     path:str|Path, # queries.jsonl, queries.tsv or TREC topics, may be packed

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ID_COLUMNS', 'TEXT_COLUMNS', 'open_parquet', 'parquet_fault', 'is_type', 'text_columns', 'parquet_batches',
-           'column_values', 'parquet_rows', 'stream_parquet_queries']
+           'column_values', 'rows_of_batches', 'read_through', 'parquet_rows', 'stream_parquet_queries']
 
 # %% ../../nbs/data/columns.ipynb #3c6b8e4b
 from pathlib import Path
@@ -76,19 +76,15 @@ def column_values(
         except UnicodeDecodeError:
             raise DaclError(f'{path} row {row}: is not UTF-8; is the file damaged? Write it again') from None
 
-def parquet_rows(
-    path:str|Path,
-    bad:BadRecords|None=None, # None: the first bad row raises
-    digest=None, # a hashlib object that gets every raw byte
-    show_progress:bool=False, # a bar over the bytes that are hashed
+def rows_of_batches(
+    path:str|Path, # named in the error
+    batches, # record batches
+    columns:dict, # of `text_columns`
+    bad:BadRecords, # told of rows without id or text
 ): # yields (row, id, text, title)
-    "The texts of a file. Raises `DaclError` naming file and row."
-    bad = bad or BadRecords(path)
-    with open_data(path, digest, show_progress) as f:
-        while f.read(1 << 20): pass
-    file = open_parquet(path)
-    columns, n = text_columns(path, file.schema_arrow), 0
-    for batch in parquet_batches(path, file, columns.values()):
+    "The texts of batches. Raises `DaclError` for bytes that are no text."
+    n = 0
+    for batch in batches:
         values = {what: column_values(path, batch.column(name), n) for what, name in columns.items()}
         for i in range(batch.num_rows):
             row = {what: v[i] for what, v in values.items()}
@@ -97,6 +93,29 @@ def parquet_rows(
             elif row['text'] is None: bad(f'row {n}', 'has no text; leave it out')
             else: yield n, str(id), row['text'], row.get('title') or ''
             n += 1
+
+# %% ../../nbs/data/columns.ipynb #de32c522
+def read_through(
+    path:str|Path,
+    digest, # a hashlib object that gets every raw byte
+    show_progress:bool=False, # a bar over the bytes
+):
+    "Hash a file that another library reads. Raises `DaclError` for one that is missing or empty."
+    with open_data(path, digest, show_progress) as f:
+        while f.read(1 << 20): pass
+
+def parquet_rows(
+    path:str|Path,
+    bad:BadRecords|None=None, # None: the first bad row raises
+    digest=None, # a hashlib object that gets every raw byte
+    show_progress:bool=False, # a bar over the bytes that are hashed
+): # yields (row, id, text, title)
+    "The texts of a file. Raises `DaclError` naming file and row."
+    read_through(path, digest, show_progress)
+    file = open_parquet(path)
+    columns = text_columns(path, file.schema_arrow)
+    batches = parquet_batches(path, file, columns.values())
+    yield from rows_of_batches(path, batches, columns, bad or BadRecords(path))
 
 def stream_parquet_queries(
     path:str|Path,

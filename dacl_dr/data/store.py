@@ -140,11 +140,11 @@ def filter_rows(
 
 # %% ../../nbs/data/store.ipynb #09052e95
 def open_passages(
-    path:str|Path, # passage TSV, corpus.jsonl or a BEIR folder, .gz too
+    path:str|Path, # passage TSV, corpus.jsonl, a folder of BEIR or datasets, .gz too; hf:NAME or ir:ID
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Passages:
     "Open a corpus, converting it the first time. Raises `DaclError` naming file, line and remedy."
-    reader, files, unit, kind = passage_files(path)
+    reader, files, unit, kind = passage_files(path, reading.cache_dir)
     source = files if reader is squad_rows else files[0]
     rows = partial(reader, source, show_progress=reading.show_progress)
     passages = Passages(converted(files, partial(convert_passages, rows=rows, unit=unit), reading, kind))
@@ -182,11 +182,11 @@ def convert_questions(
     return finish(folder)
 
 def open_questions(
-    path:str|Path, # biencoder JSON, question TSV, or qrels/SPLIT.tsv of a BEIR folder, .gz too
+    path:str|Path, # biencoder JSON, question TSV, or qrels/SPLIT.tsv of a BEIR folder, .gz too; hf:NAME or ir:ID
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Questions:
     "Open a question set, converting it the first time. Raises `DaclError` naming file, record and remedy."
-    reader, files, _, kind = question_files(path)
+    reader, files, _, kind = question_files(path, reading.cache_dir)
     make = partial(convert_questions, questions=partial(reader, files[0], show_progress=reading.show_progress))
     questions = Questions(converted(files, make, reading, kind))
     if not len(questions):

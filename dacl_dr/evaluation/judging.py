@@ -21,6 +21,7 @@ from ..core.files import atomic_file
 from ..data.store import Passages, Questions, open_questions
 from ..data.answers import STRINGS, AnswerRule, answer_hits, check_patterns, like_patterns
 from ..data.conversion import is_qrels
+from ..data.named import is_named
 from ..data.positives import missing_positives, without_own
 from ..data.tokeniser import unspaced_script
 from ..metrics.ranking import Judgements, answer_accuracy, qrels_metrics
@@ -62,8 +63,8 @@ def facts(
 def is_graded(
     test_file:str|Path,
 )->bool:
-    "Are the scores of positives grades? They are in qrels."
-    return is_qrels(test_file)
+    "Are the scores of positives grades? They are in qrels, and in what is known by name."
+    return is_qrels(test_file) or is_named(test_file)
 
 # %% ../../nbs/evaluation/judging.ipynb #69fdbd74
 KS = (1, 5, 10, 20, 50, 100)

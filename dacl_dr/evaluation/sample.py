@@ -20,7 +20,9 @@ from ..core.options import Diagnose
 from ..core.files import file_digest
 from ..core.settings import Reading
 from ..core.rows import sample_rows, spaced
+from ..data.named import is_named
 from ..data.records import lines_of, open_data
+from ..data.saved import is_saved
 from ..data.store import Passages, Questions, open_passages, open_questions
 from ..data.pool import FIELDS
 from ..data.positives import missing_positives, own_passages
@@ -119,18 +121,19 @@ def split_file(
 
 # %% ../../nbs/evaluation/sample.ipynb #f63c02d4
 def open_corpus(
-    path:str|Path, # .txt, passage TSV, corpus.jsonl or a BEIR folder, .gz too
+    path:str|Path, # .txt, passage TSV, corpus.jsonl, a folder of BEIR or datasets, .gz too; hf:NAME or ir:ID
     reading:Reading=Reading(), # cache, bad records to pass over, progress bars
 )->Passages|Lines:
     "Open passages. Raises `DaclError` naming file, line and remedy."
-    if re.search(r'\.txt(\.gz)?$', Path(path).name): return Lines(path)
+    if re.search(r'\.txt(\.gz)?$', Path(path).name) and not is_named(path): return Lines(path)
     return open_passages(path, reading=reading.but(skip_bad=0))
 
 def queries_path(
-    path:str|Path, # a file of queries, or a BEIR folder
+    path:str|Path, # a file of queries, a folder of BEIR or datasets, or a name
 )->Path:
     "The file itself; of a BEIR folder as `split_file` does."
-    return split_file(Path(path)) if Path(path).is_dir() else Path(path)
+    is_beir = Path(path).is_dir() and not is_saved(path)
+    return split_file(Path(path)) if is_beir else Path(path)
 
 def open_queries(
     path:str|Path, # .txt, queries.jsonl, biencoder JSON, question TSV, qrels/SPLIT.tsv of BEIR, or its folder
@@ -138,7 +141,7 @@ def open_queries(
 )->Questions|Passages|Lines:
     "Open queries; of a BEIR folder as `split_file` does. Raises `DaclError` naming file, record and remedy."
     path = queries_path(path)
-    if re.search(r'\.(txt|jsonl)(\.gz)?$', path.name): return open_corpus(path, reading=reading)
+    if re.search(r'\.(txt|jsonl)(\.gz)?$', path.name) and not is_named(path): return open_corpus(path, reading=reading)
     return open_questions(path, reading=reading.but(skip_bad=0))
 
 def texts_at(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Manifest', 'read_manifest_of', 'write_ids', 'node_ids', 'check_sizes', 'refuse_key', 'check_digest', 'Index',
-           'refuse_another_index', 'origin', 'outcome', 'build_index', 'trained_fields', 'make_index']
+           'refuse_another_index', 'origin', 'outcome', 'corpus_place', 'build_index', 'trained_fields', 'make_index']
 
 # %% ../../nbs/search/indexing.ipynb #8b6a9399
 import os, time
@@ -21,6 +21,7 @@ from dacl_dr.core.files import (
 )
 from ..core.stamps import stamp
 from ..core.steps import environment
+from ..data.named import is_named, named_anywhere
 from ..data.store import open_passages
 from ..encoders.encoder import TextCoverage, on_device, with_prefixes
 from ..encoders.static import load_encoder
@@ -208,6 +209,15 @@ def outcome(
         'degrees': graph_degrees(index) if s.index_type == 'hnsw' else [],
         'threads': faiss.omp_get_max_threads(), 'environment': environment()}
 
+# %% ../../nbs/search/indexing.ipynb #50d7751c
+def corpus_place(
+    corpus_file:str|Path, # '' for none
+)->str:
+    "Where a corpus will be found from another folder too: its whole path, or its name."
+    if is_named(corpus_file): return named_anywhere(corpus_file)
+    if not str(corpus_file): return ''
+    return str(Path(corpus_file).resolve())
+
 # %% ../../nbs/search/indexing.ipynb #00508e7e
 def build_index(
     vectors, # `Vectors`
@@ -237,7 +247,7 @@ def build_index(
         write_manifest(folder/'manifest.json', Manifest(
             **origin(vectors, passages), **outcome(folder, index, s),
             settings=s, prefixes=prefixes, build_s=round(seconds, 2),
-            corpus_file=str(Path(corpus_file).resolve()) if str(corpus_file) else '',
+            corpus_file=corpus_place(corpus_file),
             embeddings=os.path.relpath(vectors.folder, folder),
         ))
         progress.clear()

@@ -12,6 +12,7 @@ import msgspec, numpy as np
 
 from ..core.errors import DaclError
 from ..core.settings import Prefixes, Reading
+from ..data.named import is_named
 from ..data.store import Passages, open_passages
 from ..encoders.encoder import Encoder, TextCoverage, on_device, tell_coverage, with_prefixes
 from ..encoders.static import load_encoder
@@ -34,7 +35,7 @@ def corpus_of(
 )->str|Path:
     "Where the corpus of an index is. Raises `DaclError` if it is not there."
     path = corpus_path or index.about.corpus_file
-    if path and Path(path).exists(): return path
+    if path and (is_named(path) or Path(path).exists()): return path
     raise DaclError(
         f"{index.folder}: its corpus {path or ''} is not there any more; say where it is with --corpus")
 

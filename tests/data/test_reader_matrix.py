@@ -64,6 +64,18 @@ def after_blank_lines(make):
     return write
 
 
+def saved(columns):
+    "What `save_to_disk` of datasets writes, in two files; the library itself: tests/data/test_named.py."
+    def write(folder):
+        folder.mkdir()
+        table, names = pa.table(columns), ['data-00000-of-00002.arrow', 'data-00001-of-00002.arrow']
+        for name, part in zip(names, (table[:3], table[3:])):
+            with pa.ipc.new_stream(str(folder/name), part.schema) as out: out.write_table(part)
+        (folder/'state.json').write_text(json.dumps({'_data_files': [{'filename': name} for name in names]}))
+        (folder/'dataset_info.json').write_text('{}')
+    return write
+
+
 PASSAGES = {
     "DPR's TSV": ('psgs.tsv', dpr_tsv),
     "DPR's TSV, gzip": ('psgs.tsv.gz', packed(dpr_tsv, gzip.compress)),
@@ -82,6 +94,7 @@ PASSAGES = {
     'collection.tsv, blank lines before it': ('collection.tsv', after_blank_lines(collection)),
     'Parquet': ('corpus.parquet', lambda f: parquet(f, ('_id', 'text'), (IDS, TEXTS))),
     'Parquet, other names': ('c.parquet', lambda f: parquet(f, ('docid', 'contents', 'n'), (IDS, TEXTS, range(6)))),
+    'a folder of datasets': ('saved', saved({'docid': IDS, 'contents': TEXTS})),
 }
 
 
@@ -151,6 +164,7 @@ QUERIES = {
     'TREC topics in XML': ('topics.xml', lambda f: f.write_text(
         '<topics>' + ''.join(f'<topic number="{n}"><query>{t}</query></topic>\n' for n, t in enumerate(ASKED)) + '</topics>')),
     'Parquet': ('queries.parquet', lambda f: parquet(f, ('query',), (ASKED,))),
+    'a folder of datasets': ('saved', saved({'query': ASKED})),
     'plain lines, a blank one at the end': ('q.txt', lambda f: f.write_text('\n'.join(ASKED) + '\n\n')),
 }
 

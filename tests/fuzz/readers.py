@@ -247,6 +247,22 @@ def parquet_judge(home, found, sound): # pages have no checksums: what the forma
 @reader('Parquet', 'c.parquet', 'queries.parquet', make=make_parquet, judge=parquet_judge, tried=400)
 def _(home): return [(p.id, p.text) for p in opened(home, 'c.parquet', False)], [q.question for q in opened(home, 'queries.parquet', True)]
 
+def make_saved(home):
+    import pyarrow as pa
+    for name, table in (('saved', {'_id': [i for i, _ in PAIRS], 'text': [t for _, t in PAIRS]}), ('asked', {'query': [t for _, t in PAIRS]})):
+        (home/name).mkdir()
+        with pa.ipc.new_stream(str(home/name/'data.arrow'), (table := pa.table(table)).schema) as out: out.write_table(table)
+        (home/name/'state.json').write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+        (home/name/'dataset_info.json').write_text('{}')
+def saved_judge(home, found, sound): # streams have no checksums: what the format's library reads is what is there
+    import pyarrow as pa
+    def columns(name):
+        with pa.ipc.open_stream(str(home/name/'data.arrow')) as f: return [c.to_pylist() for c in f.read_all().columns]
+    ids, texts = columns('saved')
+    return differ(found[0], list(zip(map(str, ids), texts)), 'passages') or differ(found[1], columns('asked')[0], 'queries')
+@reader('datasets on disk', 'saved/*.arrow', 'saved/state.json', 'asked/*.arrow', make=make_saved, judge=saved_judge, tried=400)
+def _(home): return [(p.id, p.text) for p in opened(home, 'saved', False)], [q.question for q in opened(home, 'asked', True)]
+
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 TABLES = 'npz', 'fvecs', 'ivecs', 'bvecs', 'fbin', 'ibin', 'safetensors', 'parquet'
 def make_tables_of_numbers(home):
