@@ -102,7 +102,7 @@ def outcome_rows(
     have.trial = msgspec.structs.replace(have.trial, report=report)
     if bench.aim.milliseconds is None:
         for f in choice.found:
-            report = further(bench.runner(f.trial.way), bench.report, f.trial.report, bench.aim)
+            report = further(bench.runner(f.trial.way), bench.report, f.trial.report, bench.aim, draws)
             f.trial = msgspec.structs.replace(f.trial, report=report)
     rows = [row_of(bench, f, ef if f.name == 'have' else f.trial.knob, draws) for f in choice.found]
     costs = {f.name: costs_at_goal(f.trial.report, bench.aim, draws) for f in choice.found}
