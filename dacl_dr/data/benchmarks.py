@@ -6,7 +6,8 @@
 __all__ = ['ID_FIELDS', 'TEXT_FIELDS', 'TOPIC', 'NUMBER', 'ASKED', 'LONGEST_TOPICS', 'first_of', 'text_record', 'json_lines',
            'beir_rows', 'collection_rows', 'topic_of', 'topic_rows', 'qrel_of', 'read_qrels', 'is_qrels', 'is_queries',
            'beir_file', 'queries_file', 'query_rows', 'unique_rows', 'judged_questions', 'stream_beir_questions',
-           'stream_queries', 'TevatronPassage', 'TevatronQuestion', 'tevatron_question', 'stream_json_questions']
+           'unjudged_questions', 'stream_queries', 'TevatronPassage', 'TevatronQuestion', 'tevatron_question',
+           'stream_json_questions']
 
 # %% ../../nbs/data/benchmarks.ipynb #2b9b7c71
 import html, re
@@ -259,6 +260,12 @@ def stream_beir_questions(
     bad.path = queries # from here on the bad records are those of the queries
     yield from judged_questions(unique_rows(query_rows(queries, bad), bad), qrels, path, queries.name)
 
+def unjudged_questions(
+    rows, # of queries: (number, id, question, title)
+): # yields `Question` without positives
+    "Queries that nobody judged."
+    for _, id, text, _ in rows: yield Question(text, (), id=id)
+
 def stream_queries(
     path:str|Path, # queries.jsonl, queries.tsv or TREC topics, may be packed
     bad:BadRecords|None=None, # None: the first bad record raises
@@ -266,7 +273,7 @@ def stream_queries(
 ): # yields `Question` without positives
     "Queries that nobody judged. Raises `DaclError` naming file and line."
     bad = bad or BadRecords(path)
-    for _, id, text, _ in unique_rows(query_rows(path, bad, **reading), bad): yield Question(text, (), id=id)
+    yield from unjudged_questions(unique_rows(query_rows(path, bad, **reading), bad))
 
 # %% ../../nbs/data/benchmarks.ipynb #a9cd2e79
 class TevatronPassage(msgspec.Struct):

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa, pyarrow.parquet as pq
 
-from ..core.errors import DaclError
-from .benchmarks import unique_rows
-from .formats import Question
+from ..core.errors import DaclError, one_line
+from .benchmarks import unique_rows, unjudged_questions
 from .records import BadRecords, open_data
 
 # %% ../../nbs/data/columns.ipynb #46b909f2
@@ -30,8 +29,7 @@ def open_parquet(
 
 def parquet_fault(path, e)->DaclError:
     "The line for a file that Parquet's library can't read."
-    said = ' '.join(str(e).split())[:120] or type(e).__name__
-    return DaclError(f'{path}: is no whole Parquet file ({said}); download or write it again')
+    return DaclError(f'{path}: is no whole Parquet file ({one_line(e)}); download or write it again')
 
 def is_type(kind, *tests)->bool: return any(test(kind) for test in tests)
 
@@ -125,4 +123,4 @@ def stream_parquet_queries(
     "Queries from a file. Raises `DaclError` naming file and row."
     bad = bad or BadRecords(path)
     rows = unique_rows(parquet_rows(path, bad, **reading), bad, unit='row')
-    for _, id, text, _ in rows: yield Question(text, (), id=id)
+    yield from unjudged_questions(rows)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..core.errors import DaclError
-from .benchmarks import judged_questions, unique_rows
+from ..core.errors import DaclError, one_line
+from .benchmarks import judged_questions, unique_rows, unjudged_questions
 from .columns import rows_of_batches, read_through, text_columns
-from .formats import Question
 from .records import BadRecords
 
 # %% ../../nbs/data/saved.ipynb #52c3f7b4
@@ -70,8 +69,7 @@ def stream_fault(
     e:Exception,
 )->DaclError:
     "The line for a file that Arrow can't read."
-    said = ' '.join(str(e).split())[:120] or type(e).__name__
-    return DaclError(f'{path}: is no whole Arrow stream ({said}); download or write it again')
+    return DaclError(f'{path}: is no whole Arrow stream ({one_line(e)}); download or write it again')
 
 # %% ../../nbs/data/saved.ipynb #002f1158
 def stream_schema(
@@ -121,7 +119,7 @@ def stream_arrow_queries(
     "Queries from Arrow files. Raises `DaclError` naming data set and row."
     bad = bad or BadRecords(path)
     rows = unique_rows(arrow_rows(path, bad, **reading), bad, unit='row')
-    for _, id, text, _ in rows: yield Question(text, (), id=id)
+    yield from unjudged_questions(rows)
 
 # %% ../../nbs/data/saved.ipynb #c48a6659
 QREL_COLUMNS = ('query-id', 'corpus-id', 'score')

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 from safetensors import safe_open
 
-from ..core.errors import DaclError
+from ..core.errors import DaclError, one_line
 
 # %% ../../nbs/data/vector_files.ipynb #601097e2
 def open_array(
@@ -118,10 +118,9 @@ def vector_fault(path:Path, e:Exception)->DaclError:
     "The line for a file of vectors that can't be read, or is damaged."
     if isinstance(e, OSError) and e.errno is not None:
         return DaclError(f'{path}: cannot be read ({e.strerror or e}); check its name and permissions')
-    said = ' '.join(str(e).split())[:120] or type(e).__name__
     remedy = 'write or download it again'
     if path.suffix == '.npy': remedy = 'write it with numpy.save, from one array of floats'
-    return DaclError(f'{path}: is no whole {path.suffix} file of numbers ({said}); {remedy}')
+    return DaclError(f'{path}: is no whole {path.suffix} file of numbers ({one_line(e)}); {remedy}')
 
 def open_vectors(
     path:str|Path, # in a format of `VECTOR_FORMATS`

@@ -20,6 +20,7 @@ from ..core.errors import DaclError
 from ..core.settings import IndexSettings
 from ..hnsw.searcher import Searcher, Stop
 from ..hnsw.tracer import Trace
+from .st_evaluator import graded_positives
 from ..metrics.ranking import ann_recall
 from ..search.exact import InMemory, exact_search, similarity
 from ..search.foreign_faiss import stored_vectors
@@ -325,7 +326,7 @@ def local_task(
     from datasets import Dataset
     from mteb.abstasks import AbsTaskRetrieval
     texts = lambda some: Dataset.from_dict({'id': list(some), 'text': list(some.values())})
-    grades = {q: found if isinstance(found, dict) else dict.fromkeys(found, 1) for q, found in relevant.items()}
+    grades = {q: graded_positives(found) for q, found in relevant.items()}
     stamp = f'{zlib.crc32(repr((queries, corpus, sorted(grades))).encode()):08x}' # for mteb's cache
     about = mteb.TaskMetadata(
         name=name, description='Texts at hand', dataset={'path': name, 'revision': stamp}, category='t2t',

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import DaclError
+from ..core.errors import DaclError, one_line
 from .foreign_faiss import Foreign, check_graph, open_faiss
 from .foreign_libraries import hnswlib_header, open_hnswlib, open_usearch, usearch_head
 
@@ -28,8 +28,7 @@ def open_bytes(path:Path, data:np.ndarray, desc:str|None)->Foreign:
         check_graph(path, found.index)
         return found
     except (ValueError, IndexError, OverflowError, MemoryError) as e:
-        fault = ' '.join(str(e).split())[:100] or type(e).__name__
-        raise DaclError(f'{path}: is damaged ({fault}); make the index again') from None
+        raise DaclError(f'{path}: is damaged ({one_line(e)}); make the index again') from None
 
 def open_index(
     path:str|Path,

@@ -14,7 +14,7 @@ from pathlib import Path
 import faiss, msgspec, numpy as np, pyarrow as pa
 
 from ..core.options import BuildIndex
-from ..core.errors import DaclError
+from ..core.errors import DaclError, one_line
 from ..core.settings import IndexSettings, Prefixes
 from dacl_dr.core.files import (
     alone_in, atomic_file, file_digest, make_folder, read_sealed, write_manifest,
@@ -88,8 +88,8 @@ def node_ids(
     try:
         with pa.memory_map(str(path)) as f: ids = pa.ipc.open_file(f).read_all().column('id').to_pylist()
     except (OSError, pa.ArrowInvalid, KeyError) as e:
-        fault = ' '.join(str(e).split())[:80]
-        raise DaclError(f'{path}: cannot be read ({fault}); delete {folder} and build the index again') from None
+        raise DaclError(
+            f'{path}: cannot be read ({one_line(e)}); delete {folder} and build the index again') from None
     if len(ids) == about.rows: return {id: node for node, id in enumerate(ids)}
     raise DaclError(
         f'{path}: holds {len(ids):,} ids for {about.rows:,} passages; delete {folder} and build the index again')
