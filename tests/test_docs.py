@@ -233,6 +233,10 @@ REFERENCE = {
         'cell 1: the page would fetch from esm.example.org',
     ),
     'picture from elsewhere': ([MARKDOWN('<img alt="x" src="http://example.org/x.png">')], 'would fetch from example.org'),
+    'table without a caption': (
+        [CODE('1', SHOWN('html', '<table><caption>x</caption></table>\n<table class="y"><tr><td>1</td></tr></table>'))],
+        'cell 1: a table has no caption: give its cell `#| tbl-cap: words`',
+    ),
     'chart that is data': (
         [CODE('1', {'output_type': 'display_data', 'metadata': {}, 'data': {'application/vnd.vegalite.v6+json': {}}})],
         '_proc/page.ipynb: a chart is not live: settings.ini must name dacl_dr.report.notebook:live_charts',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOAD_CHARTS', 'experiment_notebook', 'check_parameters', 'NoFolders', 'OwnKernel', 'execute', 'is_number',
-           'align_words', 'keep_together', 'readable_tables', 'fill_outputs', 'page', 'still_picture', 'live_charts',
-           'raw_html', 'site_output', 'heading_of', 'split_at_headings', 'site_outputs']
+           'align_words', 'keep_together', 'caption_of', 'readable_tables', 'fill_outputs', 'page', 'still_picture',
+           'live_charts', 'raw_html', 'site_output', 'heading_of', 'split_at_headings', 'site_outputs']
 
 # %% ../../nbs/report/notebook.ipynb #e509cb0e
 import copy, html, logging, re, shutil, tempfile, warnings
@@ -115,8 +115,16 @@ def keep_together(
         if cell.string and is_number(cell.string.strip()):
             cell.string = cell.string.strip().replace(' ', '\xa0').replace('\xa0(', ' (')
 
+def caption_of(
+    source:str, # of a code cell
+)->str: # Markdown; '' if there is none
+    "The caption that a cell gives its table, as Quarto has it: `#| tbl-cap: What it costs`."
+    found = re.search(r'^#\| *tbl-cap: *(.+?) *$', source, re.M)
+    return found[1].strip('\'"') if found else ''
+
 def readable_tables(
     markup:str, # HTML of an output
+    caption:str='', # of a table that has none
 )->str:
     "Tables whose words stand at the left and whose numbers at the right, each in a box that scrolls."
     soup = BeautifulSoup(markup, 'html.parser')
@@ -126,8 +134,9 @@ def readable_tables(
         align_words(table)
         keep_together(table)
         del table['border']
-        caption = table.caption.get_text() if table.caption else 'table'
-        box = {'class': 'scroll', 'tabindex': '0', 'role': 'region', 'aria-label': caption}
+        if caption and not table.caption: table.insert(0, soup.new_tag('caption', string=caption))
+        said = table.caption.get_text() if table.caption else 'table'
+        box = {'class': 'scroll', 'tabindex': '0', 'role': 'region', 'aria-label': said}
         table.wrap(soup.new_tag('div', attrs=box))
     return str(soup)
 
@@ -144,7 +153,7 @@ def fill_outputs(
             if VEGA_MIME in data:
                 out.data = {'text/html': chart_html(data[VEGA_MIME], f'chart-{n}-{m}')}
             elif 'text/html' in data:
-                out.data = {'text/html': readable_tables(data['text/html'])}
+                out.data = {'text/html': readable_tables(data['text/html'], caption_of(cell.source))}
 
 # %% ../../nbs/report/notebook.ipynb #de209cea
 def page(
@@ -204,6 +213,7 @@ def raw_html(
 def site_output(
     out:dict, # an output of a cell; changed in place
     heading:str='', # that stands above it
+    caption:str='', # of a table that has none
 )->bool: # is there anything to show?
     "Bring an output to what a page of the site shows without help from elsewhere."
     data = out.get('data', {})
@@ -211,7 +221,10 @@ def site_output(
     for kind in kinds: del data[kind]
     if kinds and set(data) <= {'text/plain'}: return False
     words = html.escape(f'Figure: {heading}')
-    if 'text/markdown' in data: return True
+    if 'text/markdown' in data:
+        text = ''.join(data['text/markdown']).rstrip()
+        if caption and text.split('\n')[-1].startswith('|'): data['text/markdown'] = f'{text}\n\n: {caption}\n'
+        return True
     if 'image/svg+xml' in data:
         shown = f'<div class="chart" role="img" aria-label="{words}">{still_picture(data)}</div>'
         out['data'] = {'text/markdown': raw_html(shown)}
@@ -219,7 +232,7 @@ def site_output(
         shown = still_picture(data).replace('alt=""', f'alt="{words}"')
         out['data'] = {'text/markdown': raw_html(f'<div class="still">{shown}</div>')}
     elif 'text/html' in data:
-        out['data'] = {'text/markdown': raw_html(readable_tables(''.join(data['text/html'])))}
+        out['data'] = {'text/markdown': raw_html(readable_tables(''.join(data['text/html']), caption))}
     return True
 
 # %% ../../nbs/report/notebook.ipynb #c83847a2
@@ -261,6 +274,8 @@ class site_outputs:
             headings = re.findall(r'^#+ (.+)', cell['source'], re.M) if cell['cell_type'] == 'markdown' else []
             heading = headings[-1] if headings else heading
             if cell['cell_type'] == 'code' and 'outputs' in cell:
-                cell['outputs'] = [out for out in cell['outputs'] if site_output(out, heading)]
+                caption = caption_of(cell['source'])
+                cell['outputs'] = [out for out in cell['outputs'] if site_output(out, heading, caption)]
+                cell['source'] = re.sub(r'^#\| *tbl-cap:.*\n?', '', cell['source'], flags=re.M)
             cells += split_at_headings(cell)
         self.nb.cells[:] = cells

@@ -132,8 +132,16 @@ def chart_faults(root, page):
     remedy = 'settings.ini must name dacl_dr.report.notebook:live_charts among procs'
     yield f'{page.relative_to(root)}: a chart is not live: {remedy}'
 
+def table_faults(root, page):
+    "Tables among the outputs that no caption names."
+    for i, c in enumerate(cells_of(page)):
+        if c['cell_type'] != 'code': continue
+        for table in re.findall(r'<table\b.*?</table>', html_of(c), re.S):
+            if '<caption' in table: continue
+            yield Part(page, i, 'code', '').fault(root, 0, 'a table has no caption', 'give its cell `#| tbl-cap: words`')
+
 # each takes the root and a processed page and yields faults; add more here
-CHECKS = (chart_faults, signature_faults, source_faults, name_faults, twin_anchors, host_faults)
+CHECKS = (chart_faults, table_faults, signature_faults, source_faults, name_faults, twin_anchors, host_faults)
 
 
 def failed(root, said):
