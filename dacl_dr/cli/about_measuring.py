@@ -77,7 +77,9 @@ MEASURING['run-evaluation'] = CommandText(
 MEASURING['run-ef-sweep'] = CommandText(
     group='Search and measure',
     use='For the whole curve of an index, and what a given recall costs. One index alone; `dacl run-ablation` '
-        'compares several, with paired intervals.',
+        'compares several, with paired intervals. An index that faiss, hnswlib or usearch wrote is taken as it is: '
+        'its file with --index, its corpus with --corpus. Its labels are the ids of passages or their rows, counted '
+        'from 0, and a few passages are encoded again to see that it is of this encoder.',
     example='''dacl run-ef-sweep --encoder checkpoints/D/final_model --index indices/D \\
     --queries data_set/codedocs/codedocs-test.json --rounds 1 --experiment_name D''',
     needs='`dacl build-index`',
@@ -99,7 +101,7 @@ MEASURING['run-ef-sweep'] = CommandText(
             'indices/none: not there, so it holds no finished index; make one with dacl build-index'
         ),
     },
-    see=('evaluation/ef_sweep', 'hnsw/cost', 'hnsw/engines', 'experiments/ef'),
+    see=('evaluation/ef_sweep', 'hnsw/cost', 'hnsw/engines', 'search/foreign_index', 'experiments/ef'),
 )
 
 # %% ../../nbs/cli/about_measuring.ipynb #1e416614

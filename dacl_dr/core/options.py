@@ -124,9 +124,12 @@ WEIGHT = {'distance_weight': ('settings.training.w', 'w, weight of L_dis')}
 TRAINING = {
     'model_name': (
         'settings.model.name',
-        'encoder: a name on the Hugging Face hub or a folder of transformers or sentence-transformers',
+        'encoder: a folder of transformers or sentence-transformers, or a name on the Hugging Face hub, with '
+        '@REVISION for a branch, tag or commit',
     ),
     'towers': ('settings.model.towers', 'shared or separate weights for queries and passages'),
+    'query_length': 'settings.model.query_length',
+    'passage_length': 'settings.model.passage_length',
     'pooling': ('settings.model.pooling', "mean, cls or max; None: the checkpoint's, or mean"),
     'dataset': ('settings.data.dataset', 'which data set of the data folder; None: the only one, or NQ'),
     'negatives_file': (
@@ -141,6 +144,7 @@ TRAINING = {
     ),
     'hard_negatives': 'settings.training.hard_negatives',
     'learning_rate': 'settings.training.learning_rate',
+    'warmup_ratio': 'settings.training.warmup',
     'mining_pool': ('settings.mining.pool', 'where negatives are mined: training or corpus'),
     'refresh_every': 'settings.mining.refresh_every',
     'gradient_accumulation_steps': (
@@ -153,6 +157,8 @@ TRAINING = {
     ),
     'num_workers': 'settings.machine.num_workers',
     'save_every': ('settings.run.save_every', 'steps between checkpoints'),
+    'report_to': (
+        'settings.run.report_to', 'where the log goes, as transformers names it: tensorboard, wandb, …, or none'),
     'seed': ('settings.seed', 'seed of order, dropout and fresh weights'),
     'symmetric': 'settings.training.symmetric',
     'grad_cache': (
@@ -235,7 +241,8 @@ class IndexOptions(Options, kw_only=True):
     # the encoder the index was built with: a folder that training wrote, or any checkpoint of transformers or
     # sentence-transformers
     encoder_path: str
-    index_path: str # a folder made by build-index
+    # a folder made by build-index, or FILE: an index of faiss, hnswlib or usearch, with --corpus
+    index_path: str
     # DPR's .json or .csv, .gz too, FOLDER/qrels/SPLIT.tsv of a BEIR folder, hf:NAME:SPLIT of judgements, or ir:ID
     test_file: str
     corpus_path: str|None = None # the corpus of the index; None: where it stood when the index was built
@@ -287,8 +294,8 @@ class Diagnose(Options, kw_only=True):
     """How friendly an encoder, or any vectors, is to HNSW, without training: recall against cost, cost at
     matched recall, the costliest queries, the shape of the space, and what to try."""
     FLAGS = {'hnsw_m': 'search.m', 'hnsw_ef_construction': 'search.ef_construction'} | PREFIX_FLAGS | CACHE
-    # MODEL: a folder, or the name of any model of transformers or sentence-transformers; with --corpus and
-    # --queries. Several are diagnosed side by side
+    # MODEL: a folder, or the name of any model of transformers or sentence-transformers, NAME@REVISION too; with
+    # --corpus and --queries. Several are diagnosed side by side
     encoder: tuple[str, ...]|None = None
     # FILE of passages: .txt with one a line, passage TSV, or a folder of BEIR or of Hugging Face datasets; .gz too.
     # Or a name: hf:NAME/CONFIG:SPLIT on the hub, ir:ID of ir_datasets

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PREFIXES', 'HARMLESS', 'HEADS', 'UNTRAINED', 'OTHER_KINDS', 'quiet_transformers', 'load_fault', 'hub_answers',
-           'loading_reports', 'prefix_left', 'layers_of', 'layers_fault', 'missing_fault', 'kind_with_head',
-           'surplus_fault', 'reads_pooler', 'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec',
-           'refuse_kind', 'open_layout', 'open_checkpoint']
+           'revision_of', 'loading_reports', 'prefix_left', 'layers_of', 'layers_fault', 'missing_fault',
+           'kind_with_head', 'surplus_fault', 'reads_pooler', 'check_weights', 'saved_json', 'pipeline_of', 'open_dpr',
+           'open_model2vec', 'refuse_kind', 'open_layout', 'open_checkpoint']
 
 # %% ../../nbs/encoders/loading.ipynb #17d51ace
 import contextlib, json, re, tempfile
@@ -37,6 +37,16 @@ def hub_answers(
     try: get_session().head(constants.ENDPOINT, timeout=seconds)
     except Exception: return False # of the hub's own client, which has several kinds
     return True
+
+def revision_of(
+    name:str|Path, # a folder, OWNER/NAME or OWNER/NAME@REVISION
+)->tuple[str, str|None]: # without it; the branch, tag or commit, None: the newest
+    "What of a name is a revision; names on the hub have no @."
+    name = str(name)
+    if '@' not in name or Path(name).exists(): return name, None
+    model, _, revision = name.rpartition('@')
+    if model and revision: return model, revision
+    raise DaclError(f"model '{name}': expected OWNER/NAME@REVISION, with a branch, tag or commit behind the @")
 
 # %% ../../nbs/encoders/loading.ipynb #348e20b8
 @contextlib.contextmanager
@@ -182,12 +192,12 @@ def check_weights(
 def saved_json(
     name:str|Path, # a folder, or a name on the hub
     file:str,
-    local:bool, # only what is on this machine
+    **how, # for the hub's client: local_files_only, revision
 )->dict:
     "A JSON file of a checkpoint; {} if it has none, or none that can be read."
     from sentence_transformers.util import load_file_path
     try:
-        path = load_file_path(str(name), file, local_files_only=local)
+        path = load_file_path(str(name), file, **how)
         found = json.loads(Path(path).read_text(encoding='utf-8')) if path else {}
     except Exception: return {} # of the hub, of the file: whoever loads it says so
     return found if isinstance(found, dict) else {}
@@ -202,14 +212,14 @@ def pipeline_of(
 def open_dpr(
     name:str|Path, # of a DPRQuestionEncoder or DPRContextEncoder
     architecture:str, # which of the two
-    local:bool, # only what is on this machine
+    **how, # for the hub's client: local_files_only, revision
 ): # SentenceTransformer
     "A DPR encoder, whose vector is that of the first token."
     import transformers
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
     from torch.nn import Identity
-    model = getattr(transformers, architecture).from_pretrained(name, local_files_only=local)
+    model = getattr(transformers, architecture).from_pretrained(name, **how)
     dpr = getattr(model, model.base_model_prefix)
     bert = dpr.bert_model.config.to_dict()
     bert = transformers.BertConfig(**{k: v for k, v in bert.items() if k not in ('model_type', 'architectures')})
@@ -217,7 +227,7 @@ def open_dpr(
     plain.load_state_dict(dpr.bert_model.state_dict())
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(name, local_files_only=local).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(name, **how).save_pretrained(folder)
         tower = Transformer(folder)
     tower.model.pooler = None
     steps = [tower, Pooling(bert.hidden_size, 'cls')]
@@ -229,12 +239,11 @@ def open_dpr(
 def open_model2vec(
     name:str|Path, # of a model2vec folder without modules.json
     config:dict, # its config.json
-    local:bool, # only what is on this machine
 ): # SentenceTransformer
     "A model of token vectors that are averaged."
     from sentence_transformers.base.modules import Normalize
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    vectors = StaticEmbedding.load(str(name), local_files_only=local)
+    vectors = StaticEmbedding.load(str(name), local_files_only=True)
     return pipeline_of(vectors, *([Normalize()] if config.get('normalize') else []))
 
 # %% ../../nbs/encoders/loading.ipynb #7daca06d
@@ -247,37 +256,38 @@ OTHER_KINDS = { # model_type of a saved pipeline → what it is
 
 def refuse_kind(
     name:str|Path,
-    local:bool, # only what is on this machine
+    **how, # for the hub's client: local_files_only, revision
 ):
     "Raises `DaclError` for a pipeline that says it is no bi-encoder."
-    kind = saved_json(name, 'config_sentence_transformers.json', local).get('model_type', 'SentenceTransformer')
+    kind = saved_json(name, 'config_sentence_transformers.json', **how).get('model_type', 'SentenceTransformer')
     if kind == 'SentenceTransformer': return
     raise DaclError(f"model '{name}': it is {OTHER_KINDS.get(kind, kind)}, not a bi-encoder: give a bi-encoder")
 
 def open_layout(
     name:str|Path,
-    local:bool, # only what is on this machine
+    **how, # for the hub's client: local_files_only, revision
 ): # SentenceTransformer, on the CPU
     "Open a checkpoint of any layout that is known here."
     from sentence_transformers import SentenceTransformer
-    config = saved_json(name, 'config.json', local)
+    config = saved_json(name, 'config.json', **how)
     plain = Path(name).is_dir() and not (Path(name)/'modules.json').is_file()
     architecture = next(iter(config.get('architectures') or ['']), '')
-    if architecture in ('DPRQuestionEncoder', 'DPRContextEncoder'): return open_dpr(name, architecture, local)
-    if config.get('model_type') == 'model2vec' and plain: return open_model2vec(name, config, local)
-    return SentenceTransformer(str(name), device='cpu', local_files_only=local)
+    if architecture in ('DPRQuestionEncoder', 'DPRContextEncoder'): return open_dpr(name, architecture, **how)
+    if config.get('model_type') == 'model2vec' and plain: return open_model2vec(name, config)
+    return SentenceTransformer(str(name), device='cpu', **how)
 
 def open_checkpoint(
-    name:str|Path, # a folder, or a name on the Hugging Face hub
+    name:str|Path, # a folder, or on the Hugging Face hub OWNER/NAME or OWNER/NAME@REVISION
     to_train:bool=False, # is it what training starts from, which may be a language model?
 ): # SentenceTransformer, on the CPU
     "Load a checkpoint of transformers or sentence-transformers. Raises `DaclError` unless its weights fit."
     quiet_transformers()
-    here = Path(name).is_dir()
+    here, (place, revision) = Path(name).is_dir(), revision_of(name)
     local = here or not hub_answers()
-    refuse_kind(name, local)
+    how = {'local_files_only': local, 'revision': revision}
+    refuse_kind(place, **how)
     try:
-        with loading_reports() as reports: model = open_layout(name, local)
+        with loading_reports() as reports: model = open_layout(place, **how)
     except Exception as e:
         fault = load_fault(e, 120)
         if local and not here: fault = 'no such folder, nor among earlier downloads, and the hub does not answer'

@@ -264,7 +264,7 @@ def load_static(
 
 # %% ../../nbs/encoders/static.ipynb #df467b81
 def load_encoder(
-    name:str|Path, # a folder that training wrote, or any checkpoint of transformers or sentence-transformers
+    name:str|Path, # a folder that training wrote, or any checkpoint: a folder, OWNER/NAME or OWNER/NAME@REVISION
     settings:ModelSettings|None=None, # laid over a transformer; None: as it was saved
 )->Encoder:
     "Load an encoder of either kind. Raises `DaclError` if there is none."

@@ -102,7 +102,7 @@ def cut_texts(
     most = positions_of(tower)
     if most and length > most:
         raise DaclError(f'model.{side}_length {length} is above the {most} positions of the model; '
-            f'set it to {most} in the settings file (--config), or with --set model.{side}_length={most} of run-study')
+            f'set it to {most} with --{side}_length, or with --set model.{side}_length={most} of run-study')
     setattr(tower, side_field(side), length)
     tower.max_seq_length = max(tower.query_length or 0, tower.document_length or 0)
 

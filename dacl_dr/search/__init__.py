@@ -18,5 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.search', submod_attr
     'foreign_faiss': ['Foreign'],
     'foreign': ['open_index'],
     'indexing': ['Index', 'build_index', 'load_index', 'make_index'],
+    'foreign_index': ['ForeignIndex'],
     'retriever': ['Retriever'],
 })

@@ -17,6 +17,7 @@ from ..data.store import Passages, open_passages
 from ..encoders.encoder import Encoder, TextCoverage, on_device, tell_coverage, with_prefixes
 from ..encoders.static import load_encoder
 from .vectors import check_unit, corpus_key, encoder_key, placed
+from .foreign_index import open_beside
 from .graph import check_search
 from .indexing import Index
 
@@ -92,12 +93,14 @@ class Retriever:
     @classmethod
     def open(cls,
         encoder_path:str|Path, # a folder that training wrote, or any checkpoint
-        index_path:str|Path, # made by `build_index`
+        index_path:str|Path, # made by `build_index`, or the file of an index of faiss, hnswlib or usearch
         corpus_path:str|Path|None=None, # None: where the corpus stood when the index was built
         reading:Reading=Reading(), # cache, progress bars
         prefixes:Prefixes=Prefixes(), # of texts; None in it: as the index has it
     )->'Retriever':
         "Open all three. Raises `DaclError` for what is missing, damaged or does not fit."
+        if Path(index_path).is_file(): # of another program
+            return cls(*open_beside(encoder_path, index_path, corpus_path, reading, prefixes))
         index = Index(index_path)
         added = agreed_prefixes(index.folder, index.about.prefixes, prefixes)
         corpus_path = corpus_of(index, corpus_path)

@@ -33,6 +33,7 @@ def check_reports(
     names, # of what training is reported to
 ):
     "Refuse what transformers doesn't report to, and what is not installed. Raises `DaclError`."
+    if list(names) == ['none']: return # transformers' word for nowhere
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise DaclError(f"run.report_to: '{name}' is unknown.{did_you_mean(name, INTEGRATION_TO_CALLBACK)}")

@@ -180,3 +180,29 @@ def test_vectors_that_the_library_does_not_give_are_refused(tmp_path, monkeypatc
     monkeypatch.setattr(TransformerEncoder, 'embed', lambda self, chunk, side: embed(self, chunk, side).roll(1, -1))
     with pytest.raises(DaclError, match=r'a query has another vector here than in sentence-transformers .largest difference [\d.]+, smallest cosine -?[\d.]+'):
         load_encoder(folder)
+
+
+def in_hub_cache(cache, repo, revisions):
+    "A repository of the hub as its client keeps it: branches and tags name commits, which are folders."
+    own = cache/f'models--{repo.replace("/", "--")}'
+    (own/'refs').mkdir(parents=True)
+    for n, (name, seed) in enumerate(revisions.items()):
+        commit = f'{n:040x}'
+        folder = written(own/'snapshots'/commit)
+        torch.manual_seed(seed)
+        edited(folder, lambda weights: {name: w + seed * .1 * torch.randn_like(w) for name, w in weights.items()})
+        (own/'refs'/name).write_text(commit)
+
+
+def test_a_revision_of_a_name_on_the_hub(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+    in_hub_cache(tmp_path, 'o/n', {'main': 0, 'v1': 1})
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('transformers.utils.hub.constants.HF_HUB_CACHE', str(tmp_path))
+    s = ModelSettings(passage_length=64)
+    keys = {name: encoder_key(load_encoder(f'o/n{name}', s)) for name in ('', '@main', '@v1', f'@{1:040x}')}
+    assert keys[''] == keys['@main'] != keys['@v1'] == keys[f'@{1:040x}']
+    with pytest.raises(DaclError, match=r"model 'o/n@v2' cannot be loaded \(no such folder, nor among earlier downloads"):
+        load_encoder('o/n@v2', ModelSettings())
+    with pytest.raises(DaclError, match='expected OWNER/NAME@REVISION'): load_encoder('o/n@', ModelSettings())
