@@ -121,7 +121,7 @@ LIBRARIES = (
 
 # %% ../../nbs/tuning/engines.ipynb #a37f36a2
 SERVERS = (
-    Engine(name='Qdrant', language='json', write=qdrant_text, checked='OpenAPI of 1.19.0; its graph run in Qdrant Edge 0.9.0',
+    Engine(name='Qdrant', language='json', write=qdrant_text, checked='OpenAPI of 1.19.0; run in Qdrant Edge 0.9.0',
            offers=frozenset({'float16', 'sq8', 'short', 'rerank'}), notes=qdrant_notes,
            link='https://qdrant.tech/documentation/hybrid-queries/'),
     Engine(name='Milvus', language='python', write=milvus_text, checked='documentation of 2.6',
@@ -135,10 +135,10 @@ SERVERS = (
     Engine(name='Elasticsearch', language='json', write=elasticsearch_text, checked='documentation of 9.2',
            offers=frozenset({'sq8', 'rerank'}), notes=elasticsearch_notes,
            link='https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector'),
-    Engine(name='Lucene', language='java', write=lucene_text, checked='documentation of 10.2 and 10.3; the plain query run in 9.9.1',
+    Engine(name='Lucene', language='java', write=lucene_text, checked='documentation of 10.3; without levers run in 9.9.1',
            offers=frozenset({'patience', 'seeds'}), notes=lucene_notes,
            link='https://lucene.apache.org/core/10_3_1/core/org/apache/lucene/search/PatienceKnnVectorQuery.html'),
-    Engine(name='pgvector', language='sql', write=pgvector_text, checked='documentation of 0.8.6; the whole vectors run in 0.8.5',
+    Engine(name='pgvector', language='sql', write=pgvector_text, checked='documentation of 0.8.6; 32 bits run in 0.8.5',
            offers=frozenset({'float16', 'short', 'rerank'}), notes=pgvector_notes,
            link='https://github.com/pgvector/pgvector#hnsw'),
 )
