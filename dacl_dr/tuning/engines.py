@@ -135,7 +135,7 @@ SERVERS = (
     Engine(name='Elasticsearch', language='json', write=elasticsearch_text, checked='documentation of 9.2',
            offers=frozenset({'sq8', 'rerank'}), notes=elasticsearch_notes,
            link='https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector'),
-    Engine(name='Lucene', language='java', write=lucene_text, checked='documentation of 10.3; without levers run in 9.9.1',
+    Engine(name='Lucene', language='java', write=lucene_text, checked='documentation of 10.3; no levers, run in 9.9.1',
            offers=frozenset({'patience', 'seeds'}), notes=lucene_notes,
            link='https://lucene.apache.org/core/10_3_1/core/org/apache/lucene/search/PatienceKnnVectorQuery.html'),
     Engine(name='pgvector', language='sql', write=pgvector_text, checked='documentation of 0.8.6; 32 bits run in 0.8.5',
