@@ -80,7 +80,7 @@ async function measure(page, width) {
   const d = frame.contentDocument;
   for (let n = 0; n < 40 && d.querySelector('.chart[id]:not(.vega-embed)'); n++) await wait(100);
   await wait(200);
-  for (let n = 0; n < 40 && cut(d, '.chart').length; n++) await wait(100); // a chart is drawn anew until it fits
+  for (let n = 0; n < 150 && cut(d, '.chart').length; n++) await wait(100); // a chart is drawn anew until it fits
   d.querySelectorAll('details').forEach(e => e.open = true);
   const root = d.documentElement, over = root.scrollWidth - root.clientWidth;
   const inBox = e => e.closest('.scroll, .chart, pre, table, math, nav, .sidebar');

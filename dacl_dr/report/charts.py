@@ -41,9 +41,10 @@ def colour_of(
 def recipe_colour(
     title='recipe',
     field='recipe',
+    present='ABCD', # recipes that are drawn
 )->alt.Color:
-    "The colour channel of A, B, C and D."
-    return colour_of(field, {r: COLOURS[r] for r in 'ABCD'}, title)
+    "The colour channel of A, B, C and D, or of those that are drawn."
+    return colour_of(field, {r: COLOURS[r] for r in 'ABCD' if r in set(present)}, title)
 
 # %% ../../nbs/report/charts.ipynb #15a08080
 VEGA_MIME = 'application/vnd.vegalite.v5+json'
@@ -77,13 +78,13 @@ FONTS = (
 @alt.theme.register('dacl', enable=True)
 def theme()->alt.theme.ThemeConfig:
     "White card, quiet grid, sizes that stay legible in print."
-    text = {'labelFontSize': 12, 'titleFontSize': 12}
+    text, apart = {'labelFontSize': 12, 'titleFontSize': 12}, {'labelOverlap': True, 'labelSeparation': 6}
     lines = {'gridColor': '#e6e6e6', 'domainColor': '#888', 'tickColor': '#888'}
     return {'config': {
         'background': 'white',
         'font': FONTS,
         'view': {'continuousWidth': 420, 'continuousHeight': 280, 'stroke': None},
-        'axis': {**text, 'titleFontWeight': 'normal', **lines},
+        'axis': {**text, **apart, 'titleFontWeight': 'normal', **lines},
         'legend': text,
         'title': {'fontSize': 13, 'anchor': 'start', 'color': '#000'},
         'style': {'guide-label': {'fill': '#000'}, 'guide-title': {'fill': '#000'}},
@@ -264,7 +265,7 @@ def frontier(
                 scale=alt.Scale(type='log', nice=False, padding=8), axis=alt.Axis(format='~s', tickCount=6)),
         y=alt.Y(f'{quality}:Q', title=title,
                 scale=alt.Scale(zero=False, nice=False, padding=8), axis=alt.Axis(format=percent)),
-        color=recipe_colour('model', 'model'),
+        color=recipe_colour('model', 'model', shown.model),
         detail='seed:N',
         opacity=fading(pick),
         tooltip=[
@@ -332,7 +333,7 @@ def trade(
     x = alt.X('cost:Q', title=titles[0], axis=alt.Axis(format='+%', tickCount=6), scale=alt.Scale(padding=24))
     y = alt.Y('quality:Q', title=titles[1], axis=alt.Axis(format='+.1f'), scale=alt.Scale(padding=12))
     zero = alt.Chart(rows.head(1)).mark_rule(strokeDash=[3, 3], color='#888')
-    base = alt.Chart(rows).encode(color=recipe_colour('recipe', 'recipe'))
+    base = alt.Chart(rows).encode(color=recipe_colour('recipe', 'recipe', rows.recipe))
     across = base.mark_rule().encode(x=alt.X('cost low:Q', title=titles[0]), x2='cost high:Q', y=y)
     upright = base.mark_rule().encode(x=x, y=alt.Y('quality low:Q', title=titles[1]), y2='quality high:Q')
     tips = ['model', alt.Tooltip('cost', format='+.1%'), alt.Tooltip('quality', format='+.2f')]
