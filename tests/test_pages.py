@@ -167,3 +167,33 @@ def test_make_docs_fails_on_a_warning(tmp_path, says, code):
     done = subprocess.run(['make', 'docs', 'VENV=v'], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {'PATH': f"{tools}:{os.environ['PATH']}"})
     assert (done.returncode != 0) == (code != 0), done.stdout + done.stderr
     assert says in done.stdout and (tmp_path/'_docs').is_dir() == (code == 0)
+
+
+COLAB = [p for p in GUIDES if 'colab.research.google.com' in p.read_text()]
+
+def test_two_tutorials_open_in_colab_and_install_there_first():
+    assert len(COLAB) == 2
+    url = SETTINGS['git_url']
+    for page in COLAB:
+        at = f"https://colab.research.google.com/github/{url.removeprefix('https://github.com/')}/blob/main/{page.relative_to(ROOT)}"
+        assert at in page.read_text()
+        first = source(code(page)[0])
+        assert f'pip install -q git+{url}' in first and first.split('\n')[1].startswith("if 'google.colab' in sys.modules: ")
+
+def test_the_container_installs_what_is_pinned():
+    "Docker is not run here: what it copies is there, and what it calls is the program."
+    lines = [l for l in (ROOT/'Dockerfile').read_text().replace('\\\n', '').splitlines() if not l.startswith('#')]
+    of = lambda word: [l.removeprefix(f'{word} ') for l in lines if l.startswith(f'{word} ')]
+    assert of('COPY') == ['. /opt/dacl-dr'] and json.loads(of('ENTRYPOINT')[0]) == ['dacl']
+    assert '--constraint /opt/dacl-dr/constraints.txt "/opt/dacl-dr${GPU:+[gpu]}"' in of('RUN')[0]
+    assert re.search(r"faiss-gpu[^'\s]+", of('RUN')[0])[0] in SETTINGS['gpu_requirements'].split()
+    assert f"python:{SETTINGS['min_python']}-slim" in of('FROM')
+    kept_out = (ROOT/'.dockerignore').read_text().split()
+    needed = ['settings.ini', 'setup.py', 'README.md', 'constraints.txt', 'dacl_dr', 'nbs/experiments']
+    assert not {n.split('/')[0] for n in needed} & set(kept_out)
+
+
+def test_what_users_of_other_toolkits_expect_is_tested():
+    named = re.findall(r'`(tests/[\w/]+\.py)::(\w+)`', (NBS/'howto'/'coming-from.ipynb').read_text())
+    assert len(named) > 25
+    for file, name in named: assert f'def {name}(' in (ROOT/file).read_text(), f'{file}::{name}'

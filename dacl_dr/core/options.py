@@ -124,8 +124,8 @@ WEIGHT = {'distance_weight': ('settings.training.w', 'w, weight of L_dis')}
 TRAINING = {
     'model_name': (
         'settings.model.name',
-        'encoder: a folder of transformers or sentence-transformers, or a name on the Hugging Face hub, with '
-        '@REVISION for a branch, tag or commit',
+        'encoder: a folder of transformers or sentence-transformers, or a name on the Hugging Face hub, OWNER/NAME '
+        'or OWNER/NAME@REVISION',
     ),
     'towers': ('settings.model.towers', 'shared or separate weights for queries and passages'),
     'query_length': 'settings.model.query_length',
