@@ -1,4 +1,4 @@
-"What a training tells TensorBoard and trackio: the parts of the loss, w, mining, and the cosines of each evaluation."
+"What a training tells TensorBoard, trackio, MLflow and W&B, as far as they are installed: the parts of the loss, w, mining, and the cosines of each evaluation."
 import json, os, subprocess, sys
 from importlib.util import find_spec
 
@@ -38,25 +38,37 @@ history, rows = trained(home, tuple(reports)), []
 if 'trackio' in reports:
     from trackio.sqlite_storage import SQLiteStorage as S
     rows = [row for p in S.get_projects() for r in S.get_runs(p) for row in S.get_logs(p, r)]
-(home/'told.json').write_text(json.dumps([history, rows], default=str))
+w = []
+if 'mlflow' in reports:
+    from mlflow import MlflowClient
+    client = MlflowClient()
+    [run] = [r for e in client.search_experiments() for r in client.search_runs([e.experiment_id])]
+    w = [m.value for m in client.get_metric_history(run.info.run_id, 'w')]
+    w = [w, list(run.data.metrics)]
+(home/'told.json').write_text(json.dumps([history, rows, w], default=str))
 """
-HAS_TRACKIO = bool(find_spec('trackio') and find_spec('gradio_client'))
+HAS = { # what is no requirement of development is tried where it is there
+    'trackio': bool(find_spec('trackio') and find_spec('gradio_client')),
+    'mlflow': bool(find_spec('mlflow')), 'wandb': bool(find_spec('wandb')),
+}
 
 
 @pytest.fixture(scope='module')
 def told(tmp_path_factory):
-    """One training with all reports, in a process of its own, since trackio reads where it stores when it is imported:
-    the folder, the history, and trackio's rows. Nothing leaves this machine."""
+
     home = tmp_path_factory.mktemp('reports')
-    env = os.environ | {'TRACKIO_DIR': str(home/'trackio'), 'HF_HUB_OFFLINE': '1'}
-    command = [sys.executable, '-c', CODE, os.path.dirname(__file__), str(home), 'tensorboard', *['trackio'] * HAS_TRACKIO]
-    subprocess.run(command, check=True, env=env, timeout=120)
+    env = os.environ | {
+        'TRACKIO_DIR': str(home/'trackio'), 'HF_HUB_OFFLINE': '1', 'WANDB_MODE': 'offline', 'WANDB_DIR': str(home),
+        'MLFLOW_TRACKING_URI': (home/'mlflow').as_uri(), 'MLFLOW_ALLOW_FILE_STORE': 'true'}
+    there = [name for name, has in HAS.items() if has]
+    command = [sys.executable, '-c', CODE, os.path.dirname(__file__), str(home), 'tensorboard', *there]
+    subprocess.run(command, check=True, env=env, timeout=240)
     return home, *json.loads((home/'told.json').read_text())
 
 
 def test_tensorboard_has_all_curves(told):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    home, history, _ = told
+    home, history, *_ = told
     events = EventAccumulator(str(next((home/'run'/'runs').iterdir()))).Reload()
     tags = set(events.Tags()['scalars'])
     assert {f'train/{name}' for name in STEP | MINING} | {f'eval/{name}' for name in WATCHED} <= tags, sorted(tags)
@@ -67,11 +79,26 @@ def test_tensorboard_has_all_curves(told):
     assert w[0] == 0 and w[-1] == pytest.approx(.6) and w == sorted(w)
 
 
-@pytest.mark.skipif(not HAS_TRACKIO, reason='trackio is not installed')
+@pytest.mark.skipif(not HAS['trackio'], reason='trackio is not installed')
 def test_trackio_has_all_curves(told):
-    _, history, rows = told
+    _, history, rows, _ = told
     names = set().union(*rows)
     assert {f'train/{name}' for name in STEP | MINING} | {f'eval/{name}' for name in WATCHED} <= names, sorted(names)
     for name in STEP - {'learning_rate'}:
         found = [row[f'train/{name}'] for row in rows if f'train/{name}' in row]
         assert found == pytest.approx([row[name] for row in history['steps']], rel=1e-6)
+
+
+@pytest.mark.skipif(not HAS['mlflow'], reason='mlflow is not installed')
+def test_mlflow_has_all_curves(told):
+    _, history, _, [w, names] = told
+    assert w == pytest.approx([row['w'] for row in history['steps']])
+    assert STEP | MINING | {f'eval_{name}'.replace('@', '_') for name in WATCHED} <= set(names), names
+
+
+@pytest.mark.skipif(not HAS['wandb'], reason='wandb is not installed')
+def test_wandb_has_all_curves(told):
+    [kept] = told[0].glob('wandb/offline-run-*/run-*.wandb')
+    text = kept.read_bytes()
+    for name in STEP | MINING: assert f'train/{name}'.encode() in text, name
+    for name in WATCHED: assert f'eval/{name}'.encode() in text, name
