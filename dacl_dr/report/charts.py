@@ -78,7 +78,7 @@ FONTS = (
 @alt.theme.register('dacl', enable=True)
 def theme()->alt.theme.ThemeConfig:
     "White card, quiet grid, sizes that stay legible in print."
-    text, apart = {'labelFontSize': 12, 'titleFontSize': 12}, {'labelOverlap': True, 'labelSeparation': 6}
+    text, apart = {'labelFontSize': 12, 'titleFontSize': 12}, {'labelOverlap': 'greedy', 'labelSeparation': 6}
     lines = {'gridColor': '#e6e6e6', 'domainColor': '#888', 'tickColor': '#888'}
     return {'config': {
         'background': 'white',
