@@ -11,6 +11,7 @@ import ast, inspect, io, sys, tokenize
 from functools import lru_cache
 
 # %% ../../nbs/core/comments.ipynb #018070e7
+@lru_cache(None)
 def comment_lines(
     source:str, # of a module or a class
 )->tuple[dict[int, str], dict[int, str]]: # line → comment: those beside code, those on a line of their own

@@ -5,11 +5,15 @@ from .pages import FENCE, Part, anchors, blank, cells_of, heading_anchors, parts
 
 # not the program nbdev_proc_nbs: where Quarto is missing, it begins by installing that as root and this package
 # with pip
+# In one process, which imports everything once. At its end IPython collects the garbage of each notebook's shell,
+# two minutes of looking at the same objects, unless they are frozen.
 PROCESS = """
+import gc
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 refresh_quarto_yml()
-proc_nbs()
+proc_nbs(n_workers=0)
+gc.freeze()
 """
 LONGEST = 120 # columns of a line of a signature
 MACHINE = (':NoneType', '__main__.', 'object at 0x', '<factory>', '&lt;factory&gt;')
