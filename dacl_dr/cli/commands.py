@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstart_command', 'report_command', 'harvest_command',
            'download_command', 'preprocess_dpr_command', 'preprocess_nq_command', 'bm25_eval_command',
-           'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'train_command',
-           'train_ablation_command', 'build_index_command', 'run_evaluation_command', 'run_ef_sweep_command',
-           'run_representation_eval_command', 'diagnose_command', 'tune_command', 'adapt_command',
-           'generate_figures_command', 'one_seed_note', 'run_study_command', 'run_ablation_command', 'Command']
+           'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'check_data_dir', 'train_command',
+           'train_ablation_command', 'check_models', 'build_index_command', 'run_evaluation_command',
+           'run_ef_sweep_command', 'run_representation_eval_command', 'diagnose_command', 'tune_command',
+           'adapt_command', 'generate_figures_command', 'one_seed_note', 'run_study_command', 'run_ablation_command',
+           'Command']
 
 # %% ../../nbs/cli/commands.ipynb #f85b6652
 import json, os, sys
@@ -163,8 +164,15 @@ def helps_another()->bool:
     "Is this one of several processes, and not the one that tells?"
     return bool(int(os.environ.get('RANK', 0)))
 
+def check_data_dir(o:TrainBaseline|TrainDistanceAware|TrainAblation):
+    "Raises `DaclError` for data that are not there, before libraries are loaded."
+    from dacl_dr.data.folders import data_set, find_data_sets
+    find_data_sets(o.data_dir)
+    if name := o.settings.data.dataset: data_set(name, o.data_dir)
+
 def train_command(o:TrainBaseline|TrainDistanceAware)->int:
     "Train one encoder, print its dev metrics, name its folder."
+    check_data_dir(o)
     from dacl_dr.training.card import table
     from dacl_dr.training.hub import check_push, push_folder
     from dacl_dr.training.recipe import train_recipe, trained_metrics
@@ -182,6 +190,7 @@ def train_ablation_command(o:TrainAblation)->int:
     "Train one encoder a weight, print a table."
     wrong = [w for w in o.weights if not 0 <= w <= 1e6]
     if wrong: raise DaclError(f'--weights: {wrong[0]} is no weight; give numbers from 0')
+    check_data_dir(o)
     from dacl_dr.training.card import table
     from dacl_dr.training.recipe import train_ablation
     rows = train_ablation(o)
@@ -191,8 +200,14 @@ def train_ablation_command(o:TrainAblation)->int:
     return 0
 
 # %% ../../nbs/cli/commands.ipynb #169ceb57
+def check_models(*names):
+    "Raises `DaclError` for an encoder that is nowhere, before libraries are loaded."
+    from dacl_dr.encoders.loading import check_there
+    for name in names: check_there(name)
+
 def build_index_command(o:BuildIndex)->int:
     "Embed a corpus and build its index, print what came out."
+    check_models(o.encoder_path)
     from dacl_dr.search.indexing import make_index
     built = make_index(o)
     if built is None: return 0 # one process of several tells
@@ -208,6 +223,7 @@ def build_index_command(o:BuildIndex)->int:
 
 def run_evaluation_command(o:RunEvaluation)->int:
     "Evaluate an index, print the metrics, name the files."
+    check_models(o.encoder_path)
     from dacl_dr.evaluation.evaluate import metrics_lines, run_evaluation
     check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_evaluation(o)
@@ -218,6 +234,7 @@ def run_evaluation_command(o:RunEvaluation)->int:
 
 def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
+    check_models(o.encoder_path)
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
     from dacl_dr.evaluation.judging import copies_lines, missing_lines
@@ -236,6 +253,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
 # %% ../../nbs/cli/commands.ipynb #0c99a4f0
 def run_representation_eval_command(o:RunRepresentationEval)->int:
     "Analyse an encoder's space, print the numbers, name the page."
+    check_models(o.encoder_path)
     from dacl_dr.evaluation.representation import meaning_of, run_representation_eval, searched_line
     with claimed(o.output_path): path = run_representation_eval(o)
     print(searched_line(path))
@@ -247,6 +265,7 @@ def run_representation_eval_command(o:RunRepresentationEval)->int:
 
 def diagnose_command(o:Diagnose)->int:
     "Diagnose an encoder or vectors, print what was found, name the page."
+    check_models(*(o.encoder or ()))
     from dacl_dr.evaluation.diagnosis import comparison_lines, diagnose, diagnosis_lines
     with claimed(o.output_path): path = diagnose(o)
     lines = comparison_lines if path.name == 'comparison.json' else diagnosis_lines
@@ -255,6 +274,7 @@ def diagnose_command(o:Diagnose)->int:
 
 def tune_command(o:Tune)->int:
     "Tune a search, print what was found, name the page."
+    check_models(*(o.encoder or ()))
     from dacl_dr.tuning.tuner import tune, tuned_lines
     with claimed(o.output_path): path = tune(o)
     page = path.with_name('tuning.html')
@@ -263,6 +283,7 @@ def tune_command(o:Tune)->int:
 
 def adapt_command(o:Adapt)->int: # 1 if the adapter is not better
     "Train an adapter, print what was found, name what was written."
+    check_models(*(o.encoder or ()))
     from dacl_dr.adapting.adapt import adapt, adapt_lines
     from dacl_dr.training.hub import check_push, push_folder
     check_push(o.push_to_hub)

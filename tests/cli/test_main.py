@@ -165,3 +165,21 @@ def test_without_a_home_folder(tmp_path):
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
     home = tmp_path/f'dacl-home-{os.getuid()}'
     assert r.stdout.split() == [str(home), 'True', str(home/'.cache'/'dacl-dr')], r.stderr
+
+
+TEXTS = ('--corpus', 'psgs.tsv', '--queries', 'psgs.tsv')
+
+@pytest.mark.parametrize('words', [
+    ('train-baseline', '--data_dir', 'nowhere'), ('train-ablation', '--weights', '0', '--data_dir', 'nowhere'),
+    ('build-index', '--encoder', 'nowhere', '--corpus', 'psgs.tsv', '--output', 'x'),
+    *((c, '--encoder', 'x', '--index', 'nowhere', '--queries', 'psgs.tsv') for c in ('run-evaluation', 'run-ef-sweep')),
+    ('run-representation-eval', '--encoder', 'nowhere', '--queries', 'psgs.tsv'),
+    *((c, '--encoder', 'nowhere', *TEXTS) for c in ('diagnose', 'tune', 'adapt')),
+], ids=lambda words: words[0])
+def test_what_is_nowhere_is_refused_before_libraries_are_loaded(words, tmp_path):
+    (tmp_path/'psgs.tsv').write_text('id\ttext\ttitle\n1\ta\tb\n')
+    code = 'import sys; from dacl_dr.cli.main import main; c = main(); print("torch" in sys.modules); sys.exit(c)'
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1'}
+    r = subprocess.run([sys.executable, '-c', code, *words], cwd=tmp_path, capture_output=True, text=True, env=env)
+    one_line(r, 'nowhere')
+    assert r.stdout == 'False\n' and [f.name for f in tmp_path.iterdir()] == ['psgs.tsv']
