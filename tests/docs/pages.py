@@ -1,5 +1,6 @@
 "Pages and their pieces, for all checks."
 import difflib, json, re
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,11 @@ def heading_anchors(page, text):
 
 def anchors(page):
     "Every identifier a link into a page may name."
+    return anchors_at(page, page.stat().st_mtime_ns, page.stat().st_size)
+
+@lru_cache(None)
+def anchors_at(page, *state):
+    "Those of a state of a page's file."
     found = set()
     for p in parts(page):
         if p.kind == 'code':
