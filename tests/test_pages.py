@@ -194,6 +194,7 @@ def test_the_container_installs_what_is_pinned():
 
 
 def test_what_users_of_other_toolkits_expect_is_tested():
-    named = re.findall(r'`(tests/[\w/]+\.py)::(\w+)`', (NBS/'howto'/'coming-from.ipynb').read_text())
+    text = (NBS/'howto'/'coming-from.ipynb').read_text()
+    named = re.findall(rf'\]\({re.escape(SETTINGS["git_url"])}/blob/main/(tests/[\w/]+\.py) \\"(\w+)\\"\)', text)
     assert len(named) > 25
     for file, name in named: assert f'def {name}(' in (ROOT/file).read_text(), f'{file}::{name}'
