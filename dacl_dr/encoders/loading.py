@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOWHERE', 'PREFIXES', 'HARMLESS', 'HEADS', 'UNTRAINED', 'OTHER_KINDS', 'quiet_transformers', 'load_fault',
-           'hub_answers', 'revision_of', 'is_kept', 'load_error', 'check_there', 'loading_reports', 'prefix_left',
+           'hub_answers', 'revision_of', 'is_downloaded', 'load_error', 'check_there', 'loading_reports', 'prefix_left',
            'layers_of', 'layers_fault', 'missing_fault', 'kind_with_head', 'surplus_fault', 'reads_pooler',
            'check_weights', 'saved_json', 'pipeline_of', 'open_dpr', 'open_model2vec', 'refuse_kind', 'open_layout',
            'open_checkpoint']
@@ -50,7 +50,7 @@ def revision_of(
     raise DaclError(f"model '{name}': expected OWNER/NAME@REVISION, with a branch, tag or commit behind the @")
 
 # %% ../../nbs/encoders/loading.ipynb #de765f67
-def is_kept(
+def is_downloaded(
     name:str, # on the hub
     revision:str|None=None, # None: the newest
 )->bool:
@@ -75,7 +75,7 @@ def check_there(
     name:str|Path, # a folder, OWNER/NAME or OWNER/NAME@REVISION
 ):
     "Raises `DaclError` for a model that is nowhere, without loading libraries."
-    if Path(name).exists() or is_kept(*revision_of(name)) or hub_answers(): return
+    if Path(name).exists() or is_downloaded(*revision_of(name)) or hub_answers(): return
     raise load_error(name, NOWHERE)
 
 # %% ../../nbs/encoders/loading.ipynb #348e20b8

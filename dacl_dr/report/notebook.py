@@ -226,7 +226,8 @@ def site_output(
     words = html.escape(f'Figure: {heading}')
     if 'text/markdown' in data:
         text = ''.join(data['text/markdown'])
-        if caption: data['text/markdown'] = re.sub(r'((?:^\|.*\n?)+)', rf'\1\n: {caption}\n\n', text + '\n', count=1, flags=re.M)
+        below = rf'\1\n: {caption}\n\n' # the first table
+        if caption: data['text/markdown'] = re.sub(r'((?:^\|.*\n?)+)', below, text + '\n', count=1, flags=re.M)
         return True
     if 'image/svg+xml' in data:
         shown = f'<div class="chart" role="img" aria-label="{words}">{still_picture(data)}</div>'
