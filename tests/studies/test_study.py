@@ -39,22 +39,28 @@ def numbers(folder): return pd.read_csv(folder/'results.csv').set_index(['model'
 
 
 @pytest.fixture(scope='module')
-def six(tmp_path_factory, data):
-    "A finished study of six runs, begun by the command and killed half-way: its folder, and what the second call said."
-    home = tmp_path_factory.mktemp('study')
-    (home/'small.yaml').write_text(YAML)
-    command = [sys.executable, '-m', 'dacl_dr.cli.main', 'run-study', str(home/'small.yaml'), '--data_dir', str(data), '--output_dir', str(home/'runs'), '--jobs', '2']
-    code = 'import sys; from dacl_dr.cli.main import main; sys.exit(main(sys.argv[1:]))'
-    folder = home/'runs'/'small-codedocs-static'
-    p = subprocess.Popen([sys.executable, '-c', code, *command[3:]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-    while len(list(folder.glob('*/run/manifest.json'))) < 2 and p.poll() is None: time.sleep(.1) # however slow
-    os.killpg(p.pid, signal.SIGKILL); p.wait(); p.stdout.close()
-    done = {f.parts[-3] for f in folder.glob('*/run/manifest.json')}
-    assert 2 <= len(done) < 6
-    said = []
-    o = asked(home, data, jobs=2)
-    assert run_study(study_plan(o), o, said.append) == (folder, [])
-    return folder, done, said, home
+def six(made_once, data):
+    """A finished study of six runs, begun by the command and killed half-way: its folder, which runs were done by
+    then, what the second call said, and where it stands. One worker of pytest makes it for all."""
+    def make(home):
+        (home/'small.yaml').write_text(YAML)
+        words = ['run-study', str(home/'small.yaml'), '--data_dir', str(data), '--output_dir', str(home/'runs')]
+        code = 'import sys; from dacl_dr.cli.main import main; sys.exit(main(sys.argv[1:]))'
+        folder = home/'runs'/'small-codedocs-static'
+        command = [sys.executable, '-c', code, *words, '--jobs', '2']
+        p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        while len(list(folder.glob('*/run/manifest.json'))) < 2 and p.poll() is None: time.sleep(.1) # however slow
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        p.stdout.close()
+        done = {f.parts[-3] for f in folder.glob('*/run/manifest.json')}
+        assert 2 <= len(done) < 6
+        said = []
+        o = asked(home, data, jobs=2)
+        assert run_study(study_plan(o), o, said.append) == (folder, [])
+        return sorted(done), said
+    home, (done, said) = made_once('six', make)
+    return home/'runs'/'small-codedocs-static', set(done), said, home
 
 
 def test_a_killed_study_does_only_what_is_missing(six):
