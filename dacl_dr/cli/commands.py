@@ -313,12 +313,12 @@ def one_seed_note(
 # %% ../../nbs/cli/commands.ipynb #48b0af8e
 def run_study_command(o:RunStudy)->int: # 1 if a run failed
     "Do what a study lacks, print its table and conclusion, name the page."
-    from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.plan import study_plan
+    plan = study_plan(o) # refuses what it can before libraries are loaded
+    from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.conclusions import conclusion, study_rows
     from dacl_dr.studies.checks import check_study
     from dacl_dr.studies.study import run_study
-    plan = study_plan(o)
     if note := one_seed_note(o.seeds): print(f'dacl: {note}', file=sys.stderr)
     if o.dry_run:
         check_study(plan, o)

@@ -173,7 +173,7 @@ TEXTS = ('--corpus', 'psgs.tsv', '--queries', 'psgs.tsv')
     ('train-baseline', '--data_dir', 'nowhere'), ('train-ablation', '--weights', '0', '--data_dir', 'nowhere'),
     ('build-index', '--encoder', 'nowhere', '--corpus', 'psgs.tsv', '--output', 'x'),
     *((c, '--encoder', 'x', '--index', 'nowhere', '--queries', 'psgs.tsv') for c in ('run-evaluation', 'run-ef-sweep')),
-    ('run-representation-eval', '--encoder', 'nowhere', '--queries', 'psgs.tsv'),
+    ('run-representation-eval', '--encoder', 'nowhere', '--queries', 'psgs.tsv'), ('run-study', 'nowhere'),
     *((c, '--encoder', 'nowhere', *TEXTS) for c in ('diagnose', 'tune', 'adapt')),
 ], ids=lambda words: words[0])
 def test_what_is_nowhere_is_refused_before_libraries_are_loaded(words, tmp_path):
