@@ -121,7 +121,8 @@ def made_once(tmp_path_factory):
                 shutil.rmtree(first, ignore_errors=True) # of a worker that failed
                 first.mkdir()
                 kept.write_text(json.dumps(make(first)))
-        return shutil.copytree(first, base/name, symlinks=True), json.loads(kept.read_text())
+        own = tmp_path_factory.mktemp(name) # a worker that comes back to a module gets another copy
+        return shutil.copytree(first, own, symlinks=True, dirs_exist_ok=True), json.loads(kept.read_text())
     return get
 
 
