@@ -20,9 +20,7 @@ from dacl_dr.report.names import (
     Name, definitions, opening_line, is_helper, known_names, link_to, linked, linked_html, the_name, typed,
 )
 
-# %% ../../nbs/report/reference.ipynb #e7677d93
-WIDTH = 76 # columns of a signature on one line; a page shows about 80
-
+# %% ../../nbs/report/reference.ipynb #ea4efad0
 @lru_cache(None)
 def encoded_lines(
     source:str,
@@ -46,6 +44,9 @@ def unquoted(
 )->str:
     "An annotation without the quotes around it."
     return re.sub(r'^([\'"])([^\'"]*)\1$', r'\2', annotation)
+
+# %% ../../nbs/report/reference.ipynb #e7677d93
+WIDTH = 76 # columns of a signature on one line; a page shows about 80
 
 def parameter_texts(
     node:ast.FunctionDef,

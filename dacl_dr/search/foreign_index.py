@@ -21,7 +21,7 @@ from ..data.store import Passages, open_passages
 from ..encoders.encoder import Encoder, on_device, with_prefixes
 from ..encoders.static import load_encoder
 from .foreign import open_index
-from .foreign_faiss import Foreign, flat_room, norms_of, stored_vectors
+from .foreign_faiss import NEAR_ONE, Foreign, flat_room, norms_of, stored_vectors
 from .graph import graph_degrees, graph_over
 from .indexing import Index, Manifest
 from .vectors import corpus_key, embed_texts, encoder_key
@@ -94,7 +94,7 @@ def by_products(
     "The graph of an index. Raises `DaclError` for vectors that are not of norm 1."
     if found.metric == 'ip': return found.index
     vectors = stored_vectors(faiss.downcast_index(found.index.storage))
-    if np.abs(norms_of(vectors) - 1).max() > .01:
+    if np.abs(norms_of(vectors) - 1).max() >= NEAR_ONE:
         raise DaclError(
             f'{path}: compares by L2, and its vectors are not of norm 1; normalise them and make the index again')
     flat = flat_room(len(vectors), vectors.shape[1], 'ip')

@@ -11,6 +11,7 @@ from pathlib import Path
 import altair as alt, pandas as pd
 
 from ..report.charts import colour_of
+from .conclusions import HEADLINE_COSTS
 
 # %% ../../nbs/studies/levers.ipynb #33897219
 CURES = { # as a reader calls them, in the order of the chart
@@ -23,7 +24,7 @@ DATA = { # name in the tables → what it is, colour
     'tldr-static': ('tldr-pages, static encoder', '#D55E00'),
     'tldr-minilm': ('tldr-pages, MiniLM', '#E69F00'),
 }
-OWN = 'visited at 99% of own exact recall@10'
+OWN = HEADLINE_COSTS[1] # visited at 99% of own exact recall@10
 
 def trained_lever(
     study:pd.DataFrame, # of a study, tidy
@@ -56,7 +57,6 @@ def lever_rows(
             found = trained_lever(pd.read_csv(results/study/data/'study.csv'), model)
             rows.append({'data': f'{data}-static', 'lever': model} | found)
     tuned = pd.read_csv(results/'tune.csv')
-    tuned = tuned.assign(name=tuned['name'], seed=tuned.seed.astype(str))
     names = ('codedocs-static', 'codedocs-minilm', 'tldr-minilm')
     asked = [(name, name, way, way) for name in names for way in ('stop', 'bm25', 'hybrid')]
     adapted = 'tldr-minilm-adapted'
@@ -67,18 +67,14 @@ def lever_rows(
 # %% ../../nbs/studies/levers.ipynb #e3d27192
 def lever_chart(
     rows:pd.DataFrame, # from `lever_rows`
-    levers:dict[str, str]=CURES, # lever → what a reader calls it, in order
-    data:dict[str, str]|None=None, # name → what a reader calls it; None: as in `DATA`
-    titles:tuple[str, str]=('change of cost', 'share of recall@10 found'),
     width:int=300, # of the left panel, in pixels
 )->alt.HConcatChart:
     "Cost and quality of each lever on each data set, with 95% intervals."
-    data = data or {name: words for name, (words, _) in DATA.items()}
-    rows = rows.assign(lever=rows.lever.map(levers), data=rows.data.map(data))
-    names = list(levers.values())
-    y = lambda axis: alt.Y('lever:N', title=None, sort=names, axis=axis)
-    offset = alt.YOffset('data:N', sort=list(data.values()))
-    colour = colour_of('data', {data[name]: ink for name, (_, ink) in DATA.items()}, title=None)
+    inks = dict(DATA.values())
+    rows = rows.assign(lever=rows.lever.map(CURES), data=rows.data.map({name: words for name, (words, _) in DATA.items()}))
+    y = lambda axis: alt.Y('lever:N', title=None, sort=list(CURES.values()), axis=axis)
+    offset = alt.YOffset('data:N', sort=list(inks))
+    colour = colour_of('data', inks, title=None)
     colour.legend = alt.Legend(orient='top', columns=2, labelLimit=300, symbolOpacity=1, symbolType='circle')
 
     def panel(column, title, at, axis, size):
@@ -92,5 +88,5 @@ def lever_chart(
         return (line + bars + points).properties(width=size, height=alt.Step(9))
 
     named, unnamed = alt.Axis(labelLimit=220), alt.Axis(labels=False, ticks=False)
-    left = panel('change', titles[0], 0, named, width)
-    return alt.hconcat(left, panel('kept', titles[1], .99, unnamed, width * 2 // 3), spacing=16)
+    left = panel('change', 'change of cost', 0, named, width)
+    return alt.hconcat(left, panel('kept', 'share of recall@10 found', .99, unnamed, width * 2 // 3), spacing=16)
