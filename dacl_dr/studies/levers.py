@@ -70,8 +70,8 @@ def lever_chart(
     width:int=300, # of the left panel, in pixels
 )->alt.HConcatChart:
     "Cost and quality of each lever on each data set, with 95% intervals."
-    inks = dict(DATA.values())
-    rows = rows.assign(lever=rows.lever.map(CURES), data=rows.data.map({name: words for name, (words, _) in DATA.items()}))
+    inks, called = dict(DATA.values()), {name: words for name, (words, _) in DATA.items()}
+    rows = rows.assign(lever=rows.lever.map(CURES), data=rows.data.map(called))
     y = lambda axis: alt.Y('lever:N', title=None, sort=list(CURES.values()), axis=axis)
     offset = alt.YOffset('data:N', sort=list(inks))
     colour = colour_of('data', inks, title=None)
