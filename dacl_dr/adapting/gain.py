@@ -104,7 +104,8 @@ def reached_at_once(
 )->bool:
     "Is a quality reached by the narrowest search of a sweep, so that its cost is at most that one's?"
     if q.budget is not None: return False
-    target = q.target if q.own_share is None else q.own_share * np.nanmean(s.exact[q.quality])
+    share = max(q.own_shares, default=q.own_share)
+    target = q.target if share is None else share * np.nanmean(s.exact[q.quality])
     return bool(s.mean(q.quality)[0] >= target)
 
 def bounded(

@@ -7,7 +7,7 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGE
            'EF_VALUES', 'RECIPES', 'Frozen', 'Reading', 'Prefixes', 'CorpusSettings', 'EncoderSettings', 'Stage',
            'TrainSettings', 'MiningSettings', 'AdapterSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings',
            'ModelSettings', 'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training',
-           'Settings', 'RecipeSettings', 'flat']
+           'NamedRecipe', 'Settings', 'RecipeSettings', 'flat']
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
@@ -101,6 +101,10 @@ CURRICULUM = (
 class TrainSettings(Frozen):
     "What is minimised, over which batches, in which stages."
     w: Weight = .6 # weight of the distance loss L_dis
+    # what w weighs: the distance loss, or another term of losses.terms
+    term: Literal['distance', 'spread', 'dimension', 'contrast', 'route'] = 'distance'
+    # also train the first dimensions alone, as Matryoshka does; None: all of them together only
+    prefix: Annotated[int, msgspec.Meta(ge=2, lt=2**31)]|None = None
     temperature: Temperature = .05 # temperature of InfoNCE
     symmetric: bool = False # also predict the query from its positive
     # passages that are never negatives: known positives, by id or text, and those that hold an answer
@@ -210,10 +214,12 @@ class SearchSettings(Frozen):
     targets: tuple[Recall, ...] = (.95, .99) # ANN recalls at which cost is given
     # share of exact search's end-task recall to keep
     task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99
+    # such shares, over whose costs the geometric mean is taken
+    own_shares: tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...] = (.95, .96, .97, .98, .985, .99, .995)
 
     def __post_init__(self):
-        if not self.ef_values or not self.targets:
-            raise ValueError('ef_values and targets must each hold at least one value')
+        if not self.ef_values or not self.targets or not self.own_shares:
+            raise ValueError('ef_values, targets and own_shares must each hold at least one value')
         if min(self.ef_values) < self.k:
             raise ValueError(
                 f'efSearch {min(self.ef_values)} is below k={self.k}, '
@@ -279,6 +285,9 @@ class ScaleSettings(Frozen):
     test: Positive|None = None # questions to ask, evenly spaced; None: all
     # passages searched: the positives of these questions, and others evenly spaced up to this many; None: all
     passages: Positive|None = None
+    # parts into which training and test questions are cut, by file or page; a model is trained for each part, on the
+    # others, and asked its questions, so that each is a test question once; 1: the data set's own splits
+    folds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
 
 # %% ../../nbs/core/settings.ipynb #e719f785
 def quick_training()->TrainSettings: # of the quickstart
@@ -291,6 +300,16 @@ def quick_training()->TrainSettings: # of the quickstart
 
 # %% ../../nbs/core/settings.ipynb #cabbdd06
 RECIPES = ('A', 'B', 'C', 'D')
+
+class NamedRecipe(Frozen):
+    "A model that a study trains besides: a recipe, and what of the training differs."
+    recipe: Literal['A', 'B', 'C', 'D'] = 'B'
+    # each as in `training`, from which it is taken where it is None
+    w: Weight|None = None
+    temperature: Temperature|None = None
+    term: Literal['distance', 'spread', 'dimension', 'contrast', 'route']|None = None
+    prefix: Annotated[int, msgspec.Meta(ge=2, lt=2**31)]|None = None
+    stages: tuple[Stage, ...]|None = None
 
 class Settings(Frozen):
     "All settings of a quickstart or a study."
@@ -305,11 +324,14 @@ class Settings(Frozen):
     temperatures: tuple[Temperature, ...] = ()
     # by name, with which C and D are trained besides training.stages
     curricula: dict[str, tuple[Stage, ...]] = {}
+    named_recipes: dict[str, NamedRecipe] = {} # models by name, trained besides
     seeds: tuple[NonNegative, ...] = (0,) # each model is trained with each
     model: ModelSettings|None = None # a transformer to train instead of the static encoder
     machine: MachineSettings = MachineSettings() # of a transformer's training
     fields: Literal['title+text', 'text'] = 'text' # what of a passage is read
     scale: ScaleSettings = ScaleSettings()
+    # order in which passages enter the graph; random: another one for each seed and fold
+    insertion: Literal['corpus', 'random'] = 'corpus'
 
     def __post_init__(self):
         for r in self.recipes:
@@ -317,9 +339,11 @@ class Settings(Frozen):
         for name, values in (('recipes', self.recipes), ('seeds', self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise ValueError(f'{name} must name at least one, each once')
-        for name in self.curricula:
-            if not re.fullmatch(r'[A-Za-z0-9._-]+', name):
-                raise ValueError(f"curriculum '{name}' names files; use letters, digits, dots and hyphens")
+        for what, names in (('curriculum', self.curricula), ('recipe', self.named_recipes)):
+            for name in names:
+                if not re.fullmatch(r'[A-Za-z0-9._-]+', name):
+                    raise ValueError(f"{what} '{name}' names files; use letters, digits, dots and hyphens")
+                if name in RECIPES: raise ValueError(f"{what} '{name}' has the name of a recipe; choose another")
 
 # %% ../../nbs/core/settings.ipynb #aba2cce3
 class RecipeSettings(Frozen):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'COSTS', 'LATENCY', 'ALL_COSTS', 'Cost', 'Sweep', 'Goal', 'goals_of', 'close_enough', 'crossing_gap',
-           'search_depth', 'sweep_to', 'sweep', 'curve']
+           'search_depth', 'sweep_to', 'sweep', 'curve', 'pooled']
 
 # %% ../../nbs/hnsw/curves.ipynb #36f948f3
 from typing import NamedTuple
@@ -103,6 +103,7 @@ def sweep_to(
     judge, # function of (Q, k) neighbours that returns qualities, (Q,) each
     values, # of efSearch, rising: the coarse grid, left where all goals are passed
     desc:str|None=None, # of the progress bar; None: no bar
+    to_end:bool=False, # go through the whole grid, and no other values
 )->tuple[np.ndarray, dict[str, np.ndarray]]: # (E,) values, rising; costs and qualities, (E, Q) each
     "Quality and cost over efSearch, finer near the goals."
     found = {}
@@ -114,8 +115,8 @@ def sweep_to(
     with bar:
         for ef in values:
             visit(ef)
-            if all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
-        for g in goals:
+            if not to_end and all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
+        for g in [] if to_end else goals:
             while gap := crossing_gap(found, g.quality, g.target):
                 visit(sum(gap) // 2)
     efs = sorted(found)
@@ -130,11 +131,12 @@ def sweep(
     desc:str|None=None, # of the progress bar; None: no bar
     nearness=None, # from `search.exact.similarity`, so that copies count as found; None: neighbours by id alone
     left_out:int=0, # neighbours beyond k that the judge is told of, for it leaves as many out
+    to_end:bool=False, # go through all of `ef_values` and no other, so that sweeps can be `pooled`
 )->Sweep:
     "Quality and cost over efSearch, finer near the goals of the settings."
     best = judge(exact[:, :s.k + left_out])
     judged = lambda ids: {'ann recall': ann_recall(ids[:, :s.k], exact, nearness)} | judge(ids)
-    return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc), best)
+    return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc, to_end), best)
 
 # %% ../../nbs/hnsw/curves.ipynb #e13e35ba
 def curve(
@@ -150,3 +152,14 @@ def curve(
             row |= {f'{name} p{p}': float(np.nanpercentile(known[name], p)) for p in (50, 95, 99)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+# %% ../../nbs/hnsw/curves.ipynb #383748bd
+def pooled(
+    sweeps:list[Sweep], # of models that were asked different questions
+)->Sweep: # over all questions, in their order
+    "Sweeps as one, at the efSearch values that all have."
+    efs = sorted(set.intersection(*(set(s.ef.tolist()) for s in sweeps)))
+    at = [np.searchsorted(s.ef, efs) for s in sweeps]
+    together = lambda name: np.concatenate([s.values[name][rows] for s, rows in zip(sweeps, at)], axis=1)
+    exact = {name: np.concatenate([s.exact[name] for s in sweeps]) for name in sweeps[0].exact}
+    return Sweep(np.array(efs), {name: together(name) for name in sweeps[0].values}, exact)

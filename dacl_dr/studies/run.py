@@ -26,7 +26,7 @@ from .task import Task, study_files, tell_reading
 from .models import Variant, variants
 from .steps import bm25_key, bm25_step, train_key, train_step
 from .measures import latency_step, map_step, search_step
-from .tables import TABLES, table_file, write_tables
+from .tables import TABLES, bm25_folder, table_file, write_tables
 
 # %% ../../nbs/studies/run.ipynb #b059724b
 def search_key(task:Task, v:Variant)->dict:
@@ -34,12 +34,14 @@ def search_key(task:Task, v:Variant)->dict:
     return {
         'train': train_key(task, v),
         'search': task.settings.search,
+        'insertion': task.settings.insertion,
         'code': code_stamp('studies.measures.search_step'),
     }
 
-def begin_run(task:Task, run_dir:Path, say=print)->Path: # BM25's folder
+def begin_run(task:Task, run_dir:Path, say=print)->None:
     "What all models of a run share."
-    return step(run_dir/'bm25', bm25_key(task), partial(bm25_step, task=task), say)
+    for part in map(task.part, range(task.settings.scale.folds)):
+        step(bm25_folder(run_dir, part.fold), bm25_key(part), partial(bm25_step, task=part), say)
 
 def run_variant(
     task:Task,
@@ -48,8 +50,8 @@ def run_variant(
     say=print, # told of each finished step
 )->Path: # the model's folder, with train/ and search/
     "Train and measure one model. An interrupted training of a transformer goes on from its last checkpoint."
-    home = run_dir/v.folder(task.settings)
-    shared = {'task': task, 'variant': v, 'bm25_folder': run_dir/'bm25'}
+    home, task = run_dir/v.folder(task.settings), task.part(v.fold)
+    shared = {'task': task, 'variant': v, 'bm25_folder': bm25_folder(run_dir, v.fold)}
     key = train_key(task, v)
     work = home/f'checkpoints-{stamp(key)}' if task.settings.model else None
     trained = step(home/'train', key, partial(train_step, work=work, **shared), say, f'{home.name} train')
@@ -67,7 +69,7 @@ def finish_run(
 )->Path: # the run folder, with its tables
     "Latencies and maps, and the tables over all models."
     s = task.settings
-    first = [v for v in done if v.seed == s.seeds[0]]
+    first = [v for v in done if v.seed == s.seeds[0] and not v.fold]
     homes = {v.label(s): run_dir/v.folder(s) for v in first}
     timed = {'models': [search_key(task, v) for v in first]}
     step(run_dir/'latency', timed, partial(latency_step, task=task, homes=homes), say)

@@ -131,7 +131,7 @@ def train_step(
 def data_key(task:Task)->dict:
     "What is read of a data set."
     s = task.settings
-    return {'files': task.key, 'scale': s.scale, 'fields': s.fields}
+    return {'files': task.key, 'scale': s.scale, 'fold': task.fold, 'fields': s.fields}
 
 def bm25_key(task:Task)->dict:
     "What the BM25 step is made from."

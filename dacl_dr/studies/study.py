@@ -83,7 +83,8 @@ def run_study(
             with StudyProgress([j.folder for j in jobs], len(done), o.jobs, say) as progress:
                 failed = do_jobs(jobs, o, progress)
         bad = {f.run for f in failed}
-        whole = [v for v in plan.runs if v.folder(s) not in bad]
+        failed_models = {v.in_fold(0) for v in plan.runs if v.folder(s) in bad}
+        whole = [v for v in plan.runs if v.in_fold(0) not in failed_models]
         if any(v.label(s) == 'A' for v in whole):
             finish_run(task, study_dir, whole, say)
             study_page(study_dir, plan, say)

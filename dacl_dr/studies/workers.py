@@ -135,7 +135,7 @@ def jobs_of(
     for v in plan.runs:
         folder = v.folder(plan.settings)
         made_from = {
-            'search': search_key(task, v),
+            'search': search_key(task.part(v.fold), v),
             'notebook': notebook_stamp(experiment_notebook('run')),
             'code': code_stamp('studies.workers.work'),
         }
