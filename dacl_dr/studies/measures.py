@@ -153,7 +153,8 @@ def latency_step(
     few = spaced(len(task.test.questions), sample)
     models = {}
     for name, home in homes.items():
-        q, index = task.encode(load_encoder(home/'train'/'encoder'), 'test', few), load_index(home/'search'/'index.faiss')
+        q = task.encode(load_encoder(home/'train'/'encoder'), 'test', few)
+        index = load_index(home/'search'/'index.faiss')
         if index.d < q.shape[1]: q = first_dimensions(q, index.d) # a prefix is searched
         models[name] = index, q, Sweep(np.array(LATENCY_EFS), {}, {})
     time_searches(models, task.settings.search.k, sample=sample, desc='timing')

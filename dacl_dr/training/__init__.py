@@ -11,6 +11,7 @@ import lazy_loader
 # %% ../../nbs/training/index.ipynb #acc21ada
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.training', submod_attrs={
     'checkpoints': ['read_checkpoint', 'save_checkpoint'],
+    'routes': ['frontier_node', 'mine_routes', 'routes_over'],
     'trainer': ['History', 'RecipeTrainer', 'train'],
     'adapter': ['Pairs', 'QueryAdapter', 'query_pairs', 'train_adapter'],
     'sources': ['open_sources', 'read_data', 'training_files'],

@@ -19,7 +19,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ..core.errors import DaclError
 from ..core.settings import RecipeSettings
-from ..losses.distance import Losses, combined_loss
+from ..losses.distance import Losses
+from ..losses.terms import Routes, recipe_loss
 from ..losses.gradcache import average_gradients, cached_backward, gather
 from ..encoders.encoder import Encoder
 from ..encoders.static import load_encoder
@@ -29,6 +30,7 @@ from ..curriculum.mining import MiningPass, Negatives, negatives_message
 from dacl_dr.training.checkpoints import (
     TrainingState, keep_only, last_checkpoint, read_checkpoint, save_checkpoint,
 )
+from .routes import mine_routes
 
 # %% ../../nbs/training/trainer.ipynb #ac5634d2
 def place_vectors(
@@ -47,17 +49,21 @@ def batch_losses(
     vectors, # list of (n_c, D): of the batch's query chunks, then of its passage chunks
     batch:dict, # from `Collator`
     temperature:float, # τ
-    w:float, # of the distance loss
+    w:float, # of the term
     symmetric:bool=False, # see `infonce_loss`
+    term:str='distance', # see `term_of`
+    prefix:int|None=None, # see `recipe_loss`
 )->BatchLosses:
     "The losses of a batch, over all processes."
     n, b = len(batch['queries']), len(batch['query_at'])
     q = place_vectors(vectors[:n], batch['query_at']) # (b, D)
-    d = place_vectors(vectors[n:], batch['passage_at']) # (b + b*H, D)
+    d = place_vectors(vectors[n:], batch['passage_at']) # (b + b*H, D), or b more
+    routes = None
+    if 'edge' in batch: d, routes = d[:-b], Routes(d[-b:], batch['edge'], batch['routed'])
     parts = [d[:b], d[b:]] if len(d) > b else [d]
     d = torch.cat([gather(part) for part in parts]) # (P, D), all positives first
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
-    losses = combined_loss(gather(q), d, temperature, w, mask, symmetric)
+    losses = recipe_loss(gather(q), d, temperature, w, mask, symmetric, term, prefix, routes)
     return BatchLosses(losses, (~mask).sum(1).float().mean() - 1)
 
 # %% ../../nbs/training/trainer.ipynb #13a3568b
@@ -109,6 +115,7 @@ class Curriculum(TrainerCallback):
         if stage_epoch == 0 and into == 0: t.say(negatives_message(stage, t.settings))
         t.batches.epoch = epoch
         t.collate.negatives = t.negatives.of(stage, stage_epoch, begins=into == 0)
+        t.find_routes(stage, stage_epoch)
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate = self.trainer.measure is not None
@@ -309,12 +316,22 @@ class CurriculumTrainer(LoggedTrainer):
         self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
         tokens = m.chunk_tokens or (4096 if self.args.device.type == 'cpu' else 32_768)
         self.collate = Collator(data, tokens, t.mask, self.args.process_index, self.args.world_size)
-        how = MiningPass(DTYPES[m.precision], run.desc and 'mining')
-        self.negatives = Negatives(encoder, data, settings, run.folder, how)
+        self.how = MiningPass(DTYPES[m.precision], run.desc and 'mining')
+        self.negatives = Negatives(encoder, data, settings, run.folder, self.how)
+        if t.term == 'route' and self.args.world_size > 1:
+            raise DaclError('training.term route is trained by one process; start one, or choose another term')
         self.negatives.log = self.log_mining
         self.progress = TrainingBar(run.desc, t.batch_size * m.gradient_accumulation_steps)
         self.means = Means()
         for c in (Curriculum(self), self.progress): self.add_callback(c)
+
+    def find_routes(self, stage, stage_epoch:int): # of the recipe; 0 is the stage's first
+        "Where routes are trained, find them anew if it is time."
+        if self.settings.training.term != 'route' or not any(stage.w): return
+        due = stage_epoch % self.settings.mining.refresh_every == 0
+        if self.collate.routes is not None and not due: return
+        self.collate.routes, facts = mine_routes(self.model, self.data, self.how)
+        self.log_mining(facts)
 
     def get_train_dataloader(self):
         workers = self.args.dataloader_num_workers
@@ -358,7 +375,7 @@ class RecipeTrainer(CurriculumTrainer):
     def finite_losses(self, vectors, batch, w)->BatchLosses:
         "The losses of a batch. Raises `DaclError` if they are not numbers."
         t = self.settings.training
-        found = batch_losses(vectors, batch, t.temperature, w, t.symmetric)
+        found = batch_losses(vectors, batch, t.temperature, w, t.symmetric, t.term, t.prefix)
         if not torch.isfinite(found.losses.total):
             ids = [self.data.ids[i] for i in batch['rows'].tolist()]
             raise bad_loss(found.losses, self.state.global_step, ids, self.folder)
