@@ -120,6 +120,7 @@ CHINESE = {
     'visited nodes against A': '访问节点数相对 A 的变化',
     'at ANN recall 0.95': 'ANN 召回率 0.95 时', 'at ANN recall 0.99': 'ANN 召回率 0.99 时',
     'at 99% of own exact recall@10': '保持自身精确检索 recall@10 的 99% 时',
+    'at 95% to 99.5% of own exact recall@10': '保持自身精确检索 recall@10 的 95% 至 99.5% 时',
 }
 
 # %% ../../nbs/report/charts.ipynb #19628468

@@ -122,7 +122,7 @@ def balance(t:dict, lang:str)->alt.Chart:
     def row(study, name):
         panels = []
         for cost in study.metric.unique():
-            if not re.match('visited at (ANN recall 0.95|99% of own)', cost): continue
+            if not re.match('visited at (ANN recall 0.95|99% of own|95% to)', cost): continue
             where, both = in_language(cost.removeprefix('visited '), lang), cost_and_quality(study, cost)
             if len(both): panels.append(balance_panel(both, f'{name} {where}', lang))
         return panels

@@ -1,0 +1,57 @@
+"""Is a model cheaper than every temperature of the baseline that ranks as well?
+
+    dacl run-study answer --jobs 2
+    python benchmarks/frontier.py --study runs/answer-codedocs-static --table nbs/experiments/results/frontier.csv
+
+Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, paired by seed and
+question. Columns: name of the data, model, `against` (which of A's), change of the cost at own shares and its 95% interval,
+change of recall@10 of exact search, in points, and its interval.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np, pandas as pd
+
+from dacl_dr.core.files import atomic_file
+from dacl_dr.hnsw.cost import compare
+from dacl_dr.metrics.statistics import against, drawn_means, query_draws
+from dacl_dr.studies.conclusions import own_cost
+from dacl_dr.studies.tables import sweeps_of
+from dacl_dr.studies.workers import read_study
+
+
+def recall_change(model, baseline, drawn):
+    "Change of recall@10 of exact search, in points."
+    of = lambda sweeps: np.stack([s.exact['recall@10'] for s in sweeps]) # (S, Q)
+    a, b = of(model), of(baseline)
+    return against(100 * a.mean(1), 100 * b.mean(1), 100 * drawn_means(a, drawn), 100 * drawn_means(b, drawn), relative=False)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--study', required=True, help='folder of a finished study')
+    p.add_argument('--table', required=True)
+    p.add_argument('--draws', type=int, default=400)
+    a = p.parse_args()
+    plan, _ = read_study(a.study)
+    name, s = f'{plan.dataset}-{plan.encoder}', plan.settings
+    found = sweeps_of(Path(a.study), s, plan.runs)
+    curve = dict.fromkeys(v.label(s) for v in plan.runs if v.recipe == 'A' and found.get(v.label(s)))
+    drawn, rows = query_draws(len(next(iter(found.values()))[0].exact['recall@10']), a.draws), []
+    for first in curve:
+        table = compare({first: found[first]} | {m: x for m, x in found.items() if m != first}, s.search, draws=a.draws)
+        table = table.rename(columns={'question': 'metric'})
+        table = table[(table.metric == own_cost(table)) & (table.model != first)]
+        for r in table.to_dict('records'):
+            q = recall_change(found[r['model']], found[first], drawn)
+            rows.append({'name': name, 'model': r['model'], 'against': first}
+                        | {c: r[c] for c in ('change', 'change low', 'change high')}
+                        | {'recall': q.value, 'recall low': q.low, 'recall high': q.high})
+    new = pd.DataFrame(rows)
+    print(new.to_string())
+    path = Path(a.table)
+    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
+    with atomic_file(path) as tmp: pd.concat([*kept, new]).to_csv(tmp, index=False, float_format='%.5g')
+
+
+if __name__ == '__main__': main()
