@@ -370,7 +370,7 @@ class RunStudy(Options, kw_only=True):
     """Run a study: a grid of trainings, each in its own folder, with tables, figures and a conclusion at the
     end. What is complete is skipped, what was interrupted goes on; exit code 1 if a run fails."""
     POSITIONAL = {'study': 'STUDY'}
-    study: str # weights, ablation, temperature, curriculum or ef, or a YAML file of your own
+    study: str # answer, weights, ablation, temperature, curriculum or ef, or a YAML file of your own
     # codedocs, which is harvested; tldr, squad, nq, trivia, which have to be got; another folder of the data folder,
     # or a YAML file
     dataset: str = 'codedocs'

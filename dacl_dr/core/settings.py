@@ -324,7 +324,8 @@ class Settings(Frozen):
     temperatures: tuple[Temperature, ...] = ()
     # by name, with which C and D are trained besides training.stages
     curricula: dict[str, tuple[Stage, ...]] = {}
-    named_recipes: dict[str, NamedRecipe] = {} # models by name, trained besides
+    # models by name, trained besides: each has a recipe, and w, temperature, term, prefix or stages where they differ
+    named_recipes: dict[str, NamedRecipe] = {}
     seeds: tuple[NonNegative, ...] = (0,) # each model is trained with each
     model: ModelSettings|None = None # a transformer to train instead of the static encoder
     machine: MachineSettings = MachineSettings() # of a transformer's training
