@@ -70,7 +70,7 @@ readme: $(VENV)/.dev ## README.md from nbs/index.ipynb
 # copy files whose names begin with _
 docs: $(VENV)/.dev ## the documentation site into _docs/ (needs Quarto 1.7 or newer); a warning is a failure
 	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started, use environment.yml, or run make docs-check, which needs none'; exit 1; }
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_proc_nbs
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/docs/process.py
 	$(BIN)/python -c 'from pathlib import Path; from dacl_dr.report.page import chart_libraries; Path("_proc/vega.js").write_text(chart_libraries())'
 	cp nbs/experiments/_metadata.yml _proc/experiments/
 	@mkdir -p build

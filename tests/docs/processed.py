@@ -1,20 +1,10 @@
 "What nbdev makes of the notebooks: the reference, links of names, and what would be fetched from elsewhere."
 import collections, os, re, subprocess, sys
+from pathlib import Path
 
 from .pages import FENCE, Part, anchors, blank, cells_of, heading_anchors, parts, site_pages, text_of
 
-# not the program nbdev_proc_nbs: where Quarto is missing, it begins by installing that as root and this package
-# with pip
-# In one process, which imports everything once. At its end IPython collects the garbage of each notebook's shell,
-# two minutes of looking at the same objects, unless they are frozen.
-PROCESS = """
-import gc
-from nbdev.quarto import refresh_quarto_yml
-from nbdev.serve import proc_nbs
-refresh_quarto_yml()
-proc_nbs(n_workers=0)
-gc.freeze()
-"""
+PROCESS = Path(__file__).with_name('process.py')
 LONGEST = 120 # columns of a line of a signature
 MACHINE = (':NoneType', '__main__.', 'object at 0x', '<factory>', '&lt;factory&gt;')
 FETCHED = re.compile(
@@ -165,7 +155,7 @@ def failed(root, said):
 def process(root):
     "Send every notebook through nbdev, as for the site; what it says if it fails, or ''."
     env = {**os.environ, 'PYTHONPATH': str(root)}
-    done = subprocess.run([sys.executable, '-c', PROCESS], cwd=root, capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, str(PROCESS)], cwd=root, capture_output=True, text=True, env=env)
     return done.stderr if done.returncode else ''
 
 def processed_pages(root):
