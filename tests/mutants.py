@@ -71,9 +71,9 @@ MUTANTS = {
         Mutant('the node is pushed away', 'F.relu(routes.edge + margin - cosine)', 'F.relu(cosine - routes.edge + margin)'),
         Mutant('the last dimensions instead of the first', 'full(x)[:, :prefix]', 'full(x)[:, -prefix:]'),
         Mutant('a prefix is not brought to norm 1', 'return F.normalize(full(x)[:, :prefix], dim=-1)', 'return full(x)[:, :prefix]'),
-        Mutant('InfoNCE of the prefix alone', '(nce + infonce_loss(q, d, temperature, mask, symmetric)) / 2', 'infonce_loss(q, d, temperature, mask, symmetric)'),
+        Mutant('InfoNCE of the prefix alone', '(nce + infonce_loss(q, d, o.temperature, mask, o.symmetric)) / 2', 'infonce_loss(q, d, o.temperature, mask, o.symmetric)'),
         Mutant('w is ignored', 'return Losses(nce + w * added', 'return Losses(nce + added'),
-        Mutant('the distance loss instead of the term', "added = distance if term == 'distance' or not w else", 'added = distance if True else'),
+        Mutant('the distance loss instead of the term', "added = distance if o.term == 'distance' or not w else", 'added = distance if True else'),
     ]),
     'folds': Topic(('studies.task', 'studies.tables', 'hnsw.curves', 'hnsw.cost', 'studies.measures'), ('studies/task', 'hnsw/curves', 'hnsw/cost', 'studies/test_folds.py'), [
         Mutant('the part that is asked is trained on too', "own(q) == (self.name == 'test')", "own(q) or self.name == 'train'"),
@@ -325,7 +325,7 @@ MUTANTS = {
                 'self.accelerator.backward(found.losses.total / self.current_gradient_accumulation_steps)',
                 'self.accelerator.backward(found.losses.total)',
             ),
-            Mutant('symmetric is ignored', 't.temperature, w, t.symmetric, t.term', 't.temperature, w, False, t.term'),
+            Mutant('symmetric is ignored', 'Objective(t.temperature, t.symmetric,', 'Objective(t.temperature, False,'),
         ],
     ),
     'tuning': Topic(

@@ -211,6 +211,9 @@ class SearchSettings(Frozen):
     # passages per query, and the k of ANN recall@k; end-task metrics keep their own
     k: Annotated[int, msgspec.Meta(ge=10, lt=2**31)] = 10
     ef_values: tuple[Positive, ...] = EF_VALUES # efSearch: the coarse grid, refined where a goal is crossed
+    # search between two values of the grid where a goal is crossed, and leave the grid where all are passed; false: the
+    # grid alone, so that the sweeps of several models have the same values, as those of a cross-fitted study must
+    refine: bool = True
     targets: tuple[Recall, ...] = (.95, .99) # ANN recalls at which cost is given
     # share of exact search's end-task recall to keep
     task_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = .99

@@ -106,7 +106,6 @@ def graph_sweep(
     judged:Judgements|None=None, # None: no end-task metrics
     s:SearchSettings=SearchSettings(),
     desc:str|None=None, # of the progress bar; None: no bar
-    to_end:bool=False, # as `sweep` has it
 )->Sweep:
     "A sweep over a graph in memory."
     tracer = Tracer(index)
@@ -115,7 +114,7 @@ def graph_sweep(
     task = 'recall@10' if names else None
     more = judged.left_out if names else 0
     search = lambda ef: tracer.search(q, search_depth(s.k, ef, more, len(passages)), ef)
-    return sweep(search, exact, judge, s, task, desc, similarity(q, passages), more, to_end)
+    return sweep(search, exact, judge, s, task, desc, similarity(q, passages), more)
 
 def mean_known(
     values, # (Q,), nan for what is not known
@@ -133,7 +132,6 @@ def analyse(
     hard:np.ndarray|None=None, # (Q, H) hard negatives, -1 for none
     s:SearchSettings=SearchSettings(),
     desc:str|None=None, # of the progress bar; None: no bar
-    to_end:bool=False, # sweep through all of `s.ef_values` and no other
 )->Analysis:
     "Exact search, graph, sweep and every measure. Raises `DaclError` for fewer passages than a search returns."
     check_enough(len(passages), s)
@@ -145,7 +143,7 @@ def analyse(
         begin(f'building the graph of {len(passages):,} passages')
         index = build_hnsw(passages, s.m, s.ef_construction)
         begin('efSearch')
-        found = graph_sweep(index, q, passages, exact, judged, s, desc and 'efSearch', to_end)
+        found = graph_sweep(index, q, passages, exact, judged, s, desc and 'efSearch')
         begin('the shape of the space')
         space = space_of(q, passages, judged)
         begin('what makes a query expensive')

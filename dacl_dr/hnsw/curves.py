@@ -103,7 +103,7 @@ def sweep_to(
     judge, # function of (Q, k) neighbours that returns qualities, (Q,) each
     values, # of efSearch, rising: the coarse grid, left where all goals are passed
     desc:str|None=None, # of the progress bar; None: no bar
-    to_end:bool=False, # go through the whole grid, and no other values
+    refine:bool=True, # False: the whole grid and no other values
 )->tuple[np.ndarray, dict[str, np.ndarray]]: # (E,) values, rising; costs and qualities, (E, Q) each
     "Quality and cost over efSearch, finer near the goals."
     found = {}
@@ -115,8 +115,8 @@ def sweep_to(
     with bar:
         for ef in values:
             visit(ef)
-            if not to_end and all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
-        for g in [] if to_end else goals:
+            if refine and all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
+        for g in goals if refine else []:
             while gap := crossing_gap(found, g.quality, g.target):
                 visit(sum(gap) // 2)
     efs = sorted(found)
@@ -131,12 +131,11 @@ def sweep(
     desc:str|None=None, # of the progress bar; None: no bar
     nearness=None, # from `search.exact.similarity`, so that copies count as found; None: neighbours by id alone
     left_out:int=0, # neighbours beyond k that the judge is told of, for it leaves as many out
-    to_end:bool=False, # go through all of `ef_values` and no other, so that sweeps can be `pooled`
 )->Sweep:
     "Quality and cost over efSearch, finer near the goals of the settings."
     best = judge(exact[:, :s.k + left_out])
     judged = lambda ids: {'ann recall': ann_recall(ids[:, :s.k], exact, nearness)} | judge(ids)
-    return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc, to_end), best)
+    return Sweep(*sweep_to(goals_of(best, s, task), search, judged, sorted(s.ef_values), desc, s.refine), best)
 
 # %% ../../nbs/hnsw/curves.ipynb #e13e35ba
 def curve(

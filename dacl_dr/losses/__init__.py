@@ -12,6 +12,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.losses', submod_attrs={
     'infonce': ['infonce_logits', 'infonce_loss', 'known_mask'],
     'distance': ['Losses', 'combined_loss', 'distance_loss'],
-    'terms': ['Routes', 'contrast_loss', 'dimension_loss', 'recipe_loss', 'route_loss', 'spread_loss'],
+    'terms': ['Objective', 'Routes', 'contrast_loss', 'dimension_loss', 'recipe_loss', 'route_loss', 'spread_loss'],
     'gradcache': ['average_gradients', 'cached_backward'],
 })

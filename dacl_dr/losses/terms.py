@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_DISTANCE', 'nearest_in_batch', 'spread_loss', 'log_dimension', 'dimension_loss', 'contrast_loss', 'Routes',
-           'route_loss', 'term_of', 'first_dimensions_of', 'recipe_loss']
+           'route_loss', 'term_of', 'first_dimensions_of', 'Objective', 'recipe_loss']
 
 # %% ../../nbs/losses/terms.ipynb #53333ed3
 from typing import NamedTuple
@@ -115,22 +115,26 @@ def first_dimensions_of(
     "The first dimensions of vectors."
     return F.normalize(full(x)[:, :prefix], dim=-1)
 
+class Objective(NamedTuple):
+    "What a recipe minimises, but for the weight, which changes with its stages."
+    temperature: float # τ, above 0
+    symmetric: bool = False # see `infonce_loss`
+    term: str = 'distance' # see `term_of`
+    prefix: int|None = None # dimensions that are trained alone besides, the first ones
+
 def recipe_loss(
     q:Tensor, # (B, D) unit norm
     d:Tensor, # (P, D) unit norm, the B positives first
-    temperature:float, # τ, above 0
     w:float, # weight of the term
+    o:Objective,
     mask:Tensor|None=None, # (B, P) bool, see `infonce_logits`
-    symmetric:bool=False, # see `infonce_loss`
-    term:str='distance', # see `term_of`
-    prefix:int|None=None, # dimensions that are trained alone besides, the first ones
     routes:Routes|None=None,
 )->Losses: # its distance is the distance loss, whatever the term
     "What one step of a recipe minimises."
-    nce = infonce_loss(q, d, temperature, mask, symmetric)
-    if prefix is not None:
-        q, d = first_dimensions_of(q, prefix), first_dimensions_of(d, prefix)
-        nce = (nce + infonce_loss(q, d, temperature, mask, symmetric)) / 2
+    nce = infonce_loss(q, d, o.temperature, mask, o.symmetric)
+    if o.prefix is not None:
+        q, d = first_dimensions_of(q, o.prefix), first_dimensions_of(d, o.prefix)
+        nce = (nce + infonce_loss(q, d, o.temperature, mask, o.symmetric)) / 2
     distance = distance_loss(q, d[:len(q)])
-    added = distance if term == 'distance' or not w else term_of(term, q, d, mask, routes)
+    added = distance if o.term == 'distance' or not w else term_of(o.term, q, d, mask, routes)
     return Losses(nce + w * added, nce, distance)

@@ -115,7 +115,8 @@ def search_step(
     bm25_folder:Path,
 )->dict[str, float]: # metrics of the model by name
     "Embed, analyse, and compare with the space before training."
-    s = task.settings.search
+    s, folds = task.settings.search, task.settings.scale.folds
+    if folds > 1: s = s.but(refine=False)
     prefix = variant_settings(task.settings, variant).training.prefix
     q, passages = vectors_by(on_device(load_encoder(encoder_folder)), task, prefix)
     hard = np.load(bm25_folder/'hard.npy')
@@ -123,7 +124,7 @@ def search_step(
     rows = graph_order(task, variant)
     place = np.argsort(rows) # of each passage in the graph
     in_graph = np.where(hard < 0, -1, place[hard])
-    a = analyse(q, passages[rows], place[task.test.gold], in_graph, s, desc, task.settings.scale.folds > 1)
+    a = analyse(q, passages[rows], place[task.test.gold], in_graph, s, desc)
     a.facts['repeated passages'] = repeated_share(passages)
     save_index(a.index, folder/'index.faiss')
     save_sweep(a.sweep, folder/'queries.parquet')

@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from ..core.errors import DaclError
 from ..core.settings import RecipeSettings
 from ..losses.distance import Losses
-from ..losses.terms import Routes, recipe_loss
+from ..losses.terms import Objective, Routes, recipe_loss
 from ..losses.gradcache import average_gradients, cached_backward, gather
 from ..encoders.encoder import Encoder
 from ..encoders.static import load_encoder
@@ -48,11 +48,8 @@ class BatchLosses(NamedTuple):
 def batch_losses(
     vectors, # list of (n_c, D): of the batch's query chunks, then of its passage chunks
     batch:dict, # from `Collator`
-    temperature:float, # τ
-    w:float, # of the term
-    symmetric:bool=False, # see `infonce_loss`
-    term:str='distance', # see `term_of`
-    prefix:int|None=None, # see `recipe_loss`
+    o:Objective, # what is minimised
+    w:float, # weight of its term
 )->BatchLosses:
     "The losses of a batch, over all processes."
     n, b = len(batch['queries']), len(batch['query_at'])
@@ -63,7 +60,7 @@ def batch_losses(
     parts = [d[:b], d[b:]] if len(d) > b else [d]
     d = torch.cat([gather(part) for part in parts]) # (P, D), all positives first
     mask = gather(batch['mask'].to(torch.uint8)).bool() # (B, P)
-    losses = recipe_loss(gather(q), d, temperature, w, mask, symmetric, term, prefix, routes)
+    losses = recipe_loss(gather(q), d, w, o, mask, routes)
     return BatchLosses(losses, (~mask).sum(1).float().mean() - 1)
 
 # %% ../../nbs/training/trainer.ipynb #13a3568b
@@ -375,7 +372,7 @@ class RecipeTrainer(CurriculumTrainer):
     def finite_losses(self, vectors, batch, w)->BatchLosses:
         "The losses of a batch. Raises `DaclError` if they are not numbers."
         t = self.settings.training
-        found = batch_losses(vectors, batch, t.temperature, w, t.symmetric, t.term, t.prefix)
+        found = batch_losses(vectors, batch, Objective(t.temperature, t.symmetric, t.term, t.prefix), w)
         if not torch.isfinite(found.losses.total):
             ids = [self.data.ids[i] for i in batch['rows'].tolist()]
             raise bad_loss(found.losses, self.state.global_step, ids, self.folder)

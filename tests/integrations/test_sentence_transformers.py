@@ -17,6 +17,7 @@ from dacl_dr.integrations import CachedDistanceAwareLoss, DistanceAwareLoss, Hns
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
+from dacl_dr.losses.terms import Objective
 from dacl_dr.training.trainer import batch_losses
 
 LOSSES = {
@@ -52,7 +53,7 @@ def test_the_loss_is_that_of_the_own_trainer(folder, texts):
     batch = collate(rows)
     encoder.train()
     vectors = [F.normalize(v, dim=-1) for v in encoder(batch['queries'] + batch['passages'])]
-    own = batch_losses(vectors, batch, .05, .6).losses
+    own = batch_losses(vectors, batch, Objective(.05), .6).losses
     own.total.backward()
     for name, make in LOSSES.items():
         model = opened(folder).train()

@@ -14,6 +14,7 @@ from dacl_dr.data.toy import toy_data
 from dacl_dr.data.formats import read_questions
 from dacl_dr.curriculum.trainset import QuestionSource, training_set
 from dacl_dr.curriculum.loader import Collator, training_data
+from dacl_dr.losses.terms import Objective
 from dacl_dr.training.trainer import batch_losses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ def test_cache_equals_full_batch_with_dropout(tmp_path, towers, hard, symmetric)
     batch = collator(data, hard)(ROWS)
     chunks = batch['queries'] + batch['passages']
     assert len(chunks) > 5
-    loss_of = lambda vectors: batch_losses(vectors, batch, .05, .6, symmetric)[0]
+    loss_of = lambda vectors: batch_losses(vectors, batch, Objective(.05, symmetric), .6)[0]
     def run(f):
         torch.manual_seed(3); encoder.train(); encoder.zero_grad()
         losses = f()
@@ -78,6 +79,7 @@ sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)] # of this test and o
 from test_gradcache import ROWS, collator, gradients, world
 from safetensors.torch import load_file, save_file
 from dacl_dr.losses.gradcache import average_gradients, cached_backward
+from dacl_dr.losses.terms import Objective
 from dacl_dr.training.trainer import batch_losses
 torch.distributed.init_process_group('gloo')
 rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -86,7 +88,7 @@ for towers in ('shared', 'separate'):
     encoder.load_state_dict(load_file(Path(sys.argv[2])/f'{towers}.safetensors'))
     for hard in (False, True):
         batch = collator(data, hard, rank, size)(ROWS)
-        loss_of = lambda vectors: batch_losses(vectors, batch, .05, .6, True)[0]
+        loss_of = lambda vectors: batch_losses(vectors, batch, Objective(.05, True), .6)[0]
         for cached in (False, True):
             model = torch.nn.parallel.DistributedDataParallel(encoder, find_unused_parameters=True)
             encoder.train(); encoder.zero_grad(); torch.manual_seed(0)
@@ -107,7 +109,7 @@ def test_two_processes_equal_one(tmp_path):
         for hard in (False, True):
             batch = collator(data, hard)(ROWS)
             encoder.train(); encoder.zero_grad()
-            batch_losses(encoder(batch['queries'] + batch['passages']), batch, .05, .6, True)[0].total.backward()
+            batch_losses(encoder(batch['queries'] + batch['passages']), batch, Objective(.05, True), .6)[0].total.backward()
             expected[towers, hard] = gradients(encoder)
     (tmp_path/'run.py').write_text(SCRIPT)
     r = torchrun(tmp_path/'run.py', ROOT/'tests'/'losses', tmp_path)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from dacl_dr.hnsw.difficulty import local_dimension, neighbour_spread
-from dacl_dr.losses.terms import Routes, contrast_loss, dimension_loss, recipe_loss, route_loss, spread_loss, term_of
+from dacl_dr.losses.terms import Objective, Routes, contrast_loss, dimension_loss, recipe_loss, route_loss, spread_loss, term_of
 
 
 def unit(rng, *shape):
@@ -72,11 +72,12 @@ def test_gradients(term):
 def test_weight_and_prefix():
     q, d = tensors(*both(5))
     for term in ('distance', 'spread', 'dimension', 'contrast'):
-        out = recipe_loss(q, d, .1, 2., term=term)
+        out = recipe_loss(q, d, 2., Objective(.1, term=term))
         assert out.total.item() == pytest.approx(out.infonce.item() + 2 * term_of(term, q, d).item())
         assert out.distance.item() == pytest.approx(np.mean([1 - float(q[i] @ d[i]) for i in range(12)]))
-    assert recipe_loss(q, d, .1, 2., term='route').total == recipe_loss(q, d, .1, 2., term='route').infonce # none were mined
+    routed = recipe_loss(q, d, 2., Objective(.1, term='route'))
+    assert routed.total == routed.infonce # none were mined
     cut = [x[:, :4] / x[:, :4].norm(dim=1, keepdim=True) for x in (q, d)]
-    whole, part, prefix = recipe_loss(q, d, .1, 0.), recipe_loss(*cut, .1, 0.), recipe_loss(q, d, .1, .7, prefix=4)
+    whole, part, prefix = recipe_loss(q, d, 0., Objective(.1)), recipe_loss(*cut, 0., Objective(.1)), recipe_loss(q, d, .7, Objective(.1, prefix=4))
     assert prefix.infonce.item() == pytest.approx((whole.infonce + part.infonce).item() / 2)
     assert prefix.total.item() == pytest.approx((prefix.infonce + .7 * part.distance).item())

@@ -12,6 +12,7 @@ from dacl_dr.studies.run import tiny_settings
 from dacl_dr.encoders.static import StaticEncoder, TokenBags
 from dacl_dr.curriculum.loader import Collator, TrainingData
 from dacl_dr.curriculum.mining import Negatives, mine
+from dacl_dr.losses.terms import Objective
 from dacl_dr.training.trainer import batch_losses, train
 
 VOCAB = 600
@@ -77,7 +78,7 @@ def test_hard_negatives_enter_the_softmax(world):
     def losses(negatives):
         collate.negatives = negatives
         batch = collate(np.arange(64))
-        with torch.no_grad(): return batch_losses(enc(batch['queries'] + batch['passages']), batch, .05, 0.)
+        with torch.no_grad(): return batch_losses(enc(batch['queries'] + batch['passages']), batch, Objective(.05), 0.)
     (without, n0), (with_, n1) = losses(None), losses(data.bm25)
     assert with_.infonce > without.infonce and with_.distance == without.distance
     assert n0 == 63 and 63 < n1 < 127 # each hard negative of another is this one's positive or the next's
