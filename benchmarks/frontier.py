@@ -5,7 +5,8 @@
 
 Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, paired by seed and
 question. Columns: name of the data, model, `against` (which of A's), change of the cost at own shares and its 95% interval,
-change of recall@10 of exact search, in points, and its interval.
+change of recall@10 of exact search, in points, and its interval. Rows against `curve` hold recall@10 above A's curve over
+temperatures at the model's own cost, drawn straight in the logarithm of the cost: mean and Student's interval over seeds.
 """
 import argparse
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file
-from dacl_dr.hnsw.cost import compare
-from dacl_dr.metrics.statistics import against, drawn_means, query_draws
+from dacl_dr.hnsw.cost import compare, cost_over
+from dacl_dr.metrics.statistics import against, drawn_means, estimate, query_draws
 from dacl_dr.studies.conclusions import own_cost
 from dacl_dr.studies.tables import sweeps_of
 from dacl_dr.studies.workers import read_study
@@ -25,6 +26,17 @@ def recall_change(model, baseline, drawn):
     of = lambda sweeps: np.stack([s.exact['recall@10'] for s in sweeps]) # (S, Q)
     a, b = of(model), of(baseline)
     return against(100 * a.mean(1), 100 * b.mean(1), 100 * drawn_means(a, drawn), 100 * drawn_means(b, drawn), relative=False)
+
+
+def above_curve(model, curve, s):
+    "Recall@10 in points above the line through the baseline's temperatures, at the cost of each seed."
+    cost = lambda x: np.log(cost_over(s.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited')))
+    found = []
+    for i, own in enumerate(model):
+        line = sorted((cost(a[i]), a[i].exact['recall@10'].mean()) for a in curve)
+        expected = np.interp(cost(own), *zip(*line), left=np.nan, right=np.nan)
+        found.append(100 * (own.exact['recall@10'].mean() - expected))
+    return estimate(found)
 
 
 def main():
@@ -47,6 +59,9 @@ def main():
             rows.append({'name': name, 'model': r['model'], 'against': first}
                         | {c: r[c] for c in ('change', 'change low', 'change high')}
                         | {'recall': q.value, 'recall low': q.low, 'recall high': q.high})
+    for model in [m for m in found if m not in curve]:
+        e = above_curve(found[model], [found[c] for c in curve], s.search)
+        rows.append({'name': name, 'model': model, 'against': 'curve', 'recall': e.value, 'recall low': e.low, 'recall high': e.high})
     new = pd.DataFrame(rows)
     print(new.to_string())
     path = Path(a.table)

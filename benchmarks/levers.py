@@ -66,11 +66,11 @@ def sweeps_of_model(plan:StudyPlan, task, study, v, lexical, work):
     return {way: read_sweep(p) for way, p in paths.items()}
 
 
-def all_sweeps(plan, corpus, study, models, work):
+def all_sweeps(plan, corpus, study, models, work, folds):
     "(model, way) → its seeds, each over all questions."
     s, whole = plan.settings, Task(corpus, plan.settings)
     parts = {}
-    for fold in range(s.scale.folds):
+    for fold in range(min(folds or s.scale.folds, s.scale.folds)):
         task, lexical = whole.part(fold), None
         for v in plan.runs:
             if v.fold != fold or v.label(s) not in models: continue
@@ -106,12 +106,13 @@ def main():
     p.add_argument('--models', nargs='+', required=True, help='of it, the baseline first')
     p.add_argument('--table', required=True)
     p.add_argument('--work', default='runs/levers')
+    p.add_argument('--folds', type=int, help='parts of the questions that are asked; all of them without')
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
     study = Path(a.study)
     plan, corpus = read_study(study)
     name = f'{plan.dataset}-{plan.encoder}'
-    found = all_sweeps(plan, corpus, study, a.models, make_folder(Path(a.work)/name))
+    found = all_sweeps(plan, corpus, study, a.models, make_folder(Path(a.work)/name), a.folds)
     table = table_of(name, found, plan.settings.search, a.draws)
     print(table[['model', 'way', 'question', 'value', 'change', 'change low', 'change high']].to_string())
     path = Path(a.table)
