@@ -348,6 +348,11 @@ class Settings(Frozen):
                 if not re.fullmatch(r'[A-Za-z0-9._-]+', name):
                     raise ValueError(f"{what} '{name}' names files; use letters, digits, dots and hyphens")
                 if name in RECIPES: raise ValueError(f"{what} '{name}' has the name of a recipe; choose another")
+        widest = max(filter(None, (t.prefix for t in (self.training, *self.named_recipes.values()))), default=0)
+        if self.model is None and widest > self.encoder.dim:
+            raise ValueError(
+                f'prefix {widest} is more than encoder.dim {self.encoder.dim}; '
+                'train fewer dimensions, or give vectors more')
 
 # %% ../../nbs/core/settings.ipynb #aba2cce3
 class RecipeSettings(Frozen):

@@ -100,7 +100,12 @@ class Split:
         if folds == 1 or self.name == 'dev': return with_positives(getattr(files, self.name))
         own = lambda q: fold_of(group_of(q), folds) == self.task.fold
         both = with_positives(files.train) + with_positives(files.test)
-        return [q for q in both if own(q) == (self.name == 'test')]
+        found = [q for q in both if own(q) == (self.name == 'test')]
+        if not found:
+            raise DaclError(
+                f'{self.task.folder}: part {self.task.fold + 1} of {folds} has no {self.name} questions; '
+                'lower scale.folds')
+        return found
 
     @cached_property
     def gold(self)->np.ndarray: # (Q,) row of each positive among the task's passages
