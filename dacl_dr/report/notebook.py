@@ -106,7 +106,7 @@ def align_words(
         cells = [r[column] for r in rows if len(r) > column]
         said = [c.get_text().strip() for c in cells if not c.find_parent('thead')]
         said = [s for s in said if s]
-        if sum(map(is_number, said)) * 2 >= len(said) > 0: continue
+        if not said or sum(map(is_number, said)) * 2 >= len(said): continue
         kinds = ['words', 'long'] if max(map(len, said)) > LONG else ['words']
         for c in cells: c['class'] = [*c.get('class', []), *kinds]
 

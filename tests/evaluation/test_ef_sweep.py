@@ -225,7 +225,7 @@ def test_latency_takes_turns_and_leaves_the_threads_as_they_were(swept):
     time_searches({'a': (tracer.index, q, s)}, rounds=1, sample=20)
     assert faiss.omp_get_max_threads() == before
     assert (~np.isnan(s.values['latency ms'])).sum(1).tolist() == [20] * len(s.ef)
-    assert curve(s)['latency ms p99'].min() > 0 and len(questions_of([s], SearchSettings(), cost='latency ms')) == 5
+    assert curve(s)['latency ms p99'].min() > 0 and len(questions_of([s], SearchSettings(), cost='latency ms')) == 6
 
 
 def test_search_gives_texts_and_corpus_ids(home):
