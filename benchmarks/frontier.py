@@ -15,8 +15,8 @@ import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file
 from dacl_dr.hnsw.cost import compare, cost_over
-from dacl_dr.metrics.statistics import against, drawn_means, estimate, query_draws
-from dacl_dr.studies.conclusions import own_cost
+from dacl_dr.metrics.statistics import against, drawn_means, query_draws
+from dacl_dr.studies.conclusions import above_temperature, own_cost
 from dacl_dr.studies.tables import sweeps_of
 from dacl_dr.studies.workers import read_study
 
@@ -28,15 +28,15 @@ def recall_change(model, baseline, drawn):
     return against(100 * a.mean(1), 100 * b.mean(1), 100 * drawn_means(a, drawn), 100 * drawn_means(b, drawn), relative=False)
 
 
-def above_curve(model, curve, s):
-    "Recall@10 in points above the line through the baseline's temperatures, at the cost of each seed."
-    cost = lambda x: np.log(cost_over(s.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited')))
-    found = []
-    for i, own in enumerate(model):
-        line = sorted((cost(a[i]), a[i].exact['recall@10'].mean()) for a in curve)
-        expected = np.interp(cost(own), *zip(*line), left=np.nan, right=np.nan)
-        found.append(100 * (own.exact['recall@10'].mean() - expected))
-    return estimate(found)
+def above_curve(found, curve, s):
+    "Recall@10 in points above the line through the baseline's temperatures, at each model's own cost: a row a model."
+    def row(model, seed, x):
+        recall = x.exact['recall@10'].mean()
+        cost = cost_over(s.own_shares, recall, x.mean('recall@10'), x.mean('visited'))
+        who = {'model': model, 'seed': seed, 'recipe': 'A' if model in curve else 'B'}
+        return [who | {'metric': 'recall@10', 'value': recall}, who | {'metric': 'cost', 'value': cost}]
+    rows = [r for model, builds in found.items() for seed, x in enumerate(builds) for r in row(model, seed, x)]
+    return above_temperature(pd.DataFrame(rows), 'recall@10', 'cost')
 
 
 def main():
@@ -59,9 +59,8 @@ def main():
             rows.append({'name': name, 'model': r['model'], 'against': first}
                         | {c: r[c] for c in ('change', 'change low', 'change high')}
                         | {'recall': q.value, 'recall low': q.low, 'recall high': q.high})
-    for model in [m for m in found if m not in curve]:
-        e = above_curve(found[model], [found[c] for c in curve], s.search)
-        rows.append({'name': name, 'model': model, 'against': 'curve', 'recall': e.value, 'recall low': e.low, 'recall high': e.high})
+    for r in above_curve(found, curve, s.search).itertuples():
+        rows.append({'name': name, 'model': r.model, 'against': 'curve', 'recall': r.value, 'recall low': r.low, 'recall high': r.high})
     new = pd.DataFrame(rows)
     print(new.to_string())
     path = Path(a.table)

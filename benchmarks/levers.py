@@ -1,13 +1,13 @@
 """Do the savings of training, of the stop rule and of lexical entry points add up?
 
     dacl run-study answer --jobs 2
-    python benchmarks/levers.py --study runs/answer-codedocs-static --models A B late --table nbs/experiments/results/levers.csv
+    python benchmarks/levers.py --study runs/answer-codedocs-static --models A B --folds 3 \\
+        --table nbs/experiments/results/levers.csv
 
 Searches the trained encoders of a cross-fitted study in four ways each, M 16: plain, with a stop rule (the best open candidate
 is farther than (1 + gamma) times the tenth), from BM25's first ten results, and with both. Every question is asked once, over
 each seed of the study; a graph has an insertion order of its own. What each model and way found is kept in --work, so an
-interrupted run goes on. Columns: name of the data, model, way, question (a cost at matched quality, or recall@10 of exact
-search), value, change against the baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and
+interrupted run goes on. Columns: name of the data, model, way, question (a cost at matched quality), value, change against the baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and
 `over A`: the change against the same model searched plainly, and against the baseline searched in the same way. BM25's own
 work is not counted.
 """
@@ -93,10 +93,10 @@ def table_of(name, found, s, draws):
     def against(groups, over):
         parts = [split(compare(called(g), s, draws=draws))[[*keys, *columns]] for g in groups]
         return pd.concat(parts).rename(columns={c: f'{c} over {over}' for c in columns})
-    models, plain = list(dict.fromkeys(m for m, _ in found)), 'plain'
+    models = dict.fromkeys(m for m, _ in found)
     by_model = [{(m, w): x for (m, w), x in found.items() if m == model} for model in models]
     by_way = [{(m, w): x for (m, w), x in found.items() if w == way} for way in WAYS]
-    for over, groups in ((plain, by_model), (first, by_way)): whole = whole.merge(against(groups, over), on=keys, how='left')
+    for over, groups in (('plain', by_model), (first, by_way)): whole = whole.merge(against(groups, over), on=keys, how='left')
     return whole[whole.question.str.match('visited at (ANN|.* of own)')].assign(name=name)
 
 

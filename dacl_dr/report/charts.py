@@ -320,7 +320,9 @@ def changes(
     gap = rows.cost.diff().fillna(float('inf')) # to the one before
     nearer = gap < gap.shift(-1, fill_value=float('inf'))
     neighbour = rows.quality.shift(1).where(nearer, rows.quality.shift(-1))
-    return rows.assign(recipe=rows.model.str[0], above=~(rows.quality < neighbour))
+    recipe = rows.model.str[0]
+    if 'recipe' in study: recipe = rows.model.map(study.drop_duplicates('model').set_index('model').recipe)
+    return rows.assign(recipe=recipe, above=~(rows.quality < neighbour))
 
 # %% ../../nbs/report/charts.ipynb #2c6abdb5
 def trade(

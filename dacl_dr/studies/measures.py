@@ -79,7 +79,7 @@ def read_sweep(
             'delete its folder and run again'
         ) from None
 
-# %% ../../nbs/studies/measures.ipynb #a40f9b73
+# %% ../../nbs/studies/measures.ipynb #c074ee66
 def vectors_by(
     encoder:Encoder,
     task:Task,
@@ -98,6 +98,7 @@ def first_dimensions(
     if n > x.shape[1]: raise DaclError(f'training.prefix {n} is more than the {x.shape[1]} dimensions of the vectors')
     return x[:, :n] / np.linalg.norm(x[:, :n], axis=1, keepdims=True)
 
+# %% ../../nbs/studies/measures.ipynb #c1c4e05f
 def graph_order(
     task:Task,
     variant:Variant,
@@ -107,6 +108,7 @@ def graph_order(
     seed = variant.seed * task.settings.scale.folds + variant.fold
     return insertion_order(len(task.texts), seed if own else None)
 
+# %% ../../nbs/studies/measures.ipynb #8623f1ff
 def search_step(
     folder:Path, # gets index.faiss and the tables sweep, queries, ranks, similarities, difficulty, explains
     task:Task,

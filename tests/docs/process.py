@@ -1,4 +1,4 @@
-"""Notebooks to the pages of the site, in _proc/, as the program nbdev_proc_nbs does, in a fifth of its time.
+"""Notebooks to the pages of the site, in _proc/, as the program nbdev_proc_nbs does.
 
     python tests/docs/process.py
 
