@@ -43,7 +43,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--study', required=True, help='folder of a finished study')
     p.add_argument('--table', required=True)
-    p.add_argument('--draws', type=int, default=400)
+    p.add_argument('--draws', type=int, default=200)
     a = p.parse_args()
     plan, _ = read_study(a.study)
     name, s = f'{plan.dataset}-{plan.encoder}', plan.settings
