@@ -22,7 +22,8 @@ from dacl_dr.evaluation.judging import is_graded, judgements_of
 from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
 from dacl_dr.hnsw.cost import compare
 from dacl_dr.hnsw.curves import sweep
-from dacl_dr.hnsw.tracer import Tracer
+from dacl_dr.hnsw.passes import Passes
+from dacl_dr.hnsw.searcher import Searcher
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.search.exact import exact_search, similarity
@@ -43,10 +44,9 @@ def vectors_of(a, work):
     return x, splits
 
 
-def swept(tracer, passages, q, judged, s):
+def swept(searcher, passages, q, judged, s):
     judge = lambda ids: judged.metrics(ids, ['recall@10'])
-    search = lambda ef: tracer.search(q, 10, ef)
-    return sweep(search, exact_search(q, passages, 10), judge, s, 'recall@10', None, similarity(q, passages))
+    return sweep(Passes(searcher, q, 10), exact_search(q, passages, 10), judge, s, 'recall@10', None, similarity(q, passages))
 
 
 def repeated(pairs, n, seed):
@@ -102,14 +102,14 @@ def main():
     a = p.parse_args()
     passages, splits = vectors_of(a, make_folder(Path(a.work)/a.name))
     (q, judged), s = splits['test'], SearchSettings()
-    tracer, draws = Tracer(build_hnsw(passages, s.m, s.ef_construction)), query_draws(len(q), 1000)
-    before, frozen = found_metrics(judged, q, passages), swept(tracer, passages, q, judged, s)
+    searcher, draws = Searcher(build_hnsw(passages, s.m, s.ef_construction)), query_draws(len(q), 1000)
+    before, frozen = found_metrics(judged, q, passages), swept(searcher, passages, q, judged, s)
     table, after, sweeps = [], [], []
     for seed in range(a.seeds):
         found, told = trained(a, passages, splits, seed)
         moved = found.adapter.vectors(q)
         after.append(found_metrics(judged, moved, passages))
-        sweeps.append(swept(tracer, passages, moved, judged, s))
+        sweeps.append(swept(searcher, passages, moved, judged, s))
         rows = [quality(m, before[m], after[-1][m][None], draws) for m in before]
         rows += costs(compare({'before': [frozen], 'after': sweeps[-1:]}, s))
         table += [{'name': a.name, 'seed': seed, 'w': a.w, 'temperature': a.temperature, 'rank': a.rank} | told | row for row in rows]

@@ -27,7 +27,7 @@ from dacl_dr.evaluation.judging import is_graded, judgements_of
 from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
 from dacl_dr.hnsw.cost import answers, questions_of
 from dacl_dr.hnsw.curves import Sweep
-from dacl_dr.hnsw.tracer import Tracer
+from dacl_dr.hnsw.searcher import Searcher
 from dacl_dr.losses.distance import combined_loss
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
@@ -69,7 +69,7 @@ class Trial:
         rows = np.random.default_rng(self.seed).permutation(len(self.train[0]))[:pairs]
         return self.train[0][rows], [self.train[1][i] for i in rows], [self.train[2][i] for i in rows]
 
-    def swept(self, tracer, q, s): return swept(tracer, self.p, q, Judgements(self.held[1]), s)
+    def swept(self, searcher, q, s): return swept(searcher, self.p, q, Judgements(self.held[1]), s)
 
 
 class Measured(NamedTuple):
@@ -126,7 +126,7 @@ def tower_of(t, encoder, epochs, rate=2e-5, batch=128, drawn=4096):
     return kept, at, time.perf_counter() - start
 
 
-def measured(a, work, trials, tracer, settings):
+def measured(a, work, trials, searcher, settings):
     "Of each seed: the trial, quality and sweep of the held-out queries, and how they were trained."
     s, found = SearchSettings(), []
     key = '-'.join(f'{k}={v}' for k, v in settings.items()) or 'default'
@@ -138,8 +138,8 @@ def measured(a, work, trials, tracer, settings):
             with atomic_file(path.with_suffix('.json')) as tmp: tmp.write_text(about)
             with atomic_file(path) as tmp, open(tmp, 'wb') as f: np.save(f, q)
         q, about = np.load(path), json.loads(path.with_suffix('.json').read_text())
-        if t.frozen is None: t.frozen = t.swept(tracer, t.held[0], s)
-        found.append(Measured(t, found_metrics(Judgements(t.held[1]), q, t.p), t.swept(tracer, q, s), **about))
+        if t.frozen is None: t.frozen = t.swept(searcher, t.held[0], s)
+        found.append(Measured(t, found_metrics(Judgements(t.held[1]), q, t.p), t.swept(searcher, q, s), **about))
     return found
 
 
@@ -216,14 +216,14 @@ def main():
     trials = [Trial(*data, seed) for seed in range(a.seeds)]
     print({t.seed: [len(x[0]) for x in (t.train, t.dev, t.held)] for t in trials})
     s = SearchSettings()
-    tracer = Tracer(build_hnsw(data[0], s.m, s.ef_construction))
+    searcher = Searcher(build_hnsw(data[0], s.m, s.ef_construction))
     most = min(len(t.train[0]) for t in trials)
     grid = [{'tower': a.tower}] if a.tower else [g for g in GRID if g.get('pairs', 0) < most]
     for settings in grid:
         head = identity(a, trials, settings)
         kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*head])
         if same(kept, head).any() and not a.again: continue
-        rows = rows_of(measured(a, work, trials, tracer, settings), head)
+        rows = rows_of(measured(a, work, trials, searcher, settings), head)
         with atomic_file(path) as tmp:
             pd.concat([kept[~same(kept, head)], rows]).to_csv(tmp, index=False, float_format='%.5g')
         print(rows[[*head, 'what', 'before', 'after', 'change', 'change low', 'change high']].to_string(), flush=True)

@@ -24,7 +24,8 @@ from dacl_dr.search.exact import InMemory, exact_search
 from dacl_dr.search.graph import load_index
 from dacl_dr.studies.task import Task
 from dacl_dr.encoders.static import load_encoder
-from dacl_dr.hnsw.tracer import Tracer
+from dacl_dr.hnsw.passes import Passes
+from dacl_dr.hnsw.searcher import Searcher
 
 
 COLUMNS = ['engine', 'question', 'model', 'value', 'low', 'high', 'change', 'change low', 'change high']
@@ -32,11 +33,11 @@ COLUMNS = ['engine', 'question', 'model', 'value', 'low', 'high', 'change', 'cha
 
 def searches(queries, passages, index, k, search):
     "Engine → a function of what is swept."
-    tracer, other = Tracer(index), Usearch(InMemory(passages), search.m, search.ef_construction)
+    searcher, other = Searcher(index), Usearch(InMemory(passages), search.m, search.ef_construction)
     return {
-        'faiss': lambda ef: tracer.search(queries, k, ef),
+        'faiss': Passes(searcher, queries, k),
         'usearch': lambda ef: other.search(queries, k, ef),
-        'patience': patience_search(tracer, queries, k),
+        'patience': patience_search(searcher, queries, k),
     }
 
 

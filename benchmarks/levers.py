@@ -43,8 +43,7 @@ GRID = {
 def searched(runner, half, knobs):
     "A sweep over all knobs."
     found = []
-    for knob in knobs:
-        t = runner.find(half.rows, knob, half.extra)
+    for t in runner.search(half.rows, half.extra).many(knobs, len(knobs)):
         found.append({'visited': t.visited} | half.judge(t.ids))
     values = {name: np.stack([f[name] for f in found]).astype(float) for name in found[0]}
     return Sweep(np.array(knobs), values, half.best)

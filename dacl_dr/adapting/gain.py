@@ -13,7 +13,8 @@ from .task import HeldQueries
 from ..core.settings import SearchSettings
 from ..hnsw.cost import CostQuestion, compare, questions_of
 from ..hnsw.curves import Sweep, sweep
-from ..hnsw.tracer import Tracer
+from ..hnsw.searcher import Searcher, Stop
+from ..hnsw.passes import Passes
 from ..metrics.ranking import Judgements
 from ..metrics.statistics import Estimate, against, drawn_means, query_draws
 from ..search.exact import exact_search, similarity
@@ -87,13 +88,12 @@ def cost_changes(
     s:SearchSettings=SearchSettings(),
 )->pd.DataFrame: # of `hnsw.cost.compare`, models 'before' and 'after'
     "Visited nodes at the goals, before and after."
-    tracer, models, depth = Tracer(index), {}, s.k + int(getattr(asked.judged, 'own', None) is not None)
+    searcher, models, depth = Searcher(index), {}, s.k + int(getattr(asked.judged, 'own', None) is not None)
     judge = lambda ids: asked.judged.metrics(ids, [f'recall@{s.k}'])
     for name, q in (('before', asked.q), ('after', adapted)):
         exact = exact_search(q, passages, depth)
-        found = sweep(
-            lambda ef: tracer.search(q, depth, max(ef, depth)), exact, judge, s, f'recall@{s.k}', None,
-            similarity(q, passages), depth - s.k)
+        search = Passes(searcher, q, depth, lambda ef: Stop(ef=max(int(ef), depth)))
+        found = sweep(search, exact, judge, s, f'recall@{s.k}', None, similarity(q, passages), depth - s.k)
         models[name] = [found]
     return bounded(compare(models, s, f'recall@{s.k}'), models, s)
 

@@ -25,7 +25,9 @@ from ..search.exact import similarity
 from ..search.graph import check_search
 from ..search.indexing import Index
 from ..search.retriever import Retriever
-from ..hnsw.tracer import Trace, Tracer
+from ..hnsw.tracer import Trace
+from ..hnsw.searcher import Searcher
+from ..hnsw.passes import Then
 from ..hnsw.engines import Usearch, patience_search
 from ..hnsw.curves import Sweep, curve, search_depth, sweep
 from ..hnsw.cost import compare
@@ -52,8 +54,8 @@ def engine_search(
     if engine not in ENGINES: raise DaclError(f"unknown engine '{engine}'.{did_you_mean(engine, ENGINES)}")
     if engine == 'faiss': return counted_search(index, queries, k, left_out)
     if engine == 'patience':
-        search = patience_search(Tracer(index.faiss), queries, search_depth(k, None, left_out, len(index)))
-        return lambda patience: with_corpus_rows(index, search(patience))
+        search = patience_search(Searcher(index.faiss), queries, search_depth(k, None, left_out, len(index)))
+        return Then(search, lambda t: with_corpus_rows(index, t))
     s, bar = index.about.settings, 'building with usearch' if show_progress else None
     other = Usearch(vectors_of(index), s.m, s.ef_construction, bar)
     return lambda ef: other.search(queries, search_depth(k, ef, left_out, len(index)), ef)

@@ -9,7 +9,6 @@ __all__ = ['vectors_of', 'kept_array', 'keep_array', 'kept_beside', 'true_neighb
 
 # %% ../../nbs/evaluation/evaluate.ipynb #9845c4ca
 import json, os
-from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -28,7 +27,9 @@ from ..search.vectors import Vectors, digest
 from ..search.graph import check_search
 from ..search.indexing import Index
 from ..search.retriever import Retriever
-from ..hnsw.tracer import Trace, Tracer, faiss_counts
+from ..hnsw.tracer import Trace, faiss_counts
+from ..hnsw.searcher import Searcher
+from ..hnsw.passes import Passes, Then
 from ..hnsw.curves import COSTS, search_depth
 from dacl_dr.evaluation.judging import (
     copies_lines, facts, is_graded, judge_each, missing_lines, open_test, query_ids, question_facts,
@@ -127,8 +128,10 @@ def counted_search(
     "How a graph is searched with counts: by the tracer, or where that can't read it by faiss's own counters."
     s = index.about.settings
     traceable = s.storage == 'float32' and s.builder == 'cpu'
-    search = Tracer(index.faiss).search if traceable else partial(faiss_counts, index.faiss)
-    return lambda ef: with_corpus_rows(index, search(queries, search_depth(k, ef, left_out, len(index)), ef))
+    depth = lambda ef: search_depth(k, ef, left_out, len(index))
+    by_faiss = lambda ef: faiss_counts(index.faiss, queries, depth(ef), ef)
+    search = Passes(Searcher(index.faiss), queries, depth) if traceable else by_faiss
+    return Then(search, lambda t: with_corpus_rows(index, t))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #5a1e399c
 class Found(NamedTuple):

@@ -12,6 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.hnsw', submod_attrs={
     'searcher': ['Searcher', 'Stop', 'links_of'],
     'tracer': ['Trace', 'Tracer', 'faiss_counts'],
+    'passes': ['Passes', 'find_each'],
     'engines': ['Usearch', 'patience_search'],
     'curves': ['COSTS', 'Cost', 'LATENCY', 'Sweep', 'curve', 'sweep'],
     'cost': ['answers', 'compare', 'cost_at', 'quality_at'],

@@ -21,7 +21,8 @@ from ..search.graph import build_hnsw
 from ..representation.pairs import pair_similarities
 from ..representation.spread import Span, span_of, spectrum
 from ..representation.summary import SPACE_SAMPLE, geometry, semantics
-from .tracer import Tracer
+from .searcher import Searcher
+from .passes import Passes
 from .curves import Sweep, search_depth, sweep
 from .cost import answer, questions_of
 from .difficulty import query_difficulty, in_degree, query_costs
@@ -108,12 +109,11 @@ def graph_sweep(
     desc:str|None=None, # of the progress bar; None: no bar
 )->Sweep:
     "A sweep over a graph in memory."
-    tracer = Tracer(index)
     names = ('recall@10', 'mrr@10') if judged is not None else ()
     judge = lambda rows: judged.metrics(rows, names) if names else {}
     task = 'recall@10' if names else None
     more = judged.left_out if names else 0
-    search = lambda ef: tracer.search(q, search_depth(s.k, ef, more, len(passages)), ef)
+    search = Passes(Searcher(index), q, lambda ef: search_depth(s.k, ef, more, len(passages)))
     return sweep(search, exact, judge, s, task, desc, similarity(q, passages), more)
 
 def mean_known(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'COSTS', 'LATENCY', 'ALL_COSTS', 'Cost', 'Sweep', 'Goal', 'goals_of', 'close_enough', 'crossing_gap',
-           'search_depth', 'sweep_to', 'sweep', 'curve', 'pooled']
+           'halvings', 'search_depth', 'sweep_to', 'sweep', 'curve', 'pooled']
 
 # %% ../../nbs/hnsw/curves.ipynb #36f948f3
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..core.settings import SearchSettings
 from ..metrics.ranking import ann_recall
+from .passes import AT_ONCE, many_of
 
 # %% ../../nbs/hnsw/curves.ipynb #fdc6b493
 class Cost(msgspec.Struct, frozen=True):
@@ -85,6 +86,14 @@ def crossing_gap(
     if i == 0 or close_enough(efs[i - 1], efs[i]): return None
     return efs[i - 1], efs[i]
 
+def halvings(
+    lo:int, hi:int, # neighbouring efSearch
+)->list[int]: # rising
+    "All efSearch that halving a gap may come to."
+    if close_enough(lo, hi): return []
+    middle = (lo + hi) // 2
+    return [*halvings(lo, middle), middle, *halvings(middle, hi)]
+
 # %% ../../nbs/hnsw/curves.ipynb #9b80f1a6
 def search_depth(
     k:int, # results wanted
@@ -99,31 +108,36 @@ def search_depth(
 # %% ../../nbs/hnsw/curves.ipynb #e94a1d08
 def sweep_to(
     goals:list[Goal],
-    search, # function of efSearch, or of what is swept instead, that returns a `Trace`
+    search, # function of efSearch, or of what is swept instead, that returns a `Trace`; see `hnsw.passes.Passes`
     judge, # function of (Q, k) neighbours that returns qualities, (Q,) each
     values, # of efSearch, rising: the coarse grid, left where all goals are passed
     desc:str|None=None, # of the progress bar; None: no bar
     refine:bool=True, # False: the whole grid and no other values
+    most:float=np.inf, # distance computations a query beyond which the grid is left
 )->tuple[np.ndarray, dict[str, np.ndarray]]: # (E,) values, rising; costs and qualities, (E, Q) each
     "Quality and cost over efSearch, finer near the goals."
-    found = {}
+    found, ahead = {}, {}
     bar = tqdm(desc=desc, unit='ef', leave=False, disable=desc is None)
-    def visit(ef):
-        t = search(ef)
+    def note(ef, t):
         found[ef] = {name: getattr(t, name) for name in COSTS} | judge(t.ids)
         bar.update()
     with bar:
-        for ef in values:
-            visit(ef)
+        for ef, t in zip(values, many_of(search, values, AT_ONCE if refine else len(values))):
+            note(ef, t)
             if refine and all(np.nanmean(found[ef][g.quality]) >= g.beyond for g in goals): break
+            if t.evaluations.mean() > most: break
         for g in goals if refine else []:
             while gap := crossing_gap(found, g.quality, g.target):
-                visit(sum(gap) // 2)
+                middle = sum(gap) // 2
+                if hasattr(search, 'many') and middle not in ahead:
+                    middles = halvings(*gap)
+                    ahead = dict(zip(middles, search.many(middles, len(middles))))
+                note(middle, ahead[middle] if middle in ahead else search(middle))
     efs = sorted(found)
     return np.array(efs), {name: np.stack([found[ef][name] for ef in efs]) for name in found[efs[0]]}
 
 def sweep(
-    search, # function of efSearch that returns a `Trace`
+    search, # function of efSearch that returns a `Trace`; with `hnsw.passes.Passes` in a fraction of the time
     exact:np.ndarray, # (Q, >= k) neighbours by exact search
     judge, # function of (Q, >= k) neighbours that returns end-task metrics, (Q,) each
     s:SearchSettings=SearchSettings(),

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from ..core.errors import DaclError
 from ..search.vectors import check_unit
 from ..search.graph import check_search
-from .tracer import Trace, Tracer, counts_only
+from .tracer import Trace, counts_only
+from .searcher import Searcher, Stop
+from .passes import Passes
 
 # %% ../../nbs/hnsw/engines.ipynb #9d528438
 class Usearch:
@@ -57,10 +59,10 @@ class Usearch:
 
 # %% ../../nbs/hnsw/engines.ipynb #7f565272
 def patience_search(
-    tracer:Tracer,
+    searcher:Searcher,
     queries:np.ndarray, # (Q, D)
     k:int,
     ef:int=512, # that would be searched without patience
-): # function of patience that returns a `Trace`
+): # function of patience that returns a `Trace`, of many in one pass
     "A search to sweep over patience."
-    return lambda patience: tracer.search(queries, k, ef, patience=patience)
+    return Passes(searcher, queries, k, lambda patience: Stop(ef=ef, patience=int(patience)))

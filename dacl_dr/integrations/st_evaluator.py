@@ -16,7 +16,8 @@ from ..core.errors import DaclError
 from ..core.settings import SearchSettings
 from ..hnsw.cost import answers, questions_of
 from ..hnsw.curves import sweep
-from ..hnsw.tracer import Tracer
+from ..hnsw.searcher import Searcher
+from ..hnsw.passes import Passes
 from ..metrics.ranking import Judgements
 from ..search.exact import exact_search, similarity
 from ..search.graph import build_hnsw
@@ -51,9 +52,9 @@ def cost_metrics(
 )->dict[str, float]: # quality of exact search, then visited nodes at each goal; nan for one that no search reached
     "Quality, and what a search costs that keeps it; a goal that the narrowest search reaches costs at most as much."
     task, exact = f'recall@{s.k}', exact_search(q, passages, s.k)
-    tracer = Tracer(build_hnsw(passages, s.m, s.ef_construction))
+    search = Passes(Searcher(build_hnsw(passages, s.m, s.ef_construction)), q, s.k)
     judge = lambda ids: judged.metrics(ids, [task, f'mrr@{s.k}', f'ndcg@{s.k}'])
-    found = sweep(lambda ef: tracer.search(q, s.k, ef), exact, judge, s, task, nearness=similarity(q, passages))
+    found = sweep(search, exact, judge, s, task, nearness=similarity(q, passages))
     quality = {name: float(np.nanmean(v)) for name, v in found.exact.items()}
     asked = [question for question in questions_of([found], s, task) if question.budget is None]
     own = [question for question in asked if question.quality == 'ann recall' or question.own_share is not None]

@@ -19,6 +19,7 @@ from ..search.exact import InMemory
 from ..search.graph import BuildProgress, fill_index, graph_over, insertion_order
 from ..hnsw.latency import one_by_one
 from ..hnsw.searcher import NO_LINKS, Links, Searcher, links_of
+from ..hnsw.passes import Passes, Then
 from ..hnsw.tracer import Trace, faiss_counts
 from .material import Material
 from .ways import BITS, KNOBS, Way, cut, depth_of, query_links, rounded, stop_of
@@ -167,14 +168,20 @@ class Runner:
         stop = stop_of(self.way, knob, depth)
         return {'queries': self.q[rows], 'k': depth, 'stop': stop, 'entries': self.entries(rows)}
 
+    def search(self, rows:np.ndarray, extra:int=0, threads:int|None=None)->Then: # to be swept over knobs
+        "A search for some queries, (n,) rows; ids are passages, (n, k + extra)."
+        q, depth = self.q[rows], depth_of(self.way, self.m.k + extra)
+        stop_at = lambda knob: stop_of(self.way, knob, depth)
+        def passages(found):
+            ids = np.where(found.ids >= 0, self.built.rows[found.ids], -1)
+            if self.way.rerank: ids = compared_again(ids, self.full[rows], self.m.passages)
+            return msgspec.structs.replace(found, ids=ids[:, :self.m.k + extra])
+        if self.bits: return Then(lambda knob: faiss_counts(self.bits, q, depth, stop_at(knob).ef), passages)
+        return Then(Passes(self.searcher, q, depth, stop_at, self.entries(rows), threads), passages)
+
     def find(self, rows:np.ndarray, knob:int, extra:int=0, threads:int|None=None)->Trace:
         "Search for some queries, (n,) rows; ids are passages, (n, k + extra)."
-        asked = self.asked(rows, knob, extra)
-        if self.bits: found = faiss_counts(self.bits, asked['queries'], asked['k'], asked['stop'].ef)
-        else: found = self.searcher.find(**asked, threads=threads)
-        ids = np.where(found.ids >= 0, self.built.rows[found.ids], -1)
-        if self.way.rerank: ids = compared_again(ids, self.full[rows], self.m.passages)
-        return msgspec.structs.replace(found, ids=ids[:, :self.m.k + extra])
+        return self.search(rows, extra, threads)(knob)
 
     def times(self, rows:np.ndarray, knob:int)->np.ndarray: # (n,) queries → (n,) milliseconds
         "What each query takes on one thread, without comparing again."
