@@ -1,18 +1,22 @@
 """Training speed and memory beside sentence-transformers' trainer: same model, data, batch, lengths, precision.
 
     .venv/bin/python benchmarks/training.py --data_dir data_set --dataset NQ --model_name bert-base-uncased
+    python benchmarks/training.py --data_dir DATA/tldr --model_name MODEL --variants ours peer padded cached compiled \\
+        --table nbs/experiments/results/performance.csv
 
-Every measurement runs in its own process; the two take turns. A process trains with in-batch positives and
+Every measurement runs in its own process; the ways take turns. A process trains with in-batch positives and
 --hard_negatives of the data set's own (mined with BM25 where it has none) and reports questions per second after the
-first two steps, and its peak memory: resident on a CPU, allocated on a GPU. --parts shows what chunks of equal length
-are worth, and what cached gradients cost.
+first two steps, tokens that were there and tokens computed with padding, and its peak memory: resident on a CPU,
+allocated on a GPU. Of the bound: what the linear layers of the tokens computed take, forward and backward, by the rate
+at which a linear layer of the model's widest shape runs here alone. Ways besides ours and the peer: `padded` (this
+trainer without chunks of equal length), `cached` (with cached gradients), `compiled` (with torch.compile).
 """
-import argparse, json, subprocess, sys, tempfile, time
+import argparse, json, sys, tempfile, time
 from pathlib import Path
-from statistics import median
 
-import numpy as np
-import torch
+import numpy as np, pandas as pd, torch
+
+from measuring import OURS, apart, matmul_limit, peak_bytes, rows_of, save
 
 from dacl_dr.curriculum import loader
 from dacl_dr.training import trainer as training
@@ -36,7 +40,8 @@ def settings_of(a):
         data=DataSettings(dataset=a.dataset, max_questions=a.batch_size * (a.steps + WARM)),
         training=TrainSettings(batch_size=a.batch_size, hard_negatives=a.hard_negatives, stages=stages),
         machine=MachineSettings(
-            precision=a.precision, grad_cache=a.what == 'cached', chunk_tokens=a.chunk_tokens),
+            precision=a.precision, grad_cache=a.what == 'cached', torch_compile=a.what == 'compiled',
+            chunk_tokens=a.chunk_tokens),
         run=RunSettings(report_to=(), eval_questions=0))
 
 
@@ -55,10 +60,32 @@ class Clock(training.TrainerCallback):
         self.times.append(time.perf_counter())
 
 
+class Tokens:
+    "What the towers of a model are given: tokens, and tokens with padding."
+    def __init__(self, model):
+        from transformers import PreTrainedModel
+        self.counts = [] # a pair a forward pass
+        towers = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+        for tower in towers: tower.register_forward_pre_hook(self.note, with_kwargs=True)
+        self.linears = [m for t in towers[:1] for m in t.modules() if isinstance(m, torch.nn.Linear)]
+    def note(self, module, args, kwargs):
+        mask = kwargs['attention_mask']
+        self.counts.append((int(mask.sum()), mask.numel()))
+    def told(self, seconds, questions): # of all questions
+        "Tokens a question, padding, and the share of the bound."
+        there, computed = np.sum(self.counts, axis=0)
+        per_token = sum(2 * m.in_features * m.out_features for m in self.linears)
+        widest = max(self.linears, key=lambda m: m.in_features * m.out_features)
+        flops = 3 * per_token * computed / questions # a question: backward takes twice what forward does
+        limit = matmul_limit(widest.in_features, widest.out_features)
+        return {'tokens': there / questions, 'computed': computed / questions, 'bound': flops / seconds / limit}
+
+
 def ours(a, clock):
-    "This project's trainer."
+    "This project's trainer; gives what counts tokens."
     settings = settings_of(a)
     encoder = load_encoder(settings.model.name, settings.model)
+    tokens = Tokens(encoder)
     init = training.RecipeTrainer.__init__
     def with_clock(self, *args, **kwargs):
         init(self, *args, **kwargs)
@@ -66,6 +93,7 @@ def ours(a, clock):
     training.RecipeTrainer.__init__ = with_clock
     if a.what == 'padded': loader.cut_into_chunks = one_chunk
     train(encoder, training_data(encoder, data_of(a, settings)), settings, desc=None, say=lambda text: None)
+    return tokens
 
 
 def one_chunk(texts, rows, side, tokens):
@@ -77,7 +105,7 @@ def one_chunk(texts, rows, side, tokens):
 
 
 def theirs(a, clock):
-    "sentence-transformers' trainer on the same texts, a column for each negative."
+    "sentence-transformers' trainer on the same texts, a column for each negative; gives what counts tokens."
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments,
@@ -94,6 +122,7 @@ def theirs(a, clock):
         columns |= {f'negative_{j}': trainset.pool.take(negatives[:, j]) for j in range(a.hard_negatives)}
     model = SentenceTransformer(a.model_name, device='cuda' if torch.cuda.is_available() else 'cpu')
     model.max_seq_length = a.length
+    tokens = Tokens(model)
     with tempfile.TemporaryDirectory() as d:
         args = SentenceTransformerTrainingArguments(
             d, num_train_epochs=1, per_device_train_batch_size=a.batch_size, learning_rate=2e-5, warmup_steps=.05,
@@ -103,30 +132,30 @@ def theirs(a, clock):
             model, args, train_dataset=Dataset.from_dict(columns), loss=MultipleNegativesRankingLoss(model),
             callbacks=[clock])
         trainer.train()
+    return tokens
 
 
 def measure(a):
     "One measurement in this process, printed as JSON."
     clock = Clock()
-    (theirs if a.what == 'peer' else ours)(a, clock)
+    tokens = (theirs if a.what == 'peer' else ours)(a, clock)
     steps = np.diff(clock.times[WARM - 1:])
-    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
-    resident = int(status['VmHWM'].split()[0]) * 1024
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes()
     speed = a.batch_size / float(np.median(steps))
-    print(json.dumps({'questions_per_s': speed, 'peak_gb': peak / 1e9, 'steps': len(steps)}))
+    asked = a.batch_size * len(clock.times)
+    told = tokens.told(1 / speed, asked)
+    print(json.dumps({'questions_per_s': speed, 'peak_gb': peak / 1e9, 'steps': len(steps)} | told))
 
 
 NAMES = {
-    'ours': 'this project', 'peer': 'sentence-transformers', 'padded': '  one padded batch a side',
-    'cached': '  gradient cache',
+    'ours': OURS, 'peer': 'sentence-transformers', 'padded': 'one padded batch a side', 'cached': 'gradient cache',
+    'compiled': 'torch.compile',
 }
-MEASURED = ('questions_per_s', 'peak_gb')
 
 
 def arguments():
     "The flags of this program."
-    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data_dir', default='data_set')
     p.add_argument('--dataset')
     p.add_argument('--cache_dir')
@@ -138,8 +167,8 @@ def arguments():
     p.add_argument('--precision', default='fp32')
     p.add_argument('--steps', type=int, default=6)
     p.add_argument('--repeats', type=int, default=3)
-    p.add_argument(
-        '--parts', action='store_true', help='also without chunks of equal length, and with cached gradients')
+    p.add_argument('--variants', nargs='+', choices=[*NAMES], default=['ours', 'peer'])
+    p.add_argument('--table', help='CSV whose rows of this data set are replaced')
     p.add_argument('--what', help=argparse.SUPPRESS)
     p.add_argument('--folder', help=argparse.SUPPRESS)
     return p.parse_args()
@@ -147,35 +176,35 @@ def arguments():
 
 def measured(a, variant, folder):
     "One measurement in a process of its own."
-    given = {k: v for k, v in vars(a).items() if v not in (None, False) and k not in ('parts', 'repeats')}
+    left_out = ('variants', 'repeats', 'table')
+    given = {k: v for k, v in vars(a).items() if v not in (None, False) and k not in left_out}
     passed = [x for k, v in given.items() for x in (f'--{k}', str(v))]
-    command = [sys.executable, __file__, *passed, '--what', variant, '--folder', folder]
-    out = subprocess.run(command, capture_output=True, text=True)
-    if out.returncode: sys.exit(out.stderr)
-    return json.loads(out.stdout.strip().splitlines()[-1])
+    return apart(__file__, [*passed, '--what', variant, '--folder', folder])
 
 
 def main():
     a = arguments()
     if a.what: return measure(a)
-    variants = ['ours', 'peer'] + (['padded', 'cached'] if a.parts else [])
-    found = {v: [] for v in variants}
+    found, name = {NAMES[v]: [] for v in a.variants}, a.dataset or Path(a.data_dir).name
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(a.repeats):
-            for v in variants: found[v].append(measured(a, v, folder))
-    gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if gpu else f'{torch.get_num_threads()} CPU threads'
+            for v in a.variants: found[NAMES[v]].append(measured(a, v, folder))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
     print(
-        f'{Path(a.model_name).name}, {a.dataset or Path(a.data_dir).name}, batch {a.batch_size}, '
+        f'{Path(a.model_name).name}, {name}, batch {a.batch_size}, '
         f'{a.hard_negatives} hard negatives, passages up to {a.length} tokens, {a.precision}, {device}; '
         f'medians of {a.repeats} runs of {a.steps} steps')
-    base_speed, base_peak = (median(r[k] for r in found['peer']) for k in MEASURED)
-    for v in variants:
-        speed, peak = (median(r[k] for r in found[v]) for k in MEASURED)
-        speeds = [r['questions_per_s'] for r in found[v]]
-        print(
-            f'{NAMES[v]:<36} {speed:8.2f} questions/s ({min(speeds):.2f} to {max(speeds):.2f})  '
-            f'×{speed / base_speed:.2f}   peak {peak:5.2f} GB  ×{peak / base_peak:.2f}', flush=True)
+    of = lambda key: {way: [r[key] for r in runs] for way, runs in found.items()}
+    part, case = f'training {name}', f'{Path(a.model_name).name}, {name}'
+    rows = [
+        rows_of(part, case, 'questions/s', of('questions_per_s'), bigger_is_better=True),
+        rows_of(part, case, 'GB at most', of('peak_gb')),
+        rows_of(part, case, 'tokens computed a question', of('computed')),
+        rows_of(part, case, 'tokens a question', of('tokens')),
+        rows_of(part, case, 'share of the bound', of('bound'), bigger_is_better=True),
+    ]
+    for r in rows: print(r.drop(columns=['part', 'case']).round(3).to_string(index=False), flush=True)
+    if a.table: save(a.table, pd.concat(rows), ['torch', 'transformers', 'sentence-transformers'])
 
 
 if __name__ == '__main__': main()
