@@ -19,7 +19,7 @@ from ..encoders.static import load_encoder
 from ..search.exact import repeated_share
 from ..search.graph import insertion_order, load_index, save_index
 from ..representation.pairs import kept_neighbours, similarity_table
-from ..representation.maps import map_sample, space_maps
+from ..representation.maps import METHODS, map_sample, space_map
 from ..hnsw.curves import Sweep, curve
 from ..hnsw.latency import time_searches
 from ..hnsw.difficulty import explain
@@ -176,9 +176,10 @@ def map_step(
     some, rows = map_sample(task.test.gold, len(task.texts))
     makers = {'untrained': partial(task.untrained, seed)}
     for name, home in homes.items(): makers[name] = partial(load_encoder, home/'train'/'encoder')
-    vectors = {}
+    tables = []
     for name, make in makers.items():
         encoder = make()
-        vectors[name] = task.encode(encoder, 'test', some), task.encode(encoder, 'all', rows)
-    space_maps(vectors).to_parquet(folder/'map.parquet')
+        q, passages = task.encode(encoder, 'test', some), task.encode(encoder, 'all', rows)
+        tables += [space_map(q, passages, m).assign(method=m, model=name) for m in METHODS]
+    pd.concat(tables).to_parquet(folder/'map.parquet')
     return {}
