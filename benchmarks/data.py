@@ -1,11 +1,11 @@
 """Converting and reading data at full size, beside json.load, pandas and datasets.
 
-    python benchmarks/data.py                      # 2 GB of biencoder JSON, 2,000,000 passages; 10 minutes, 9 GB of disk
+    python benchmarks/data.py                      # 2 GB of biencoder JSON, 2,000,000 passages
     python benchmarks/data.py --gb .2 --passages 100000 --table nbs/experiments/results/performance.csv
 
-Each measurement runs in a process of its own, so that peak memory is its own; the ways take turns. json.load and datasets
-get a sample of the JSON, which they hold in memory whole. The generated files have the shape of DPR's: records of 130
-passages of 100 words, indented JSON, quoted TSV.
+Each measurement runs in a process of its own, so that peak memory is its own; the ways take turns. json.load and
+datasets get a sample of the JSON. The generated files have the shape of DPR's: records of 130 passages of 100 words,
+indented JSON, quoted TSV.
 """
 import argparse, csv, json, os, tempfile, time
 from pathlib import Path

@@ -4,10 +4,11 @@
     python benchmarks/embedding.py --corpus psgs.tsv.gz --questions NAME-test.json.gz --model MODEL \\
         --table nbs/experiments/results/performance.csv
 
-Ways: this project's encoder in float32 and bfloat16, the checkpoint as the library loads it with `SentenceTransformer.encode`,
-and with --peer_python that library's ONNX and OpenVINO backends, in an interpreter that has them (`embedding_peer.py`). A way that computes otherwise is quoted with what it
-does to quality: the smallest and the mean cosine to float32, and recall@10 of exact search over the passages. The static
-encoder is compared with model2vec by giving both the same vocabulary and vectors.
+Ways: this project's encoder in float32 and bfloat16, the checkpoint as the library loads it with
+`SentenceTransformer.encode`, and with --peer_python that library's ONNX and OpenVINO backends, in an interpreter that
+has them (`embedding_peer.py`). With --quality, what bfloat16 does: the smallest and the mean cosine to float32, and
+recall@10 of exact search over the passages. The static encoder is compared with model2vec by giving both the same
+vocabulary and vectors.
 """
 import argparse, json, subprocess, tempfile
 from pathlib import Path
@@ -50,7 +51,7 @@ class Elsewhere:
     def __call__(self, texts):
         self.process.stdin.write('again\n')
         self.process.stdin.flush()
-        self.process.stdout.readline()
+        self.seconds = float(self.process.stdout.readline()) # without handing vectors over
         return np.load(self.output)
 
 
@@ -61,6 +62,12 @@ def ways_of(a, encoder):
         'this project, bfloat16': lambda texts: encoder.encode(texts, 'passage', TOKENS, dtype=torch.bfloat16),
         'sentence-transformers': library(a),
     }
+
+
+def seconds_of(work, texts):
+    "What encoding takes; in another interpreter, what that says."
+    seconds = timed(lambda: work(texts))
+    return work.seconds if isinstance(work, Elsewhere) else seconds
 
 
 def padded(lengths, chunks):
@@ -137,7 +144,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         others = {b: Elsewhere(a, b, texts, folder) for b in a.backends if a.peer_python}
         every = ways | {f'sentence-transformers, {b}': other for b, other in others.items()}
-        seconds = in_turns({n: (lambda w=w: w(texts)) for n, w in every.items()}, a.rounds, timed)
+        seconds = in_turns(every, a.rounds, lambda work: seconds_of(work, texts))
         far = {n: float(np.abs(w(texts) - every[OURS](texts)).max()) for n, w in every.items()}
     print('largest difference of a value:', {n: f'{v:.0e}' for n, v in far.items()})
     taken = {n: [len(texts) / s for s in v] for n, v in seconds.items()}

@@ -1,8 +1,8 @@
 """A backend of sentence-transformers in an interpreter of its own; what `embedding.py --peer_python` talks to.
 
-Its ONNX and OpenVINO backends need `optimum`, whose releases stop at an older transformers than this project's. So they run
-where those are installed: texts come from a file, each line on standard input is a request to encode them once more, and
-each answer the seconds it took. The vectors of the last round are written beside the texts.
+Its ONNX and OpenVINO backends need `optimum`, whose releases stop at an older transformers than this project's. So
+they run where those are installed: texts come from a file, each line on standard input is a request to encode them
+once more, and each answer the seconds it took. The vectors of the last round are written beside the texts.
 """
 import json, sys, time
 
@@ -20,8 +20,9 @@ def main():
     for _ in sys.stdin:
         start = time.perf_counter()
         x = model.encode(texts, batch_size=32, normalize_embeddings=True)
-        print(time.perf_counter() - start, flush=True)
+        seconds = time.perf_counter() - start
         np.save(output, x)
+        print(seconds, flush=True)
 
 
 if __name__ == '__main__': main()

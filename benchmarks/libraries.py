@@ -4,9 +4,9 @@
     python benchmarks/libraries.py --sizes 20000x256 100000x256 --table nbs/experiments/results/performance.csv
 
 Vectors are made: in clusters, of low rank, unit norm (`scale.synthetic`). All libraries get the same vectors, M and
-efConstruction. A library's efSearch is the smallest, of a grid of a twelfth between neighbours, that reaches the ANN recall;
-this project's searcher is asked by the distance-adaptive rule, with the smallest γ that does. Times are of one search over
-all queries, in turns; `--threads` for the numbers of threads.
+efConstruction. A library's efSearch is the smallest that reaches the ANN recall, of a grid whose steps are a tenth or
+less; this project's searcher is asked by the distance-adaptive rule, with the smallest γ that does, in steps of .005.
+Times are of one search over all queries, in turns; `--threads` for the numbers of threads.
 """
 import argparse, os
 

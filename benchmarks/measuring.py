@@ -1,8 +1,8 @@
 """What all benchmarks beside a peer share: work in turns, processes of their own, and one table of ratios.
 
-A measurement is a function that does the work once. `in_turns` calls ours and the peers' one after the other, round for
-round, so that what else the machine does falls on all of them alike. Rows of the table say what was done, the medians, and
-the ratio of each round to ours as median, smallest and largest: above 1, the peer takes more.
+A measurement is a function that does the work once. `in_turns` calls ours and the peers' one after the other, round
+for round, so that what else the machine does falls on all of them alike. Rows of the table say what was done, the
+medians, and the ratio of each round to ours as median, smallest and largest: above 1, ours is better.
 """
 import json, os, platform, shlex, subprocess, sys, time
 from datetime import date
@@ -73,7 +73,8 @@ def save(table, rows, packages=()):
         'python': platform.python_version(),
         'versions': {name: version(name) for name in sorted(packages)},
     }
-    with atomic_file(about) as tmp: tmp.write_text(json.dumps(facts | {p: mine for p in sorted(parts)}, indent=1) + '\n')
+    facts |= {p: mine for p in sorted(parts)}
+    with atomic_file(about) as tmp: tmp.write_text(json.dumps(facts, indent=1) + '\n')
 
 
 def apart(script, arguments):

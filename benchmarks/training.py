@@ -63,15 +63,15 @@ class Clock(training.TrainerCallback):
 class Tokens:
     "What the towers of a model are given: tokens, and tokens with padding."
     def __init__(self, model):
-        from transformers import PreTrainedModel
+        from sentence_transformers.models import Transformer
         self.counts = [] # a pair a forward pass
-        towers = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
-        for tower in towers: tower.register_forward_pre_hook(self.note, with_kwargs=True)
-        self.linears = [m for t in towers[:1] for m in t.modules() if isinstance(m, torch.nn.Linear)]
-    def note(self, module, args, kwargs):
-        mask = kwargs['attention_mask']
+        towers = [m for m in model.modules() if isinstance(m, Transformer)]
+        for tower in towers: tower.register_forward_pre_hook(self.note)
+        self.linears = [m for m in towers[0].modules() if isinstance(m, torch.nn.Linear)]
+    def note(self, module, args): # called with the features of a batch
+        mask = args[0]['attention_mask']
         self.counts.append((int(mask.sum()), mask.numel()))
-    def told(self, seconds, questions): # of all questions
+    def told(self, seconds, questions): # seconds of a question; all questions
         "Tokens a question, padding, and the share of the bound."
         there, computed = np.sum(self.counts, axis=0)
         per_token = sum(2 * m.in_features * m.out_features for m in self.linears)

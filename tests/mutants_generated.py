@@ -3,8 +3,8 @@
     pip install cosmic-ray==8.7.0
     python tests/mutants_generated.py [--only MODULE ...] [--each 6]
 
-Of each module, --each places are drawn with a fixed seed, and at each one of the changes that cosmic-ray knows there: of
-an operator, a comparison, a number, a condition, a constant or a loop. The module's notebook and the test files that
+Of each module, --each places are drawn with a fixed seed, and at each one of the changes that cosmic-ray knows there:
+of an operator, a comparison, a number, a condition, a constant or a loop. The module's notebook and the test files that
 import it are run on a copy until one fails. The rows of a module are replaced in
 nbs/experiments/results/mutants-generated.csv as soon as it is done; a survivor stands there without a check.
 """
@@ -22,7 +22,8 @@ RESULT = ROOT/'nbs/experiments/results/mutants-generated.csv'
 PACKAGES = ('losses', 'curriculum', 'hnsw', 'representation', 'metrics', 'training', 'evaluation')
 LEFT_OUT = ('Variable', 'RemoveDecorator', 'NoOp', 'ExceptionReplacer') # need arguments, or change no result
 # of the twelve binary operators each for each only those that a slip of the pen could make
-BINARY = {'Add_Sub', 'Sub_Add', 'Mul_Div', 'Div_Mul', 'FloorDiv_Div', 'Mod_Mul', 'Pow_Mul', 'BitOr_BitAnd', 'BitAnd_BitOr'}
+BINARY = {
+    'Add_Sub', 'Sub_Add', 'Mul_Div', 'Div_Mul', 'FloorDiv_Div', 'Mod_Mul', 'Pow_Mul', 'BitOr_BitAnd', 'BitAnd_BitOr'}
 CELL = re.compile(r'^# %% .*\.ipynb #(\w+)$', re.M)
 
 
@@ -71,8 +72,10 @@ def changes(module, each):
         changed = mutate_code(source, get_operator(name)(), occurrence)
         old, new = source.splitlines(), changed.splitlines()
         differ = [i for i, (a, b) in enumerate(zip(old, new)) if a != b]
-        if len(old) != len(new) or len(differ) != 1 or old[differ[0]].lstrip().startswith(('from ', 'import ', '@')): continue
-        drawn.append(Change(differ[0] + 1, old[differ[0]].strip(), new[differ[0]].strip(), changed))
+        if len(old) != len(new) or len(differ) != 1: continue
+        line, = differ
+        if old[line].lstrip().startswith(('from ', 'import ', '@')): continue
+        drawn.append(Change(line + 1, old[line].strip(), new[line].strip(), changed))
         if len(drawn) == each: break
     return drawn
 
@@ -85,7 +88,8 @@ def cells_of(source):
 
 def changed_notebook(module, source):
     "The module's notebook with the same change."
-    nb, old, new = json.loads(notebook_file(ROOT, module).read_text()), cells_of(source_file(ROOT, module).read_text()), cells_of(source)
+    nb, old = json.loads(notebook_file(ROOT, module).read_text()), cells_of(source_file(ROOT, module).read_text())
+    new = cells_of(source)
     for cell in nb['cells']:
         name = cell['id']
         if name in old and old[name] != new[name]:

@@ -250,7 +250,7 @@ def find_each(
         tables = [ends.ids[:, e].copy(), ends.distances[:, e].copy(), *ends.counts[:, e].T.copy()]
         if len(unsure):
             again = alone(stop, queries[unsure], None if entries is None else given[unsure])
-            for to, part in zip(tables, list(msgspec.structs.astuple(again))): to[unsure] = part
+            for to, part in zip(tables, msgspec.structs.astuple(again)): to[unsure] = part
         traces.append(Trace(*tables))
     return traces
 
@@ -293,8 +293,9 @@ def many_of(
     return search.many(values, at_once) if hasattr(search, 'many') else map(search, values)
 
 class Then:
-    "A search whose traces a function changes."
-    def __init__(self, search, change): self.search, self.change = search, change
+    "A search whose traces a function changes; it has `many` if that search has."
+    def __init__(self, search, change):
+        self.search, self.change = search, change
+        if hasattr(search, 'many'):
+            self.many = lambda values, at_once=AT_ONCE: map(change, search.many(values, at_once))
     def __call__(self, value)->Trace: return self.change(self.search(value))
-    def many(self, values, at_once:int=AT_ONCE): # yields a `Trace` each
-        return map(self.change, many_of(self.search, values, at_once))

@@ -146,7 +146,7 @@ def readable_tables(
     return str(soup)
 
 # %% ../../nbs/report/notebook.ipynb #539a68f0
-TABLE_TAGS = {'table', 'thead', 'tbody', 'tr', 'th', 'td', 'caption', 'colgroup', 'col', 'style'}
+TABLE_TAGS = {'table', 'thead', 'tbody', 'tr', 'th', 'td', 'caption', 'colgroup', 'col'}
 TEXT_TAGS = {'div', 'span', 'p', 'br', 'hr', 'pre', 'sub', 'sup', 'details', 'summary', *(f'h{n}' for n in range(1, 7))}
 ATTRIBUTES = {
     '*': ['class', 'id', 'style', 'title', 'role', 'tabindex', 'scope', 'colspan', 'rowspan', 'aria-label'],
