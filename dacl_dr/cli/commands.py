@@ -264,21 +264,23 @@ def run_representation_eval_command(o:RunRepresentationEval)->int:
     return 0
 
 def diagnose_command(o:Diagnose)->int:
-    "Diagnose an encoder or vectors, print what was found, name the page."
+    "Diagnose an encoder or vectors, print costs as soon as they are known, then the rest, and name the page."
     check_models(*(o.encoder or ()))
+    from tqdm import tqdm
     from dacl_dr.evaluation.diagnosis import comparison_lines, diagnose, diagnosis_lines
-    with claimed(o.output_path): path = diagnose(o)
-    lines = comparison_lines if path.name == 'comparison.json' else diagnosis_lines
-    print(f"{lines(path)}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
+    with claimed(o.output_path): path = diagnose(o, tqdm.write)
+    lines = comparison_lines(path) if path.name == 'comparison.json' else diagnosis_lines(path, told=True)
+    print(f"{lines}\n\nnumbers: {path}\npage: {path.with_suffix('.html')}")
     return 0
 
 def tune_command(o:Tune)->int:
-    "Tune a search, print what was found, name the page."
+    "Tune a search, tell of each way on the half that is chosen on, then print what the other half says."
     check_models(*(o.encoder or ()))
+    from tqdm import tqdm
     from dacl_dr.tuning.tuner import tune, tuned_lines
-    with claimed(o.output_path): path = tune(o)
+    with claimed(o.output_path): path = tune(o, tqdm.write)
     page = path.with_name('tuning.html')
-    print(f"{tuned_lines(path)}\n\nnumbers: {path}" + (f'\npage: {page}' if path.name == 'tuned.json' else ''))
+    print(f"\n{tuned_lines(path)}\n\nnumbers: {path}" + (f'\npage: {page}' if path.name == 'tuned.json' else ''))
     return 0
 
 def adapt_command(o:Adapt)->int: # 1 if the adapter is not better

@@ -99,6 +99,7 @@ def diagnose_vectors(
     positives=None, # `Judgements`, or (Q,) a positive of each query; None: not known
     s:SearchSettings=SearchSettings(),
     desc:str|None=None, # of the progress bar; None: no bar
+    tell=None, # called with the sweep as soon as it is known
 )->Analysis:
     "All about vectors in memory. Raises `DaclError` for fewer passages than a search returns, or other dimensions."
     fits = passages.ndim == 2 and queries.ndim == 2 and passages.shape[1] == queries.shape[1]
@@ -107,7 +108,7 @@ def diagnose_vectors(
             f'vectors: passages have shape {passages.shape} and queries {queries.shape}; '
             'give tables of as many columns, with at least one row'
         )
-    a = analyse(queries, passages, positives, s=with_targets(s), desc=desc)
+    a = analyse(queries, passages, positives, s=with_targets(s), desc=desc, tell=tell)
     tail = a.costs.visited.quantile(.95) / a.costs.visited.median()
     with parts_bar(1, desc) as begin:
         begin('hubs, copies and axes')

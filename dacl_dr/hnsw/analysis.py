@@ -132,6 +132,7 @@ def analyse(
     hard:np.ndarray|None=None, # (Q, H) hard negatives, -1 for none
     s:SearchSettings=SearchSettings(),
     desc:str|None=None, # of the progress bar; None: no bar
+    tell=None, # called with the sweep as soon as it is known
 )->Analysis:
     "Exact search, graph, sweep and every measure. Raises `DaclError` for fewer passages than a search returns."
     check_enough(len(passages), s)
@@ -144,6 +145,7 @@ def analyse(
         index = build_hnsw(passages, s.m, s.ef_construction)
         begin('efSearch')
         found = graph_sweep(index, q, passages, exact, judged, s, desc and 'efSearch')
+        if tell: tell(found)
         begin('the shape of the space')
         space = space_of(q, passages, judged)
         begin('what makes a query expensive')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SURE', 'DRAWN', 'PROBE', 'MOST_ROUNDS', 'HOPELESS', 'Budget', 'bytes_read', 'spent_at_goal', 'spent_in_draws',
-           'surely_less', 'probe_rate', 'Builder', 'Contender', 'Choice', 'cheapest', 'descend_levers', 'alone',
-           'together', 'choose_ways']
+           'surely_less', 'probe_rate', 'Contender', 'contender_line', 'Builder', 'Choice', 'cheapest',
+           'descend_levers', 'alone', 'together', 'choose_ways']
 
 # %% ../../nbs/tuning/choosing.ipynb #efcf9ca4
 import time
@@ -21,6 +21,7 @@ from ..metrics.statistics import drawn_means, query_draws
 from ..search.exact import InMemory
 from ..search.graph import fill_index
 from .levers import LEVERS, Lever, options_of
+from .material import Aim
 from .runner import graph_name
 from .trials import Bench, Trial, costs_at_goal, place_of
 from .ways import Way, bytes_compared, graph_words, way_words
@@ -100,6 +101,25 @@ def probe_rate(
     taken = time.perf_counter() - start
     return bench.graphs.first_seconds(graph_name(bench.m, ('probe',)), taken) / len(x)
 
+# %% ../../nbs/tuning/choosing.ipynb #9e90b632
+class Contender(msgspec.Struct, kw_only=True):
+    "A way that is worth showing."
+    name: str # 'have', 'plain', the name of a lever, 'together', 'hybrid'
+    label: str # in tables
+    trial: Trial
+    lexical: bool = False # does it need the results of a lexical search?
+
+def contender_line(
+    c:Contender,
+    aim:Aim,
+)->str:
+    "What a way costs on the half that is chosen on, in a line."
+    t = c.trial
+    if t.knob is None: return f'{c.label}: does not reach the goal ({way_words(t.way)})'
+    at, best = place_of(t.tune, t.knob), np.nanmean(t.tune.exact[aim.metric])
+    evaluations, kept = t.tune.mean('evaluations')[at], t.tune.mean(aim.metric)[at] / best
+    return f'{c.label}: {evaluations:,.0f} computations keep {kept:.1%} ({way_words(t.way, t.knob)})'
+
 # %% ../../nbs/tuning/choosing.ipynb #3b8951a9
 class Builder:
     "Tries ways as long as their graphs fit the budget."
@@ -107,8 +127,9 @@ class Builder:
         bench:Bench,
         budget:Budget,
         desc:str|None=None, # of the progress bar; None: no bar
+        tell=None, # called with a line about each contender
     ):
-        self.bench, self.budget, self.left, self.rate = bench, budget, budget.seconds, None
+        self.bench, self.budget, self.left, self.rate, self.tell = bench, budget, budget.seconds, None, tell
         self.paid, self.skipped = set(), {} # keys of graphs; way → seconds its graph would take
         self.bar = tqdm(desc=desc, unit='way', leave=False, disable=desc is None)
 
@@ -140,14 +161,13 @@ class Builder:
         self.bar.update()
         return known
 
-# %% ../../nbs/tuning/choosing.ipynb #6f3d06eb
-class Contender(msgspec.Struct, kw_only=True):
-    "A way that is worth showing."
-    name: str # 'have', 'plain', the name of a lever, 'together', 'hybrid'
-    label: str # in tables
-    trial: Trial
-    lexical: bool = False # does it need the results of a lexical search?
+    def contender(self, **about)->Contender:
+        "A way that is worth showing, which is told of."
+        c = Contender(**about)
+        if self.tell: self.tell(contender_line(c, self.bench.aim))
+        return c
 
+# %% ../../nbs/tuning/choosing.ipynb #6f3d06eb
 class Choice(msgspec.Struct, kw_only=True):
     "All ways that are worth showing, and what was not tried."
     found: list[Contender] # 'have' first, then 'plain', the levers, 'together', 'hybrid'
@@ -197,7 +217,7 @@ def alone(
         by = builder.budget if lever.fewer else builder.budget.but(save='bytes')
         best = cheapest(builder, options_of(lever, builder.bench.m, plain.way), by)
         if best is None: continue
-        found.append(Contender(name=lever.name, label=lever.label, trial=best, lexical=lever.lexical))
+        found.append(builder.contender(name=lever.name, label=lever.label, trial=best, lexical=lever.lexical))
     return found
 
 # %% ../../nbs/tuning/choosing.ipynb #eb2f4541
@@ -211,11 +231,12 @@ def together(
     timed = builder.bench.aim.milliseconds is not None
     moving = [lever for lever in levers if lever.fewer or all_count or timed]
     own = descend_levers(builder, plain, tuple(lever for lever in moving if not lever.lexical))
-    found = [Contender(name='together', label='together, without lexical results', trial=own)]
+    found = [builder.contender(name='together', label='together, without lexical results', trial=own)]
     if not any(lever.lexical for lever in moving): return found
     lexical_first = tuple(sorted(moving, key=lambda lever: not lever.lexical))
     both = descend_levers(builder, own, lexical_first)
-    return [*found, Contender(name='hybrid', label='together, with lexical results', trial=both, lexical=True)]
+    also = builder.contender(name='hybrid', label='together, with lexical results', trial=both, lexical=True)
+    return [*found, also]
 
 # %% ../../nbs/tuning/choosing.ipynb #d021568e
 HOPELESS = 8 # times the distance computations of the baseline at the goal: a way that needs more is given up
@@ -226,19 +247,20 @@ def choose_ways(
     levers:tuple[Lever, ...]=LEVERS,
     budget:Budget=Budget(),
     desc:str|None=None, # of the progress bar; None: no bar
+    tell=None, # called with a line about each contender, as soon as it is chosen
 )->Choice:
     "Try levers alone and together."
-    builder, m = Builder(bench, budget, desc), bench.m
+    builder, m = Builder(bench, budget, desc, tell), bench.m
     there = [lever for lever in levers if lever.there(m)]
     graphs = [way for lever in there if lever.name == 'm' for way in options_of(lever, m, have)]
     others = [lever for lever in there if lever.name != 'm']
     with builder.bar:
         today = builder.trial(have, needed=True)
+        found = [builder.contender(name='have', label='what you have', trial=today)]
         plain = cheapest(builder, [have, *graphs]) or today
         if bench.aim.milliseconds is None: bench.ceiling = HOPELESS * spent_at_goal(bench, plain, Budget())
-        found = [
-            Contender(name='have', label='what you have', trial=today),
-            Contender(name='plain', label='efSearch at the best M', trial=plain),
-            *alone(builder, plain, others), *together(builder, plain, there)]
+        found.append(builder.contender(name='plain', label='efSearch at the best M', trial=plain))
+        found += alone(builder, plain, others)
+        found += together(builder, plain, there)
     skipped = {graph_words(way): float(seconds) for way, seconds in builder.skipped.items()}
     return Choice(found=found, skipped=skipped, lacking={x.label: x.needs for x in levers if not x.there(m)})

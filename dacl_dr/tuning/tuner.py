@@ -121,13 +121,15 @@ def tuned_from(
     sample:Sample,
     there:Foreign|None, # an index that is tuned
     desc:str|None=None, # of the progress bar; None: no bar
+    tell=None, # called with a line about each way, as soon as it is chosen
 )->Tuning:
     "Choose, measure and time. Raises `DaclError` for what can't be tuned."
     m, judged = material_of(o, sample, there), sample.judged is not None
     bench = Bench(m, aim_of(o, judged), Path(o.output_path)/'tried')
     check_reachable(bench)
     budget = Budget(save=o.save, seconds=o.build_seconds, megabytes=o.max_mb)
-    choice = choose_ways(bench, way_of(o, there), levers_named(o.levers), budget, desc)
+    if tell: tell('On the half of the queries that settings are chosen on:')
+    choice = choose_ways(bench, way_of(o, there), levers_named(o.levers), budget, desc, tell)
     rows = outcome_rows(bench, choice, max(o.ef_search, m.k))
     t = Tuning(
         about=sample.about | {'passages': len(m.passages), 'queries': len(m.q), 'dim': m.q.shape[1], 'k': m.k},
@@ -235,11 +237,12 @@ def tuned_lines(
 # %% ../../nbs/tuning/tuner.ipynb #4bfba065
 def tune(
     o:Tune, # what to look at, and the folder that gets numbers, tables and page
+    tell=None, # called with a line about each way, as soon as it is chosen
 )->Path: # tuned.json; of several encoders comparison.json
     "Tune a search and write numbers, tables and pages. Raises `DaclError` for bad input."
     check_tune(o)
     o = as_built(o)
-    if o.index is None and len(encoders_of(o)) > 1: return tune_several(o)
+    if o.index is None and len(encoders_of(o)) > 1: return tune_several(o, tell)
     out, there = Path(o.output_path), None
     def check(about): refuse_other_results(out/'tuned.json', about, results_of_diagnosis, 'choose another --output')
     if o.index is not None:
@@ -247,7 +250,7 @@ def tune(
         check(sample.about)
     elif o.vectors is not None: sample = vector_sample(o, check)
     else: sample = text_sample(o, check)
-    t = tuned_from(o, sample, there, 'tuning' if o.reading.show_progress else None)
+    t = tuned_from(o, sample, there, 'tuning' if o.reading.show_progress else None, tell)
     make_folder(out)
     write_table(out/'curves.csv', curve_table(t))
     path = write_json(out/'tuned.json', tuned_json(t))
@@ -256,12 +259,13 @@ def tune(
 
 def tune_several(
     o:Tune, # of several encoders
+    tell=None, # called with a line about each way, as soon as it is chosen
 )->Path: # comparison.json
     "Tune encoders one after the other, and put them side by side."
     out, found = Path(o.output_path), {}
     for encoder in encoders_of(o):
         place = out/folder_name(encoder)
-        path = tune(o.but(encoder=encoder, output_path=str(place)))
+        path = tune(o.but(encoder=encoder, output_path=str(place)), tell)
         found[place.name] = json.loads(path.read_text(encoding='utf-8'))
     table = side_by_side(found)
     write_table(make_folder(out)/'comparison.csv', table)
