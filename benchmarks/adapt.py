@@ -3,10 +3,10 @@
     python benchmarks/adapt.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz --train tldr-train.json.gz \\
         --dev tldr-dev.json.gz --test tldr-test.json.gz --table nbs/experiments/results/adapter.csv
 
-Embeds once into --work. Each seed trains on the training questions; the dev questions choose the epoch; the test questions
-report. Columns: name, seed, pairs, rank, w, epoch taken, seconds, peak megabytes; recall@10 of exact search before and
-after and its change, with 95% intervals over queries; visited nodes at each goal before and after, with the change. Rows
-of seed `all` average over seeds, with intervals over seeds and queries.
+Embeds once into --work. Each seed trains on the training questions; the dev questions choose the epoch; the test
+questions report. Columns: name, seed, pairs, rank, w, epoch taken, seconds, peak megabytes; recall@10 of exact search
+before and after and its change, with 95% intervals over queries; visited nodes at each goal before and after, with the
+change. Rows of seed `all` average over seeds, with intervals over seeds and queries.
 """
 import argparse, resource, time
 from pathlib import Path
@@ -35,18 +35,21 @@ from tune import embedded # benchmarks/tune.py
 def vectors_of(a, work):
     "Passages; of each split its queries and judgements."
     passages, model, splits = open_corpus(a.corpus), None, {}
-    if any(not (work/f'{n}.npy').exists() for n in ('p', 'train', 'dev', 'q')): model = on_device(load_encoder(a.encoder))
+    lacking = any(not (work/f'{n}.npy').exists() for n in ('p', 'train', 'dev', 'q'))
+    if lacking: model = on_device(load_encoder(a.encoder))
     x = embedded(model, work, 'p', texts_at(passages, np.arange(len(passages)), 'title+text'), 'passage')
     for name, file, path in (('train', 'train', a.train), ('dev', 'dev', a.dev), ('test', 'q', a.test)):
         asked = open_queries(path)
         judged = Judgements(judgements_of(asked, passages, is_graded(path)).relevant)
-        splits[name] = embedded(model, work, file, texts_at(asked, np.arange(len(asked)), 'title+text'), 'query'), judged
+        texts = texts_at(asked, np.arange(len(asked)), 'title+text')
+        splits[name] = embedded(model, work, file, texts, 'query'), judged
     return x, splits
 
 
 def swept(searcher, passages, q, judged, s):
     judge = lambda ids: judged.metrics(ids, ['recall@10'])
-    return sweep(Passes(searcher, q, 10), exact_search(q, passages, 10), judge, s, 'recall@10', None, similarity(q, passages))
+    exact, near = exact_search(q, passages, 10), similarity(q, passages)
+    return sweep(Passes(searcher, q, 10), exact, judge, s, 'recall@10', None, near)
 
 
 def repeated(pairs, n, seed):
@@ -72,10 +75,11 @@ def trained(a, passages, splits, seed):
 def quality(metric, before, after, draws): # after: of each seed, (S, Q)
     "A metric before and after, with the change over seeds and queries."
     drawn, base = drawn_means(after, draws), drawn_means(before[None], draws)
-    change = against(after.mean(1), np.full(len(after), before.mean()), drawn, np.repeat(base, len(after), 1), relative=False)
+    unchanged = np.full(len(after), before.mean())
+    change = against(after.mean(1), unchanged, drawn, np.repeat(base, len(after), 1), relative=False)
     return {
-        'what': metric, 'before': before.mean(), 'after': after.mean(), 'change': change.value, 'change low': change.low,
-        'change high': change.high}
+        'what': metric, 'before': before.mean(), 'after': after.mean(),
+        'change': change.value, 'change low': change.low, 'change high': change.high}
 
 
 def costs(found):
@@ -91,7 +95,8 @@ def costs(found):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('name', 'encoder', 'corpus', 'train', 'dev', 'test', 'table'): p.add_argument(f'--{name}', required=True)
+    for name in ('name', 'encoder', 'corpus', 'train', 'dev', 'test', 'table'):
+        p.add_argument(f'--{name}', required=True)
     p.add_argument('--work', default='runs/adapt', help='gets vectors')
     p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--pairs', type=int, help='training questions, drawn by the seed; all if none is given')
@@ -105,6 +110,7 @@ def main():
     searcher, draws = Searcher(build_hnsw(passages, s.m, s.ef_construction)), query_draws(len(q), 1000)
     before, frozen = found_metrics(judged, q, passages), swept(searcher, passages, q, judged, s)
     table, after, sweeps = [], [], []
+    about = {'name': a.name, 'seed': None, 'w': a.w, 'temperature': a.temperature, 'rank': a.rank}
     for seed in range(a.seeds):
         found, told = trained(a, passages, splits, seed)
         moved = found.adapter.vectors(q)
@@ -112,10 +118,10 @@ def main():
         sweeps.append(swept(searcher, passages, moved, judged, s))
         rows = [quality(m, before[m], after[-1][m][None], draws) for m in before]
         rows += costs(compare({'before': [frozen], 'after': sweeps[-1:]}, s))
-        table += [{'name': a.name, 'seed': seed, 'w': a.w, 'temperature': a.temperature, 'rank': a.rank} | told | row for row in rows]
+        table += [about | {'seed': seed} | told | row for row in rows]
     rows = [quality(m, before[m], np.stack([x[m] for x in after]), draws) for m in before]
     rows += costs(compare({'before': [frozen], 'after': sweeps}, s))
-    table += [{'name': a.name, 'seed': 'all', 'w': a.w, 'temperature': a.temperature, 'rank': a.rank} | row for row in rows]
+    table += [about | {'seed': 'all'} | row for row in rows]
     table, path = pd.DataFrame(table), Path(a.table)
     print(table[['seed', 'what', 'before', 'after', 'change', 'change low', 'change high']].to_string())
     kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []

@@ -1,14 +1,17 @@
-"""How a query adapter's gain depends on training pairs, rank, w and τ; and what fine-tuning the query tower gains instead.
+"""How a query adapter's gain depends on training pairs, rank, w and τ; and what fine-tuning the query tower gains
+instead.
 
     python benchmarks/adapter_study.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz \\
-        --questions tldr-train.json.gz tldr-dev.json.gz tldr-test.json.gz --table nbs/experiments/results/adapter-study.csv
+        --questions tldr-train.json.gz tldr-dev.json.gz tldr-test.json.gz \\
+        --table nbs/experiments/results/adapter-study.csv
     python benchmarks/adapter_study.py ... --tower 2 # fine-tune the query tower for two epochs instead
 
-All questions are split anew by each seed, whole groups on one side: 80% train, 10% choose the epoch, 10% judge. A group is
-what comes before --split_at in the title of the first positive: the title itself, or with `--split_at .` the package of a
-title like numpy.linalg.norm. One setting is varied at a time. Every training is kept in --work, so that a run that was
-stopped goes on. Columns: name, pairs, rank, w, temperature, method; what; before, after and change, means over seeds, with
-95% intervals over seeds and queries; seconds of a training, median of the seeds. A rank of 0 is a full matrix.
+All questions are split anew by each seed, whole groups on one side: 80% train, 10% choose the epoch, 10% judge. A
+group is what comes before --split_at in the title of the first positive: the title itself, or with `--split_at .` the
+package of a title like numpy.linalg.norm. One setting is varied at a time. Every training is kept in --work, so that a
+run that was stopped goes on. Columns: name, pairs, rank, w, temperature, method; what; before, after and change, means
+over seeds, with 95% intervals over seeds and queries; seconds of a training, median of the seeds. A rank of 0 is a
+full matrix.
 """
 import argparse, json, time
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""BM25's quality on two data sets in DPR's format, by judgements and by answer match, for both engines and several ways to cut words.
+"""BM25's quality on two data sets in DPR's format, by judgements and by answer match, for both engines and several
+ways to cut words.
 
     python benchmarks/bm25_quality.py --data_dir DIR     # DIR holds squad/ and tldr/
 
@@ -48,7 +49,8 @@ def main():
                     rows += [about | row for row in measured(json.loads(path.read_text()))]
     table = pd.DataFrame(rows)
     table.to_csv(Path(__file__).parents[1]/'nbs'/'experiments'/'results'/'bm25.csv', index=False)
-    print(table.pivot_table(index=['data', 'metric', 'words', 'engine'], columns='k', values='value').round(3).to_string())
+    wide = table.pivot_table(index=['data', 'metric', 'words', 'engine'], columns='k', values='value')
+    print(wide.round(3).to_string())
 
 
 if __name__ == '__main__': main()

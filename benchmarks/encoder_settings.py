@@ -35,8 +35,12 @@ def dev_quality(task, gold, questions, encoder_settings, train_settings, idf_pow
     with torch.no_grad():
         for tower in (encoder.query, encoder.passage): tower.importance.pow_(2 * idf_power)
     n = len(task.positives)
-    data = TrainingData(task.prepare('train'), task.prepare('pool'), task.positives, task.positives[:, None], np.arange(len(task.pool)), np.zeros((n, 0), int), [str(i) for i in range(n)])
-    train(encoder, data, variant_settings(msgspec.structs.replace(task.settings, training=train_settings), Variant('A', 0., train_settings.temperature, seed)), say=lambda text: None)
+    data = TrainingData(
+        task.prepare('train'), task.prepare('pool'), task.positives, task.positives[:, None], np.arange(len(task.pool)),
+        np.zeros((n, 0), int), [str(i) for i in range(n)])
+    settings = msgspec.structs.replace(task.settings, training=train_settings)
+    of_variant = variant_settings(settings, Variant('A', 0., train_settings.temperature, seed))
+    train(encoder, data, of_variant, say=lambda text: None)
     found = exact_search(encoder.encode(questions, 'query'), task.encode(encoder, 'all'), 100)
     return task_metrics(gold_rank(found, gold))
 
@@ -51,7 +55,9 @@ def main():
     dev = with_positives(task.files.dev)
     gold, questions = np.array(positive_rows(dev, task.passages)), bag_texts(task.tokenizer, [q.question for q in dev])
     for name, enc, tr, power in VARIANTS:
-        m = dev_quality(task, gold, questions, msgspec.structs.replace(settings.encoder, **enc), msgspec.structs.replace(settings.training, **tr), power, args.seed)
+        changed = ((settings.encoder, enc), (settings.training, tr))
+        encoding, training = (msgspec.structs.replace(s, **x) for s, x in changed)
+        m = dev_quality(task, gold, questions, encoding, training, power, args.seed)
         print(f'{name:<22}' + '  '.join(f'{k} {v:.3f}' for k, v in m.items()), flush=True)
 
 

@@ -3,10 +3,11 @@
     dacl run-study answer --jobs 2
     python benchmarks/frontier.py --study runs/answer-codedocs-static --table nbs/experiments/results/frontier.csv
 
-Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, paired by seed and
-question. Columns: name of the data, model, `against` (which of A's), change of the cost at own shares and its 95% interval,
-change of recall@10 of exact search, in points, and its interval. Rows against `curve` hold recall@10 above A's curve over
-temperatures at the model's own cost, drawn straight in the logarithm of the cost: mean and Student's interval over seeds.
+Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, paired by
+seed and question. Columns: name of the data, model, `against` (which of A's), change of the cost at own shares and its
+95% interval, change of recall@10 of exact search, in points, and its interval. Rows against `curve` hold recall@10
+above A's curve over temperatures at the model's own cost, drawn straight in the logarithm of the cost: mean and
+Student's interval over seeds.
 """
 import argparse
 from pathlib import Path
@@ -25,7 +26,8 @@ def recall_change(model, baseline, drawn):
     "Change of recall@10 of exact search, in points."
     of = lambda sweeps: np.stack([s.exact['recall@10'] for s in sweeps]) # (S, Q)
     a, b = of(model), of(baseline)
-    return against(100 * a.mean(1), 100 * b.mean(1), 100 * drawn_means(a, drawn), 100 * drawn_means(b, drawn), relative=False)
+    means = [100 * drawn_means(x, drawn) for x in (a, b)]
+    return against(100 * a.mean(1), 100 * b.mean(1), *means, relative=False)
 
 
 def above_curve(found, curve, s):
@@ -60,7 +62,9 @@ def main():
                         | {c: r[c] for c in ('change', 'change low', 'change high')}
                         | {'recall': q.value, 'recall low': q.low, 'recall high': q.high})
     for r in above_curve(found, curve, s.search).itertuples():
-        rows.append({'name': name, 'model': r.model, 'against': 'curve', 'recall': r.value, 'recall low': r.low, 'recall high': r.high})
+        rows.append({
+            'name': name, 'model': r.model, 'against': 'curve',
+            'recall': r.value, 'recall low': r.low, 'recall high': r.high})
     new = pd.DataFrame(rows)
     print(new.to_string())
     path = Path(a.table)

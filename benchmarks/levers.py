@@ -4,12 +4,13 @@
     python benchmarks/levers.py --study runs/answer-codedocs-static --models A B --folds 3 \\
         --table nbs/experiments/results/levers.csv
 
-Searches the trained encoders of a cross-fitted study in four ways each, M 16: plain, with a stop rule (the best open candidate
-is farther than (1 + gamma) times the tenth), from BM25's first ten results, and with both. Every question is asked once, over
-each seed of the study; a graph has an insertion order of its own. What each model and way found is kept in --work, so an
-interrupted run goes on. Columns: name of the data, model, way, question (a cost at matched quality), value, change against the baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and
-`over A`: the change against the same model searched plainly, and against the baseline searched in the same way. BM25's own
-work is not counted.
+Searches the trained encoders of a cross-fitted study in four ways each, M 16: plain, with a stop rule (the best open
+candidate is farther than (1 + gamma) times the tenth), from BM25's first ten results, and with both. Every question is
+asked once, over each seed of the study; a graph has an insertion order of its own. What each model and way found is
+kept in --work, so an interrupted run goes on. Columns: name of the data, model, way, question (a cost at matched
+quality), value, change against the baseline model searched plainly, 95% intervals over questions and seeds, `over
+plain` and `over A`: the change against the same model searched plainly, and against the baseline searched in the same
+way. BM25's own work is not counted.
 """
 import argparse
 from pathlib import Path
@@ -57,7 +58,8 @@ def sweeps_of_model(plan:StudyPlan, task, study, v, lexical, work):
         rows = graph_order(task, v)
         place = np.argsort(rows) # of each passage in the graph
         seeds = {'bm25': lexical._replace(rows=np.where(lexical.rows < 0, -1, place[lexical.rows]))}
-        m = Material(passages=np.ascontiguousarray(passages[rows]), q=q, judged=Judgements.of(place[task.test.gold]), lexical=seeds)
+        judged = Judgements.of(place[task.test.gold])
+        m = Material(passages=np.ascontiguousarray(passages[rows]), q=q, judged=judged, lexical=seeds)
         half, graphs = Half(m, np.arange(len(q)), 'recall@10'), Graphs(m)
         for name, way in WAYS.items():
             found = searched(Runner(m, way, graphs.get(way)), half, GRID[way.stop])
@@ -85,7 +87,8 @@ def all_sweeps(plan, corpus, study, models, work, folds):
 def table_of(name, found, s, draws):
     "All questions, each model and way against three baselines."
     called = lambda sweeps: {f'{m} | {w}': x for (m, w), x in sweeps.items()}
-    split = lambda t: t.assign(way=t.model.str.split(' | ', regex=False).str[1], model=t.model.str.split(' | ', regex=False).str[0])
+    part = lambda t, i: t.model.str.split(' | ', regex=False).str[i]
+    split = lambda t: t.assign(way=part(t, 1), model=part(t, 0))
     first, columns = next(iter(found))[0], ['change', 'change low', 'change high']
     whole = split(compare(called(found), s, draws=draws))
     keys = ['model', 'way', 'question']
@@ -95,7 +98,8 @@ def table_of(name, found, s, draws):
     models = dict.fromkeys(m for m, _ in found)
     by_model = [{(m, w): x for (m, w), x in found.items() if m == model} for model in models]
     by_way = [{(m, w): x for (m, w), x in found.items() if w == way} for way in WAYS]
-    for over, groups in (('plain', by_model), (first, by_way)): whole = whole.merge(against(groups, over), on=keys, how='left')
+    for over, groups in (('plain', by_model), (first, by_way)):
+        whole = whole.merge(against(groups, over), on=keys, how='left')
     return whole[whole.question.str.match('visited at (ANN|.* of own)')].assign(name=name)
 
 

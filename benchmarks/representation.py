@@ -61,7 +61,8 @@ def main():
     print(f'{a.rows:,} × {a.dim}\n{"":<32}{"value":>10}{"seconds":>10}{"of pdist":>10}{"peak MB above":>15}')
     for name, rows in found.items():
         seconds = statistics.median(t[0] for _, t, _ in rows)
-        print(f'{name:<32}{rows[0][0]:>10.5f}{seconds:>10.2f}{seconds / base:>10.2f}{statistics.median(m for *_, m in rows):>15.0f}')
+        memory = statistics.median(m for *_, m in rows)
+        print(f'{name:<32}{rows[0][0]:>10.5f}{seconds:>10.2f}{seconds / base:>10.2f}{memory:>15.0f}')
 
 
 if __name__ == '__main__': main()

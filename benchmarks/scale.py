@@ -152,7 +152,9 @@ def main():
     print(
         f"peak memory: build {b['peak_bytes'] / 1e9:.2f} GB = {b['peak_bytes'] / size:.3f} of the index, "
         f"sweep {s['peak_bytes'] / 1e9:.2f} GB = {s['peak_bytes'] / size:.3f}")
-    if t: print(f"tuned in {t['tune_s']:.0f} s with {t['peak_bytes'] / 1e9:.2f} GB at most, {t['peak_bytes'] / size:.2f} of the index")
+    if t:
+        peak = t['peak_bytes']
+        print(f"tuned in {t['tune_s']:.0f} s with {peak / 1e9:.2f} GB at most, {peak / size:.2f} of the index")
     for row in b['levels']: print(row)
     for row in s['sweep']: print(row)
     if args.output: write_measured(args.output, args, b, s, t)

@@ -2,15 +2,16 @@
 
     python benchmarks/tune.py --name tldr-minilm --encoder MODEL --corpus psgs.tsv.gz --queries tldr-test.json.gz \\
         --train_queries tldr-train.json.gz --table nbs/experiments/results/tune.csv
-    python benchmarks/tune.py ... --adapters out-0 out-1 out-2 # with folders of dacl adapt, one a seed, as one more lever
+    python benchmarks/tune.py ... --adapters out-0 out-1 out-2 # folders of dacl adapt, one a seed, as one more lever
 
 Embeds once into --work, then tunes once a seed; the rows of a name are replaced in the table. Rows are measured on the
-half of the queries that chose nothing. Columns: name, seed, way, words, computations and share of exact search's recall@10
-kept with 95% intervals over queries, change against efSearch at the best M at equal quality, milliseconds of one query on
-one thread (median, 95th percentile), those of faiss itself for plain efSearch, BM25's milliseconds and postings, megabytes
-read and held. `ms ratio`: milliseconds at the smallest knob that reaches the goal on the reporting half, over those of
-faiss's own HNSW search at the smallest efSearch that does, timed in turns; its interval is over queries. Rows of seed
-`all` hold the change of the mean cost over seeds; each seed's queries are drawn for its interval.
+half of the queries that chose nothing. Columns: name, seed, way, words, computations and share of exact search's
+recall@10 kept with 95% intervals over queries, change against efSearch at the best M at equal quality, milliseconds of
+one query on one thread (median, 95th percentile), those of faiss itself for plain efSearch, BM25's milliseconds and
+postings, megabytes read and held. `ms ratio`: milliseconds at the smallest knob that reaches the goal on the reporting
+half, over those of faiss's own HNSW search at the smallest efSearch that does, timed in turns; its interval is over
+queries. Rows of seed `all` hold the change of the mean cost over seeds; each seed's queries are drawn for its
+interval.
 """
 import argparse
 from pathlib import Path
@@ -51,7 +52,8 @@ def material(a, work):
     "Passages, queries, judgements, BM25's results and training queries."
     passages, asked, trained = open_corpus(a.corpus), open_queries(a.queries), open_queries(a.train_queries)
     model = on_device(load_encoder(a.encoder))
-    texts = {name: texts_at(t, np.arange(len(t)), 'title+text') for name, t in (('p', passages), ('q', asked), ('train', trained))}
+    stores = {'p': passages, 'q': asked, 'train': trained}
+    texts = {name: texts_at(t, np.arange(len(t)), 'title+text') for name, t in stores.items()}
     kinds = {'p': 'passage', 'q': 'query', 'train': 'query'}
     x = {name: embedded(model, work, name, texts[name], kinds[name]) for name in texts}
     judged = Judgements(judgements_of(asked, passages, is_graded(a.queries)).relevant)
@@ -82,7 +84,8 @@ def rows_of(a, bench, seed):
     table = []
     for r in found:
         row = {'name': a.name, 'seed': seed, 'way': r.name, 'words': r.words}
-        for column, e in (('computations', r.evaluations), ('kept', r.kept), ('quality', r.quality), ('change', r.change)):
+        told = {'computations': r.evaluations, 'kept': r.kept, 'quality': r.quality, 'change': r.change}
+        for column, e in told.items():
             if e is not None: row |= {column: e.value, f'{column} low': e.low, f'{column} high': e.high}
         ms = times.get(r.name)
         row |= {'ms': ms and ms.median, 'ms mean': ms and ms.mean, 'ms p95': ms and ms.p95, 'queries/s': ms and ms.rate}
@@ -113,12 +116,14 @@ def over_seeds(a, costs): # costs: from `rows_of`, of each seed
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('name', 'encoder', 'corpus', 'queries', 'train_queries', 'table'): p.add_argument(f'--{name}', required=True)
+    for name in ('name', 'encoder', 'corpus', 'queries', 'train_queries', 'table'):
+        p.add_argument(f'--{name}', required=True)
     p.add_argument('--work', default='runs/tune', help='gets vectors and what was tried')
     p.add_argument('--seeds', type=int, default=3)
     p.add_argument('--adapters', nargs='+', default=(), help='folders of dacl adapt, one a seed')
     a = p.parse_args()
-    if a.adapters and len(a.adapters) != a.seeds: p.error(f'{len(a.adapters)} adapters for {a.seeds} seeds; give one a seed')
+    if a.adapters and len(a.adapters) != a.seeds:
+        p.error(f'{len(a.adapters)} adapters for {a.seeds} seeds; give one a seed')
     work = make_folder(Path(a.work)/a.name)
     m, tables, costs = material(a, work), [], []
     for seed in range(a.seeds):
@@ -127,7 +132,8 @@ def main():
         table, spent = rows_of(a, Bench(m, Aim(), work/'tried'), seed)
         tables.append(table)
         costs.append(spent)
-        print(tables[-1][['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms ratio']].to_string())
+        shown = ['way', 'words', 'computations', 'kept', 'change', 'change low', 'change high', 'ms ratio']
+        print(tables[-1][shown].to_string())
     tables.append(over_seeds(a, costs))
     print(tables[-1].to_string())
     path = Path(a.table)

@@ -93,6 +93,10 @@ def test_no_line_of_code_is_too_long(path):
     lines = [l for c in cells for l in ''.join(c['source']).split('\n')]
     assert [l for l in lines if len(l) > LONGEST] == []
 
+@pytest.mark.parametrize('path', sorted((ROOT/'benchmarks').glob('*.py')), ids=lambda p: p.stem)
+def test_no_line_of_a_benchmark_is_too_long(path):
+    assert [l for l in path.read_text().splitlines() if len(l) > LONGEST] == []
+
 
 LONGEST_CELL, LONGEST_MODULE = 60, 450 # lines
 

@@ -341,6 +341,16 @@ def test_the_page_holds_its_charts_and_sections(diagnosed):
     assert 'evenly spaced, and all positives' in page and 'effective dimension' in page and 'percentile' in page
 
 
+def test_costs_are_told_before_the_rest_is_made(toy, tmp_path):
+    out, told = tmp_path/'out', []
+    def tell(lines):
+        assert not (out/'diagnosis.json').exists()
+        told.append(lines)
+    path = diagnose(texts_of(toy, 'passages.txt', 'queries.txt', output_path=out), tell)
+    assert len(told) == 1 and told[0].count('visited nodes at ANN recall') == len(TARGETS)
+    assert diagnosis_lines(path) == told[0] + '\n' + diagnosis_lines(path, told=True)
+
+
 def test_text_and_vectors_of_one_data_set_agree(toy, tmp_path):
     s = text_sample(texts_of(toy, 'passages.txt', 'queries.txt'))
     assert s.judged is None and len(s.passages) == 400 and len(s.q) == 100
