@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_asked', 'results_of_diagnosis', 'sample_of', 'json_value', 'json_rows', 'reach_line', 'cost_lines',
            'diagnosis_of', 'diagnosis_json', 'query_table', 'diagnose', 'folder_name', 'comparison_row',
-           'comparison_page', 'diagnose_several', 'comparison_lines', 'finding_lines', 'diagnosis_lines']
+           'comparison_page', 'diagnose_several', 'comparison_lines', 'follow_up_lines', 'diagnosis_lines']
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #03c3ec43
 import html, json, re
@@ -275,7 +275,7 @@ def comparison_lines(
     return m['line'] + '\n' + pd.DataFrame(m['rows']).set_index('encoder').T.to_string()
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #bef734ea
-def finding_lines(
+def follow_up_lines(
     d:dict, # diagnosis.json
 )->list[str]:
     "What follows from the costs, and what can be done."
@@ -291,4 +291,4 @@ def diagnosis_lines(
 )->str:
     "A diagnosis in a few lines."
     d = json.loads(Path(path).read_text(encoding='utf-8'))
-    return '\n'.join([*([] if told else cost_lines(d)), *finding_lines(d)])
+    return '\n'.join([*([] if told else cost_lines(d)), *follow_up_lines(d)])
