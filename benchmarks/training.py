@@ -18,8 +18,8 @@ import numpy as np, pandas as pd, torch
 
 from measuring import OURS, apart, matmul_limit, peak_bytes, rows_of, save
 
-from dacl_dr.curriculum import loader
-from dacl_dr.training import trainer as training
+import dacl_dr.curriculum.loader as loader
+import dacl_dr.training.trainer as training
 from dacl_dr.core.settings import (
     DataSettings, MachineSettings, ModelSettings, Reading, RecipeSettings, RunSettings, Stage, TrainSettings,
 )

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STANDS_AT', 'REFERENCE_QUERIES', 'LEAST', 'REFERENCE', 'Cost95', 'cost_of', 'measured', 'part_sizes',
            'reference_size', 'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs', 'Standing',
-           'random_cost', 'standing', 'cost_words', 'beside', 'reference_words', 'forecast_words', 'kept_words',
-           'standing_lines']
+           'random_cost', 'Parts', 'part_graphs', 'standing', 'cost_words', 'beside', 'reference_words',
+           'forecast_words', 'kept_words', 'standing_lines']
 
 # %% ../../nbs/evaluation/standing.ipynb #a7c541a4
 import json
@@ -180,35 +180,55 @@ def random_cost(
         return x / np.linalg.norm(x, axis=1, keepdims=True)
     return measured(drawn(queries), drawn(n), s)
 
-def standing(
+# %% ../../nbs/evaluation/standing.ipynb #417dea53
+class Parts(msgspec.Struct):
+    "What searches in graphs of parts of the passages cost; known before the graph of all is built."
+    points: list[Cost95] # of rising sizes; empty: there are too few passages
+    own: Cost95|None = None # of the size that references have
+    inner: Cost95|None = None # passages as queries there; None: they are anyway
+
+def part_graphs(
     sample:Sample,
-    a:Analysis, # of it
     s:SearchSettings=SearchSettings(),
     desc:str|None=None, # of the progress bar; None: no bar
-)->Standing:
-    "Where a sample stands."
-    passages, n, few = sample.passages, len(sample.passages), spaced(len(sample.q), REFERENCE_QUERIES)
-    q, size, kept = sample.q[few], reference_size(n), kept_quality(a.sweep)
-    if size <= max(min(s.ef_values), 2 * s.k): return Standing(None, None, None, kept, [], [], np.nan)
-    points, own, inner = {}, None, None
+)->Parts:
+    "Search parts of a sample."
+    passages, n, q = sample.passages, len(sample.passages), sample.q[spaced(len(sample.q), REFERENCE_QUERIES)]
+    found, size = Parts([]), reference_size(n)
+    if size <= max(min(s.ef_values), 2 * s.k): return found
     sizes = part_sizes(n) or [size]
-    with parts_bar(len(sizes) + 1, desc) as begin:
+    with parts_bar(len(sizes), desc) as begin:
         for part in sizes:
             begin(f'a graph of {part:,} passages')
             rows = spaced(n, part)
             index = build_hnsw(passages[rows], s.m, s.ef_construction)
-            points[part] = measured(q, passages[rows], s, index)
+            found.points.append(measured(q, passages[rows], s, index))
             if part != size: continue
-            own = points[part]
+            found.own = found.points[-1]
             if not sample.about['in_distribution']:
                 others = np.setdiff1d(np.arange(n), rows)
-                inner = measured(passages[others[spaced(len(others), len(few))]], passages[rows], s, index)
+                found.inner = measured(passages[others[spaced(len(others), len(q))]], passages[rows], s, index)
+    return found
+
+# %% ../../nbs/evaluation/standing.ipynb #85314858
+def standing(
+    sample:Sample,
+    a:Analysis, # of it
+    parts:Parts, # of it
+    s:SearchSettings=SearchSettings(),
+    desc:str|None=None, # of the progress bar; None: no bar
+)->Standing:
+    "Where a sample stands."
+    n, few, kept = len(sample.passages), spaced(len(sample.q), REFERENCE_QUERIES), kept_quality(a.sweep)
+    if parts.own is None: return Standing(None, None, None, kept, [], [], np.nan)
+    size = parts.own.passages
+    with parts_bar(1, desc) as begin:
         begin(f'a graph of {size:,} random vectors')
-        random = random_cost(size, passages.shape[1], len(few), s)
+        random = random_cost(size, sample.passages.shape[1], len(few), s)
     some = {name: v[:, few] for name, v in a.sweep.values.items() if name in ('visited', 'ann recall')}
-    all_points = [*points.values(), cost_of(Sweep(a.sweep.ef, some, {}), n)]
-    told, power = forecasts(all_points)
-    return Standing(own, random, inner, kept, all_points, told, power)
+    points = [*parts.points, cost_of(Sweep(a.sweep.ef, some, {}), n)]
+    told, power = forecasts(points)
+    return Standing(parts.own, random, parts.inner, kept, points, told, power)
 
 # %% ../../nbs/evaluation/standing.ipynb #97061f9c
 def cost_words(
