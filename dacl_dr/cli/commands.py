@@ -6,10 +6,10 @@
 __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstart_command', 'report_command', 'harvest_command',
            'download_command', 'preprocess_dpr_command', 'preprocess_nq_command', 'bm25_eval_command',
            'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'check_data_dir', 'train_command',
-           'train_ablation_command', 'check_models', 'build_index_command', 'run_evaluation_command',
-           'run_ef_sweep_command', 'run_representation_eval_command', 'diagnose_command', 'tune_command',
-           'adapt_command', 'generate_figures_command', 'one_seed_note', 'run_study_command', 'run_ablation_command',
-           'Command']
+           'train_ablation_command', 'check_models', 'check_asked_files', 'build_index_command',
+           'run_evaluation_command', 'run_ef_sweep_command', 'run_representation_eval_command', 'diagnose_command',
+           'tune_command', 'adapt_command', 'generate_figures_command', 'one_seed_note', 'run_study_command',
+           'run_ablation_command', 'Command']
 
 # %% ../../nbs/cli/commands.ipynb #f85b6652
 import json, os, sys
@@ -205,6 +205,16 @@ def check_models(*names):
     from dacl_dr.encoders.loading import check_there
     for name in names: check_there(name)
 
+def check_asked_files(
+    o, # with `encoder`, `vectors` and `query_vectors`
+):
+    "Raises `DaclError` for an encoder that is nowhere or a bad file of vectors, before libraries are loaded."
+    check_models(*(o.encoder or ()))
+    given = [path for path in (o.vectors, o.query_vectors) if path is not None]
+    if not given: return
+    from dacl_dr.data.vector_files import glance_at_vectors
+    for path in given: glance_at_vectors(path)
+
 def build_index_command(o:BuildIndex)->int:
     "Embed a corpus and build its index, print what came out."
     check_models(o.encoder_path)
@@ -265,7 +275,7 @@ def run_representation_eval_command(o:RunRepresentationEval)->int:
 
 def diagnose_command(o:Diagnose)->int:
     "Diagnose an encoder or vectors, print costs as soon as they are known, then the rest, and name the page."
-    check_models(*(o.encoder or ()))
+    check_asked_files(o)
     from tqdm import tqdm
     from dacl_dr.evaluation.diagnosis import comparison_lines, diagnose, diagnosis_lines
     with claimed(o.output_path): path = diagnose(o, tqdm.write)
@@ -275,7 +285,7 @@ def diagnose_command(o:Diagnose)->int:
 
 def tune_command(o:Tune)->int:
     "Tune a search, tell of each way on the half that is chosen on, then print what the other half says."
-    check_models(*(o.encoder or ()))
+    check_asked_files(o)
     from tqdm import tqdm
     from dacl_dr.tuning.tuner import tune, tuned_lines
     with claimed(o.output_path): path = tune(o, tqdm.write)
@@ -285,7 +295,7 @@ def tune_command(o:Tune)->int:
 
 def adapt_command(o:Adapt)->int: # 1 if the adapter is not better
     "Train an adapter, print what was found, name what was written."
-    check_models(*(o.encoder or ()))
+    check_asked_files(o)
     from dacl_dr.adapting.adapt import adapt, adapt_lines
     from dacl_dr.training.hub import check_push, push_folder
     check_push(o.push_to_hub)

@@ -153,7 +153,7 @@ TRAINING = {
     ),
     'chunk_tokens': (
         'settings.machine.chunk_tokens',
-        'tokens in one forward pass; None: 4,096 on a CPU, 32,768 on a GPU',
+        'tokens in one forward pass; None: 1,024 on a CPU, 32,768 on a GPU',
     ),
     'num_workers': 'settings.machine.num_workers',
     'save_every': ('settings.run.save_every', 'steps between checkpoints'),

@@ -262,7 +262,7 @@ class MachineSettings(Frozen):
     # batches per step of the optimiser; they do not see one another's passages
     gradient_accumulation_steps: Positive = 1
     grad_cache: bool = False # gradient caching: a batch of any size in the memory of one chunk
-    # tokens in one forward pass, padding included; None: 4,096 on a CPU, 32,768 on a GPU
+    # tokens in one forward pass, padding included; None: 1,024 on a CPU, 32,768 on a GPU
     chunk_tokens: Positive|None = None
     gradient_checkpointing: bool = False # save memory by computing activations twice
     torch_compile: bool = False # compile the encoder

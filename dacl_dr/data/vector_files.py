@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VECS', 'BINS', 'VECTOR_NAMES', 'VECTOR_FORMATS', 'open_array', 'open_vecs', 'open_bin', 'the_vectors', 'open_npz',
-           'open_tensors', 'is_vector_type', 'open_vector_column', 'open_table', 'vector_fault', 'open_vectors']
+           'open_tensors', 'is_vector_type', 'open_vector_column', 'open_table', 'vector_fault', 'open_vectors',
+           'glance_at_vectors']
 
 # %% ../../nbs/data/vector_files.ipynb #aa8b38b4
 from pathlib import Path
@@ -135,3 +136,15 @@ def open_vectors(
             'vectors are a table of two dimensions, a row each, and at least one'
         )
     return x
+
+# %% ../../nbs/data/vector_files.ipynb #b9cd2d33
+def glance_at_vectors(
+    path:str|Path, # in a format of `VECTOR_FORMATS`
+)->None:
+    "Raises `DaclError` for a file that can be refused without reading it all."
+    path = Path(path)
+    if path.suffix == '.npy' or path.suffix in BINS or path.suffix not in VECTOR_FORMATS:
+        open_vectors(path)
+        return
+    try: path.open('rb').close()
+    except OSError as e: raise vector_fault(path, e) from None

@@ -180,7 +180,7 @@ def random_cost(
         return x / np.linalg.norm(x, axis=1, keepdims=True)
     return measured(drawn(queries), drawn(n), s)
 
-# %% ../../nbs/evaluation/standing.ipynb #417dea53
+# %% ../../nbs/evaluation/standing.ipynb #ead3f512
 class Parts(msgspec.Struct):
     "What searches in graphs of parts of the passages cost; known before the graph of all is built."
     points: list[Cost95] # of rising sizes; empty: there are too few passages
@@ -210,7 +210,7 @@ def part_graphs(
                 found.inner = measured(passages[others[spaced(len(others), len(q))]], passages[rows], s, index)
     return found
 
-# %% ../../nbs/evaluation/standing.ipynb #85314858
+# %% ../../nbs/evaluation/standing.ipynb #ba0becf7
 def standing(
     sample:Sample,
     a:Analysis, # of it

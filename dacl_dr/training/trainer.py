@@ -311,7 +311,7 @@ class CurriculumTrainer(LoggedTrainer):
         self.remove_callback(PrinterCallback)
         self.batches = batches_of(len(data.positives), settings, self.args.world_size)
         self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
-        tokens = m.chunk_tokens or (4096 if self.args.device.type == 'cpu' else 32_768)
+        tokens = m.chunk_tokens or (1024 if self.args.device.type == 'cpu' else 32_768)
         self.collate = Collator(data, tokens, t.mask, self.args.process_index, self.args.world_size)
         self.how = MiningPass(DTYPES[m.precision], run.desc and 'mining')
         self.negatives = Negatives(encoder, data, settings, run.folder, self.how)
