@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 
-from measuring import OURS, in_turns, rows_of, save, show, timed
+from measuring import OURS, in_turns, rows_of, save, short, show, timed
 
 from dacl_dr.core.rows import spaced
 from dacl_dr.encoders.encoder import chunk_rows
@@ -148,7 +148,7 @@ def main():
         far = {n: float(np.abs(w(texts) - every[OURS](texts)).max()) for n, w in every.items()}
     print('largest difference of a value:', {n: f'{v:.0e}' for n, v in far.items()})
     taken = {n: [len(texts) / s for s in v] for n, v in seconds.items()}
-    case = f'{Path(a.model).name}, {len(texts):,} passages'
+    case = f'{short(a.model)}, {len(texts):,} passages'
     rows = [rows_of('embedding', case, 'texts/s', taken, bigger_is_better=True)]
     show(rows[0])
     rows.append(static_rows(a, texts_at(corpus, np.arange(len(corpus)), 'title+text')))

@@ -56,6 +56,11 @@ def processor():
     return names[0] if names else platform.processor()
 
 
+def short(word):
+    "A path of this machine by its last two names; other words as they are."
+    return '/'.join(Path(word).parts[-2:]) if Path(word).is_absolute() else str(word)
+
+
 def save(table, rows, packages=()):
     "Put rows in place of the table's own of these parts; beside it, what they were measured with."
     path = Path(table)
@@ -67,7 +72,7 @@ def save(table, rows, packages=()):
     facts = json.loads(about.read_text()) if about.exists() else {}
     mine = {
         'date': date.today().isoformat(),
-        'command': shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
+        'command': shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *map(short, sys.argv[1:])]),
         'processor': processor(),
         'cores': os.cpu_count(),
         'python': platform.python_version(),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 
-from measuring import OURS, apart, matmul_limit, peak_bytes, rows_of, save
+from measuring import OURS, apart, matmul_limit, peak_bytes, rows_of, save, short
 
 import dacl_dr.curriculum.loader as loader
 import dacl_dr.training.trainer as training
@@ -191,11 +191,11 @@ def main():
             for v in a.variants: found[NAMES[v]].append(measured(a, v, folder))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
     print(
-        f'{Path(a.model_name).name}, {name}, batch {a.batch_size}, '
+        f'{short(a.model_name)}, {name}, batch {a.batch_size}, '
         f'{a.hard_negatives} hard negatives, passages up to {a.length} tokens, {a.precision}, {device}; '
         f'medians of {a.repeats} runs of {a.steps} steps')
     of = lambda key: {way: [r[key] for r in runs] for way, runs in found.items()}
-    part, case = f'training {name}', f'{Path(a.model_name).name}, {name}'
+    part, case = f'training {name}', f'{short(a.model_name)}, {name}'
     rows = [
         rows_of(part, case, 'questions/s', of('questions_per_s'), bigger_is_better=True),
         rows_of(part, case, 'GB at most', of('peak_gb')),
