@@ -4,8 +4,8 @@
 
 Vectors are made (`scale.synthetic`): 30,000 of 384 dimensions, and fewer of 4,096. Each command runs in a process of
 its own and writes into a new folder; before it is counted it has run once, so that what numba compiles is kept. The
-first number is the first line of the standard output that holds a digit after the line that names the files, the end
-is the end of the process, when its page is written. `import dacl_dr` and `dacl --help` are told beside it.
+first number is the first line that tells of visited nodes, or of the search that one has; the end is that of the
+process, when its page is written. `import dacl_dr`, `dacl --help` and refusals are told beside it.
 """
 import argparse, os, re, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -16,7 +16,7 @@ from measuring import OURS, rows_of, save, show
 from scale import synthetic
 
 DACL = [Path(sys.executable).with_name('dacl')]
-NUMBER = re.compile(r'(visited nodes at ANN recall|what you have:)')
+NUMBER = re.compile('visited nodes at ANN recall|what you have:')
 
 
 def waited(command, folder, refused=False):
@@ -40,13 +40,13 @@ def write_vectors(folder, rows, queries, dim):
     return ['--vectors', paths[0], '--query_vectors', paths[1]]
 
 
-def measured(part, case, command, folder, rounds, refused=False):
+def measured(case, command, folder, rounds, refused=False, writes=False):
     "Table rows of one command."
     runs = []
     for i in range(rounds + 1): # the first compiles
-        output = [] if refused or '--help' in command or command[1] == '-c' else ['--output', folder/f'{case}-{i}']
+        output = ['--output', folder/f'{case}-{i}'] if writes else []
         runs.append(waited([*command, *output], folder, refused))
-    rows = [rows_of(part, f'{case}: {name}', 's', {OURS: [r[key] for r in runs[1:]]})
+    rows = [rows_of('waiting', f'{case}: {name}', 's', {OURS: [r[key] for r in runs[1:]]})
             for key, name in (('first', 'first number'), ('end', 'end')) if runs[1][key] is not None]
     for r in rows: show(r)
     return rows
@@ -64,16 +64,16 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         (d/'bad.npy').write_bytes(b'not vectors')
-        rows += measured('waiting', 'import dacl_dr', [sys.executable, '-c', 'import dacl_dr'], d, a.rounds)
-        rows += measured('waiting', 'dacl --help', [*DACL, '--help'], d, a.rounds)
+        rows += measured('import dacl_dr', [sys.executable, '-c', 'import dacl_dr'], d, a.rounds)
+        rows += measured('dacl --help', [*DACL, '--help'], d, a.rounds)
         for name in ('diagnose', 'tune'):
             bad = [*DACL, name, '--vectors', 'bad.npy']
-            rows += measured('waiting', f'dacl {name} refuses a damaged file', bad, d, a.rounds, refused=True)
+            rows += measured(f'dacl {name} refuses a damaged file', bad, d, a.rounds, refused=True)
         for size in a.sizes:
             n, dim = map(int, size.split('x'))
             files = write_vectors(d, n, a.queries, dim)
             for name in a.commands:
-                rows += measured('waiting', f'dacl {name}, {n:,} × {dim}', [*DACL, name, *files], d, a.rounds)
+                rows += measured(f'dacl {name}, {n:,} × {dim}', [*DACL, name, *files], d, a.rounds, writes=True)
     if a.table: save(a.table, pd.concat(rows), ['faiss-cpu', 'numba', 'numpy', 'umap-learn'])
 
 

@@ -158,6 +158,17 @@ def test_help_needs_no_heavy_library():
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize('command', ['diagnose', 'tune', 'adapt'])
+def test_bad_vectors_are_refused_before_heavy_libraries(command, tmp_path):
+    (tmp_path/'bad.npy').write_bytes(b'not vectors')
+    code = (
+        'import sys\nfrom dacl_dr.cli.main import main\n'
+        f'assert main(["{command}", "--vectors", "bad.npy", "--output", "out"]) == 2\n'
+        'heavy = {"torch", "transformers", "faiss", "numba", "altair"} & set(sys.modules)\nassert not heavy, heavy')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and 'bad.npy: is no whole .npy file' in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))
 def test_imports_stand_in_their_own_cells(path):
     "nbdev executes every cell with an import when it makes the docs, so such a cell must need nothing else."

@@ -27,7 +27,7 @@ from ..report.page import Page
 from .judging import refuse_other_results, write_table
 from .sample import Sample, encoder_name, encoders_of, text_sample, vector_sample
 from .facts import TARGETS, costs_at, diagnose_vectors, search_times, with_targets
-from .standing import Cost95, cost_words, part_graphs, standing
+from .standing import STANDS_AT, Cost95, cost_words, part_graphs, standing
 from .advice import THRESHOLDS, Evidence, notes_of, suggestions, cure_command, worth_trying
 from .diagnosis_page import Diagnosis, diagnosis_page, show_cost, times_line
 
@@ -124,7 +124,7 @@ def first_look(
     c:Cost95, # of a part of the passages
 )->str:
     "What is known before the graph of all passages is built."
-    return f'A first look, at {c.passages:,} of the passages: {cost_words(c)} visited nodes at ANN recall 0.95'
+    return f'A first look, at {c.passages:,} of the passages: {cost_words(c)} visited nodes at ANN recall {STANDS_AT}'
 
 def diagnosis_of(
     sample:Sample,
