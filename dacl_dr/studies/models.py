@@ -56,11 +56,14 @@ def curricula_of(
     s:Settings,
 )->list[str]: # '', the settings' own, first
     """The curricula that a recipe is trained with; C, which has no distance loss, only with those that change
-    more than its weight."""
-    def without_weight(stages): return [(x.epochs, x.negatives) for x in stages if x.epochs]
-    own = without_weight(s.training.stages)
+    more than its weight, and have negatives of their own: without any it is A."""
+    def negatives(stages): return [(x.epochs, x.negatives) for x in stages if x.epochs]
+    def is_own(stages): return negatives(stages) != negatives(s.training.stages) and not is_plain(stages)
+    def is_plain(stages):
+        only = {x.negatives for x in stages if x.epochs} == {'in-batch'}
+        return only and sum(x.epochs for x in stages) == s.training.num_epochs
     if recipe == 'D': return ['', *s.curricula]
-    if recipe == 'C': return ['', *(n for n, stages in s.curricula.items() if without_weight(stages) != own)]
+    if recipe == 'C': return ['', *(n for n, stages in s.curricula.items() if is_own(stages))]
     return ['']
 
 def named_variant(
