@@ -1,44 +1,83 @@
-"""Do the savings of training, of the stop rule and of lexical entry points add up?
+"""Do the savings of training, stop rule, lexical entry points, links and query adapter add up, and which is the best
+combination of them?
 
-    dacl run-study answer --jobs 2
-    python benchmarks/levers.py --study runs/answer-codedocs-static --models A B --folds 3 \\
-        --table nbs/experiments/results/levers.csv
+    dacl run-study curriculum --dataset tldr --jobs 2
+    python benchmarks/levers.py --study runs/curriculum-tldr-static --models A B \\
+        --table nbs/experiments/results/levers.csv --best nbs/experiments/results/levers-best.csv
 
-Searches the trained encoders of a cross-fitted study in four ways each, M 16: plain, with a stop rule (the best open
-candidate is farther than (1 + gamma) times the tenth), from BM25's first ten results, and with both. Every question is
-asked once, over each seed of the study; a graph has an insertion order of its own. What each model and way found is
-kept in --work, so an interrupted run goes on. Columns: name of the data, model, way, question (a cost at matched
-quality), value, change against the baseline model searched plainly, 95% intervals over questions and seeds, `over
-plain` and `over A`: the change against the same model searched plainly, and against the baseline searched in the same
-way. BM25's own work is not counted.
+Searches the trained encoders of a cross-fitted study in the ways of `WAYS`: efSearch or a stop rule (the best open
+candidate is farther than (1 + gamma) times the tenth), M of 8, 16 and 32, from BM25's first ten results or from the
+top, queries as they are or by an adapter that was trained on the part's training questions. Of each part --questions
+are asked, evenly spaced, over each seed of the study; a graph has an insertion order of its own. What each model and
+way found is kept in --work, so an interrupted run goes on.
+
+Columns of --table: name of the data, model, way, question (a cost at matched quality), value, change against the
+baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and `over A`: the change against
+the same model searched plainly, and against the baseline searched in the same way. BM25's own work is not counted.
+
+Columns of --best: of each group of levers the model and way that is cheapest at own shares on the first part, among
+models that rank at most a point below the baseline there, and what it costs on the other parts, against the baseline
+with efSearch at the M that is cheapest on the first part. Where the narrowest search finds more than was asked for,
+the change is a bound (`at most`). `recall@10`: points of exact search above the baseline; `found`: of recall@10 by the
+narrowest search, above exact search of the baseline.
 """
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.rows import spaced
+from dacl_dr.core.settings import AdapterSettings
 from dacl_dr.encoders.static import load_encoder
-from dacl_dr.hnsw.cost import compare
+from dacl_dr.hnsw.cost import compare, cost_over, questions_of
 from dacl_dr.hnsw.curves import Sweep, pooled
 from dacl_dr.metrics.ranking import Judgements
+from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep, vectors_by
 from dacl_dr.studies.plan import StudyPlan
 from dacl_dr.studies.task import Task
 from dacl_dr.studies.workers import read_study
+from dacl_dr.training.adapter import query_pairs, train_adapter
 from dacl_dr.tuning.material import Half, Material
 from dacl_dr.tuning.runner import Graphs, Runner
 from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.ways import Way
 
-WAYS = {
-    'plain': Way(m=16), 'stop': Way(m=16, stop='gamma'), 'bm25': Way(m=16, seeds='bm25'),
-    'stop, bm25': Way(m=16, stop='gamma', seeds='bm25'),
+BY_EF = {'M 8': Way(m=8), 'plain': Way(m=16), 'M 32': Way(m=32)}
+BY_RULE = {
+    'M 8, stop': Way(m=8, stop='gamma'), 'stop': Way(m=16, stop='gamma'), 'M 32, stop': Way(m=32, stop='gamma'),
 }
+ADAPTED = {'adapter': Way(m=16, adapted=True), 'stop, adapter': Way(m=16, stop='gamma', adapted=True)}
+SEEDED = {
+    'bm25': Way(m=16, seeds='bm25'), 'stop, bm25': Way(m=16, stop='gamma', seeds='bm25'),
+    'stop, bm25, adapter': Way(m=16, stop='gamma', seeds='bm25', adapted=True),
+}
+WAYS = BY_EF | BY_RULE | ADAPTED | SEEDED
 GRID = {
-    'ef': (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160),
-    'gamma': (0, 15, 30, 45, 60, 75, 90, 110, 130, 150, 175, 200, 240, 290),
+    'ef': (10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 224, 320),
+    'gamma': (0, 15, 30, 45, 60, 75, 90, 110, 130, 150, 175, 200, 240, 290, 350, 450),
 }
+PARTS = { # group of levers → (is the model free?, ways)
+    'training': (True, BY_EF), 'graph': (False, BY_EF | BY_RULE), 'training, graph': (True, BY_EF | BY_RULE),
+    'graph, adapter': (False, BY_EF | BY_RULE | ADAPTED), 'all but BM25': (True, BY_EF | BY_RULE | ADAPTED),
+    'all': (True, WAYS),
+}
+OWN, CHANGE = '95% to 99.5%', ['change', 'change low', 'change high']
+
+
+class Asked(NamedTuple):
+    "A part of a study, and which of its questions are asked."
+    task: Task
+    rows: np.ndarray # (Q,) of its test questions
+    lexical: object # BM25's first results of them
+
+    @classmethod
+    def of(cls, task, most):
+        rows = spaced(len(task.test.questions), most or len(task.test.questions))
+        texts = task.texts_of('test')
+        return cls(task, rows, bm25_seeds(task.texts, [texts[i] for i in rows]))
 
 
 def searched(runner, half, knobs):
@@ -50,38 +89,55 @@ def searched(runner, half, knobs):
     return Sweep(np.array(knobs), values, half.best)
 
 
-def sweeps_of_model(plan:StudyPlan, task, study, v, lexical, work):
+def adapted_by(encoder, task, passages, q, seed):
+    "Queries by an adapter that the part's training questions trained."
+    pairs = query_pairs(task.encode(encoder, 'train'), [[i] for i in task.train.gold])
+    dev = task.encode(encoder, 'dev'), Judgements.of(task.dev.gold)
+    return train_adapter(pairs, passages, *dev, AdapterSettings(seed=seed)).adapter.vectors(q)
+
+
+def sweeps_of_model(plan:StudyPlan, asked:Asked, study, v, work):
     "Way → sweep of one trained encoder, searched now or before."
-    paths = {way: work/f'{v.folder(plan.settings)}-{way.replace(", ", "-")}.parquet' for way in WAYS}
+    task = asked.task
+    paths = {way: work/f'{v.folder(plan.settings)}-{way.replace(", ", "-").replace(" ", "")}.parquet' for way in WAYS}
     if not all(p.exists() for p in paths.values()):
-        q, passages = vectors_by(load_encoder(study/v.folder(plan.settings)/'train'/'encoder'), task)
-        rows = graph_order(task, v)
-        place = np.argsort(rows) # of each passage in the graph
-        seeds = {'bm25': lexical._replace(rows=np.where(lexical.rows < 0, -1, place[lexical.rows]))}
-        judged = Judgements.of(place[task.test.gold])
-        m = Material(passages=np.ascontiguousarray(passages[rows]), q=q, judged=judged, lexical=seeds)
-        half, graphs = Half(m, np.arange(len(q)), 'recall@10'), Graphs(m)
+        encoder = load_encoder(study/v.folder(plan.settings)/'train'/'encoder')
+        q, passages = vectors_by(encoder, task)
+        q, order = np.ascontiguousarray(q[asked.rows]), graph_order(task, v)
+        place = np.argsort(order) # of each passage in the graph
+        rows = asked.lexical.rows
+        shared = {
+            'passages': np.ascontiguousarray(passages[order]), 'judged': Judgements.of(place[task.test.gold[asked.rows]]),
+            'lexical': {'bm25': asked.lexical._replace(rows=np.where(rows < 0, -1, place[rows]))},
+        }
+        m = Material(q=q, **shared)
+        adapted = adapted_by(encoder, task, passages, q, v.seed)
+        halves = {way: Half(Material(q=x, **shared), np.arange(len(q)), 'recall@10')
+                  for way, x in ((False, q), (True, adapted))} # the queries that are asked are a model's own
+        graphs, m.adapted = Graphs(m), adapted
         for name, way in WAYS.items():
-            found = searched(Runner(m, way, graphs.get(way)), half, GRID[way.stop])
+            found = searched(Runner(m, way, graphs.get(way)), halves[way.adapted], GRID[way.stop])
             with atomic_file(paths[name]) as tmp: save_sweep(found, tmp)
     return {way: read_sweep(p) for way, p in paths.items()}
 
 
-def all_sweeps(plan, corpus, study, models, work, folds):
-    "(model, way) → its seeds, each over all questions."
-    s, whole = plan.settings, Task(corpus, plan.settings)
-    parts = {}
-    for fold in range(min(folds or s.scale.folds, s.scale.folds)):
-        task, lexical = whole.part(fold), None
+def all_sweeps(plan, corpus, study, models, work, a):
+    "(model, way) → seed → part → sweep."
+    s, whole, found = plan.settings, Task(corpus, plan.settings), {}
+    for fold in range(min(a.folds or s.scale.folds, s.scale.folds)):
+        asked = None
         for v in plan.runs:
             if v.fold != fold or v.label(s) not in models: continue
-            if lexical is None: lexical = bm25_seeds(task.texts, task.texts_of('test'))
-            for way, found in sweeps_of_model(plan, task, study, v, lexical, work).items():
-                parts.setdefault((v.label(s), way, v.seed), []).append(found)
+            if asked is None: asked = Asked.of(whole.part(fold), a.questions)
+            for way, sweep in sweeps_of_model(plan, asked, study, v, work).items():
+                found.setdefault((v.label(s), way), {}).setdefault(v.seed, []).append(sweep)
             print(v.folder(s), flush=True)
-    found = {}
-    for (model, way, seed), sweeps in parts.items(): found.setdefault((model, way), []).append(pooled(sweeps))
     return {(m, w): found[m, w] for m in models for w in WAYS}
+
+
+def over_parts(found, which):
+    "(model, way) → a sweep a seed, over the questions of some parts."
+    return {key: [pooled(parts[which]) for parts in seeds.values()] for key, seeds in found.items()}
 
 
 def table_of(name, found, s, draws):
@@ -89,18 +145,69 @@ def table_of(name, found, s, draws):
     called = lambda sweeps: {f'{m} | {w}': x for (m, w), x in sweeps.items()}
     part = lambda t, i: t.model.str.split(' | ', regex=False).str[i]
     split = lambda t: t.assign(way=part(t, 1), model=part(t, 0))
-    first, columns = next(iter(found))[0], ['change', 'change low', 'change high']
-    whole = split(compare(called(found), s, draws=draws))
+    first = next(iter(found))[0]
+    plain_first = lambda sweeps: {k: sweeps[k] for k in sorted(sweeps, key=lambda k: (k[0] != first, k[1] != 'plain'))}
+    whole = split(compare(called(plain_first(found)), s, draws=draws))
     keys = ['model', 'way', 'question']
-    def against(groups, over):
-        parts = [split(compare(called(g), s, draws=draws))[[*keys, *columns]] for g in groups]
-        return pd.concat(parts).rename(columns={c: f'{c} over {over}' for c in columns})
+    def against_each(groups, over):
+        parts = [split(compare(called(plain_first(g)), s, draws=draws))[[*keys, *CHANGE]] for g in groups]
+        return pd.concat(parts).rename(columns={c: f'{c} over {over}' for c in CHANGE})
     models = dict.fromkeys(m for m, _ in found)
     by_model = [{(m, w): x for (m, w), x in found.items() if m == model} for model in models]
     by_way = [{(m, w): x for (m, w), x in found.items() if w == way} for way in WAYS]
     for over, groups in (('plain', by_model), (first, by_way)):
-        whole = whole.merge(against(groups, over), on=keys, how='left')
+        whole = whole.merge(against_each(groups, over), on=keys, how='left')
     return whole[whole.question.str.match('visited at (ANN|.* of own)')].assign(name=name)
+
+
+def own_cost(sweeps, s):
+    "Cost at own shares, a geometric mean over seeds; where the narrowest search finds more, that one's."
+    costs = [cost_over(s.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited'), True)
+             for x in sweeps]
+    return np.exp(np.mean(np.log(costs)))
+
+
+def cheapest(found, s, models, ways):
+    "The model and way that costs least."
+    return min(((m, w) for m in models for w in ways), key=lambda key: own_cost(found[key], s))
+
+
+def points(a, b, drawn):
+    "A change of recall@10 in points, paired."
+    of = lambda x: 100 * np.stack(x) # (S, Q)
+    return against(of(a).mean(1), of(b).mean(1), *(drawn_means(of(x), drawn) for x in (a, b)), relative=False)
+
+
+def best_rows(found, s, draws):
+    "Of each group of levers, what was chosen on the first part costs on the others."
+    first, rest = over_parts(found, slice(0, 1)), over_parts(found, slice(1, None))
+    baseline = next(iter(found))[0]
+    exact = lambda sweeps: [x.exact['recall@10'] for x in sweeps]
+    ranks = lambda m: np.mean([x.mean() for x in exact(first[m, 'plain'])])
+    models = [m for m in dict.fromkeys(m for m, _ in found) if ranks(m) >= ranks(baseline) - .01]
+    before = cheapest(first, s, [baseline], BY_EF)
+    drawn = query_draws(len(rest[before][0].exact['recall@10']), draws)
+    for group, (free, ways) in PARTS.items():
+        key = cheapest(first, s, models if free else [baseline], ways)
+        q = points(exact(rest[key]), exact(rest[before]), drawn)
+        narrow = points([x.values['recall@10'][0] for x in rest[key]], exact(rest[before]), drawn)
+        told = {'levers': group, 'model': key[0], 'way': key[1], 'against': before[1], 'recall@10': q.value,
+                'recall@10 low': q.low, 'recall@10 high': q.high, 'found': narrow.value}
+        if key == before: table = compare({'before': rest[before], 'after': rest[before]}, s, draws=2)
+        else: table = compare({'before': rest[before], 'after': rest[key]}, s, draws=draws)
+        asked = {x.name: x for x in questions_of(rest[before], s) if x.quality == 'ann recall' or x.own_share or x.own_shares}
+        for r in table[(table.model == 'after') & table.question.isin(asked)].to_dict('records'):
+            bound = bool(np.isnan(r['change']) and not np.isnan(r['change high']))
+            if bound: r['change'] = np.mean([x.mean('visited')[0] for x in rest[key]]) / np.mean(
+                table.value[(table.question == r['question']) & (table.model == 'before')]) - 1
+            yield told | {c: r[c] for c in ('question', 'value', *CHANGE)} | {'at most': bound}
+
+
+def put_into(path, name, table):
+    "Rows of a data set in a table, in place of those it had."
+    path = Path(path)
+    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
+    with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
 
 
 def main():
@@ -108,19 +215,23 @@ def main():
     p.add_argument('--study', required=True, help='folder of a finished study')
     p.add_argument('--models', nargs='+', required=True, help='of it, the baseline first')
     p.add_argument('--table', required=True)
+    p.add_argument('--best', help='table of the best combinations')
     p.add_argument('--work', default='runs/levers')
     p.add_argument('--folds', type=int, help='parts of the questions that are asked; all of them without')
+    p.add_argument('--questions', type=int, help='asked of each part; all of them without')
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
     study = Path(a.study)
     plan, corpus = read_study(study)
-    name = f'{plan.dataset}-{plan.encoder}'
-    found = all_sweeps(plan, corpus, study, a.models, make_folder(Path(a.work)/name), a.folds)
-    table = table_of(name, found, plan.settings.search, a.draws)
-    print(table[['model', 'way', 'question', 'value', 'change', 'change low', 'change high']].to_string())
-    path = Path(a.table)
-    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
-    with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
+    name, s = f'{plan.dataset}-{plan.encoder}', plan.settings.search
+    found = all_sweeps(plan, corpus, study, a.models, make_folder(Path(a.work)/name), a)
+    table = table_of(name, over_parts(found, slice(None)), s, a.draws)
+    print(table[['model', 'way', 'question', 'value', *CHANGE]].to_string())
+    put_into(a.table, name, table)
+    if not a.best: return
+    best = pd.DataFrame(best_rows(found, s, a.draws)).assign(name=name)
+    print(best.to_string())
+    put_into(a.best, name, best)
 
 
 if __name__ == '__main__': main()
