@@ -4,16 +4,20 @@ combination of them?
     dacl run-study curriculum --dataset tldr --jobs 2
     python benchmarks/levers.py --study runs/curriculum-tldr-static --models A B \\
         --table nbs/experiments/results/levers.csv --best nbs/experiments/results/levers-best.csv
+    python benchmarks/levers.py --frozen minilm --dataset tldr --data_dir data_set --table ... --best ...
 
 Searches the trained encoders of a cross-fitted study in the ways of `WAYS`: efSearch or a stop rule (the best open
 candidate is farther than (1 + gamma) times the tenth), M of 8, 16 and 32, from BM25's first ten results or from the
 top, queries as they are or by an adapter that was trained on the part's training questions. Of each part --questions
-are asked, evenly spaced, over each seed of the study; a graph has an insertion order of its own. What each model and
-way found is kept in --work, so an interrupted run goes on.
+are asked, evenly spaced, over each seed of the study; a graph has an insertion order of its own. With --frozen an
+encoder is searched as it is, in three parts and orders; its adapter alone is trained. What each model and way found is
+kept in --work, so an interrupted run goes on.
 
 Columns of --table: name of the data, model, way, question (a cost at matched quality), value, change against the
 baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and `over A`: the change against
 the same model searched plainly, and against the baseline searched in the same way. BM25's own work is not counted.
+Two questions are of quality, their changes in points over exact search of the baseline: `recall@10 of exact search`,
+and `recall@10 of the narrowest search`.
 
 Columns of --best: of each group of levers the model and way that is cheapest at own shares on the first part, among
 models that rank at most a point below the baseline there, and what it costs on the other parts, against the baseline
@@ -28,16 +32,19 @@ from typing import NamedTuple
 import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.options import RunStudy
 from dacl_dr.core.rows import spaced
 from dacl_dr.core.settings import AdapterSettings
+from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.hnsw.cost import compare, cost_over, questions_of
 from dacl_dr.hnsw.curves import Sweep, pooled
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
-from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep, vectors_by
-from dacl_dr.studies.plan import StudyPlan
-from dacl_dr.studies.task import Task
+from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep
+from dacl_dr.studies.plan import study_plan
+from dacl_dr.studies.run import study_data
+from dacl_dr.studies.task import Task, side_of
 from dacl_dr.studies.workers import read_study
 from dacl_dr.training.adapter import query_pairs, train_adapter
 from dacl_dr.tuning.material import Half, Material
@@ -89,29 +96,70 @@ def searched(runner, half, knobs):
     return Sweep(np.array(knobs), values, half.best)
 
 
-def adapted_by(encoder, task, passages, q, seed):
+class Trained:
+    "The encoders of a study."
+    def __init__(self, study):
+        self.plan, self.corpus = read_study(study)
+        self.study, self.encoder = Path(study), None
+
+    def name(self, v): return v.label(self.plan.settings)
+
+    def take(self, v): self.encoder = load_encoder(self.study/v.folder(self.plan.settings)/'train'/'encoder')
+
+    def vectors(self, task, which): return task.encode(self.encoder, which)
+
+
+class Frozen:
+    "An encoder as it is; no text is encoded twice."
+    def __init__(self, encoder, dataset, data_dir):
+        sets = ('recipes=[A]', 'curricula={}', 'scale.train=null', 'scale.test=null', 'scale.passages=null')
+        o = RunStudy(study='curriculum', dataset=dataset, data_dir=data_dir, encoder=encoder, set=sets)
+        self.plan = study_plan(o)
+        self.corpus = study_data(self.plan.folder, data_dir, self.plan.settings)
+        self.known, self.encoder = {}, None
+
+    def name(self, v): return 'frozen'
+
+    def take(self, v):
+        model = self.plan.settings.model
+        if self.encoder is None: self.encoder = on_device(load_encoder(model.name, model))
+
+    def vectors(self, task, which):
+        side, texts = side_of(which), task.texts_of(which)
+        new = [t for t in dict.fromkeys(texts) if (side, t) not in self.known]
+        for i in range(0, len(new), 4096):
+            some = new[i:i + 4096]
+            made = self.encoder.encode(self.encoder.prepare(some, side), side)
+            self.known |= {(side, t): x for t, x in zip(some, made)}
+            print(f'{side}: {i + len(some):,} of {len(new):,} texts', flush=True)
+        return np.stack([self.known[side, t] for t in texts])
+
+
+def adapted_by(models, task, passages, q, seed):
     "Queries by an adapter that the part's training questions trained."
-    pairs = query_pairs(task.encode(encoder, 'train'), [[i] for i in task.train.gold])
-    dev = task.encode(encoder, 'dev'), Judgements.of(task.dev.gold)
+    pairs = query_pairs(models.vectors(task, 'train'), [[i] for i in task.train.gold])
+    dev = models.vectors(task, 'dev'), Judgements.of(task.dev.gold)
     return train_adapter(pairs, passages, *dev, AdapterSettings(seed=seed)).adapter.vectors(q)
 
 
-def sweeps_of_model(plan:StudyPlan, asked:Asked, study, v, work):
-    "Way → sweep of one trained encoder, searched now or before."
+def sweeps_of_model(models, asked:Asked, v, work):
+    "Way → sweep of one encoder, searched now or before."
     task = asked.task
-    paths = {way: work/f'{v.folder(plan.settings)}-{way.replace(", ", "-").replace(" ", "")}.parquet' for way in WAYS}
+    name = lambda way: f'{v.folder(models.plan.settings)}-{way.replace(", ", "-").replace(" ", "")}.parquet'
+    paths = {way: work/name(way) for way in WAYS}
     if not all(p.exists() for p in paths.values()):
-        encoder = load_encoder(study/v.folder(plan.settings)/'train'/'encoder')
-        q, passages = vectors_by(encoder, task)
+        models.take(v)
+        q, passages = (models.vectors(task, which) for which in ('test', 'all'))
         q, order = np.ascontiguousarray(q[asked.rows]), graph_order(task, v)
         place = np.argsort(order) # of each passage in the graph
         rows = asked.lexical.rows
         shared = {
-            'passages': np.ascontiguousarray(passages[order]), 'judged': Judgements.of(place[task.test.gold[asked.rows]]),
+            'passages': np.ascontiguousarray(passages[order]),
+            'judged': Judgements.of(place[task.test.gold[asked.rows]]),
             'lexical': {'bm25': asked.lexical._replace(rows=np.where(rows < 0, -1, place[rows]))},
         }
         m = Material(q=q, **shared)
-        adapted = adapted_by(encoder, task, passages, q, v.seed)
+        adapted = adapted_by(models, task, passages, q, v.seed)
         halves = {way: Half(Material(q=x, **shared), np.arange(len(q)), 'recall@10')
                   for way, x in ((False, q), (True, adapted))} # the queries that are asked are a model's own
         graphs, m.adapted = Graphs(m), adapted
@@ -121,18 +169,19 @@ def sweeps_of_model(plan:StudyPlan, asked:Asked, study, v, work):
     return {way: read_sweep(p) for way, p in paths.items()}
 
 
-def all_sweeps(plan, corpus, study, models, work, a):
+def all_sweeps(models, wanted, work, a):
     "(model, way) → seed → part → sweep."
-    s, whole, found = plan.settings, Task(corpus, plan.settings), {}
+    s, found = models.plan.settings, {}
+    whole = Task(models.corpus, s)
     for fold in range(min(a.folds or s.scale.folds, s.scale.folds)):
         asked = None
-        for v in plan.runs:
-            if v.fold != fold or v.label(s) not in models: continue
+        for v in models.plan.runs:
+            if v.fold != fold or models.name(v) not in wanted: continue
             if asked is None: asked = Asked.of(whole.part(fold), a.questions)
-            for way, sweep in sweeps_of_model(plan, asked, study, v, work).items():
-                found.setdefault((v.label(s), way), {}).setdefault(v.seed, []).append(sweep)
-            print(v.folder(s), flush=True)
-    return {(m, w): found[m, w] for m in models for w in WAYS}
+            for way, sweep in sweeps_of_model(models, asked, v, work).items():
+                found.setdefault((models.name(v), way), {}).setdefault(v.seed, []).append(sweep)
+            print(models.name(v), v.folder(s), flush=True)
+    return {(m, w): found[m, w] for m in wanted for w in WAYS}
 
 
 def over_parts(found, which):
@@ -157,7 +206,27 @@ def table_of(name, found, s, draws):
     by_way = [{(m, w): x for (m, w), x in found.items() if w == way} for way in WAYS]
     for over, groups in (('plain', by_model), (first, by_way)):
         whole = whole.merge(against_each(groups, over), on=keys, how='left')
-    return whole[whole.question.str.match('visited at (ANN|.* of own)')].assign(name=name)
+    costs = whole[whole.question.str.match('visited at (ANN|.* of own)')]
+    return pd.concat([costs, pd.DataFrame(quality_rows(found, draws))]).assign(name=name)
+
+
+def points(a, b, drawn):
+    "A change of recall@10 in points, paired."
+    of = lambda x: 100 * np.stack(x) # (S, Q)
+    return against(of(a).mean(1), of(b).mean(1), *(drawn_means(of(x), drawn) for x in (a, b)), relative=False)
+
+
+def quality_rows(found, draws):
+    "Recall@10 that each model and way finds, over exact search of the baseline."
+    exact = lambda sweeps: [x.exact['recall@10'] for x in sweeps]
+    narrow = lambda sweeps: [x.values['recall@10'][0] for x in sweeps]
+    before = exact(found[next(iter(found))])
+    drawn = query_draws(len(before[0]), draws)
+    for what, of in (('exact', exact), ('the narrowest', narrow)):
+        for (model, way), sweeps in found.items():
+            q, value = points(of(sweeps), before, drawn), np.mean([x.mean() for x in of(sweeps)])
+            row = {'question': f'recall@10 of {what} search', 'model': model, 'way': way, 'value': value}
+            yield row | dict(zip(CHANGE, (q.value, q.low, q.high)))
 
 
 def own_cost(sweeps, s):
@@ -172,10 +241,9 @@ def cheapest(found, s, models, ways):
     return min(((m, w) for m in models for w in ways), key=lambda key: own_cost(found[key], s))
 
 
-def points(a, b, drawn):
-    "A change of recall@10 in points, paired."
-    of = lambda x: 100 * np.stack(x) # (S, Q)
-    return against(of(a).mean(1), of(b).mean(1), *(drawn_means(of(x), drawn) for x in (a, b)), relative=False)
+def own_of(question):
+    "The shares of a model's own quality that a question asks for."
+    return question.own_shares or question.own_share
 
 
 def best_rows(found, s, draws):
@@ -195,11 +263,12 @@ def best_rows(found, s, draws):
                 'recall@10 low': q.low, 'recall@10 high': q.high, 'found': narrow.value}
         if key == before: table = compare({'before': rest[before], 'after': rest[before]}, s, draws=2)
         else: table = compare({'before': rest[before], 'after': rest[key]}, s, draws=draws)
-        asked = {x.name: x for x in questions_of(rest[before], s) if x.quality == 'ann recall' or x.own_share or x.own_shares}
+        asked = [x.name for x in questions_of(rest[before], s) if x.quality == 'ann recall' or own_of(x)]
+        plain, least = table[table.model == 'before'].set_index('question').value, np.mean(
+            [x.mean('visited')[0] for x in rest[key]])
         for r in table[(table.model == 'after') & table.question.isin(asked)].to_dict('records'):
-            bound = bool(np.isnan(r['change']) and not np.isnan(r['change high']))
-            if bound: r['change'] = np.mean([x.mean('visited')[0] for x in rest[key]]) / np.mean(
-                table.value[(table.question == r['question']) & (table.model == 'before')]) - 1
+            bound = bool(np.isnan(r['value']))
+            if bound: r['change'] = least / plain[r['question']] - 1
             yield told | {c: r[c] for c in ('question', 'value', *CHANGE)} | {'at most': bound}
 
 
@@ -212,8 +281,12 @@ def put_into(path, name, table):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--study', required=True, help='folder of a finished study')
-    p.add_argument('--models', nargs='+', required=True, help='of it, the baseline first')
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument('--study', help='folder of a finished study')
+    which.add_argument('--frozen', help='an encoder that is searched as it is, such as minilm')
+    p.add_argument('--models', nargs='+', default=['frozen'], help='of the study, the baseline first')
+    p.add_argument('--dataset', default='codedocs', help='that a frozen encoder is asked about')
+    p.add_argument('--data_dir', default='data_set')
     p.add_argument('--table', required=True)
     p.add_argument('--best', help='table of the best combinations')
     p.add_argument('--work', default='runs/levers')
@@ -221,10 +294,9 @@ def main():
     p.add_argument('--questions', type=int, help='asked of each part; all of them without')
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
-    study = Path(a.study)
-    plan, corpus = read_study(study)
-    name, s = f'{plan.dataset}-{plan.encoder}', plan.settings.search
-    found = all_sweeps(plan, corpus, study, a.models, make_folder(Path(a.work)/name), a)
+    models = Trained(a.study) if a.study else Frozen(a.frozen, a.dataset, a.data_dir)
+    name, s = f'{models.plan.dataset}-{models.plan.encoder}', models.plan.settings.search
+    found = all_sweeps(models, a.models, make_folder(Path(a.work)/name), a)
     table = table_of(name, over_parts(found, slice(None)), s, a.draws)
     print(table[['model', 'way', 'question', 'value', *CHANGE]].to_string())
     put_into(a.table, name, table)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['COLOURS', 'FAMILIES', 'KINDS', 'VEGA_MIME', 'FONTS', 'CHINESE', 'colour_of', 'recipe_colour', 'picture',
            'chart_output', 'theme', 'in_language', 'Axis', 'Series', 'fading', 'x_channel', 'y_channel', 'panel_tips',
-           'interval_mark', 'series_panel', 'grid', 'frontier', 'cost_curve', 'changes', 'trade', 'flat_map',
-           'route_tips', 'step_colour', 'route_map_layers', 'route_time', 'route_chart']
+           'interval_mark', 'series_panel', 'grid', 'frontier', 'cost_curve', 'is_label_above', 'changes', 'trade',
+           'flat_map', 'route_tips', 'step_colour', 'route_map_layers', 'route_time', 'route_chart']
 
 # %% ../../nbs/report/charts.ipynb #9a15f3cd
 import base64, io, json, warnings
 from functools import partial
 
-import altair as alt, msgspec, pandas as pd, vl_convert as vlc
+import altair as alt, msgspec, numpy as np, pandas as pd, vl_convert as vlc
 from PIL import Image
 
 # %% ../../nbs/report/charts.ipynb #8b5fb49c
@@ -303,6 +303,16 @@ def cost_curve(
     return base.mark_line(strokeWidth=2) + base.mark_point(size=28, filled=True)
 
 # %% ../../nbs/report/charts.ipynb #234c7c63
+def is_label_above(
+    x, # (n,) of points
+    y, # (n,)
+)->np.ndarray: # (n,) bool
+    "Over a point stands its label if the nearest other point, in a square picture, is not higher."
+    across, up = ((v - v.min()) / (np.ptp(v) or 1) for v in (np.asarray(x, float), np.asarray(y, float)))
+    gaps = np.hypot(across[:, None] - across, up[:, None] - up)
+    np.fill_diagonal(gaps, np.inf)
+    return ~(up < up[gaps.argmin(1)])
+
 def changes(
     study:pd.DataFrame, # the tidy table of a study: metric, model, change, `change low`, `change high`
     cost:str, # a metric of it, relative to the baseline
@@ -317,12 +327,9 @@ def changes(
         found[f'{name} low'] = two['change low', metric] * scale
         found[f'{name} high'] = two['change high', metric] * scale
     rows = pd.DataFrame(found).reset_index().sort_values('cost')
-    gap = rows.cost.diff().fillna(float('inf')) # to the one before
-    nearer = gap < gap.shift(-1, fill_value=float('inf'))
-    neighbour = rows.quality.shift(1).where(nearer, rows.quality.shift(-1))
     recipe = rows.model.str[0]
     if 'recipe' in study: recipe = rows.model.map(study.drop_duplicates('model').set_index('model').recipe)
-    return rows.assign(recipe=recipe, above=~(rows.quality < neighbour))
+    return rows.assign(recipe=recipe, above=is_label_above(rows.cost, rows.quality))
 
 # %% ../../nbs/report/charts.ipynb #2c6abdb5
 def trade(
