@@ -20,10 +20,10 @@ Two questions are of quality, their changes in points over exact search of the b
 and `recall@10 of the narrowest search`.
 
 Columns of --best: of each group of levers the model and way that is cheapest at own shares on the first part, among
-models that rank at most a point below the baseline there, and what it costs on the other parts, against the baseline
-with efSearch at the M that is cheapest on the first part. Where the narrowest search finds more than was asked for,
-the change is a bound (`at most`). `recall@10`: points of exact search above the baseline; `found`: of recall@10 by the
-narrowest search, above exact search of the baseline.
+those that rank at most a point below the baseline there, and what it costs on the other parts, against the baseline
+with efSearch at the M that is cheapest on the first part; a group whose best is the baseline itself has no row. Where
+the narrowest search of some seed finds more than was asked for, the change is a bound (`at most`). `recall@10`: points
+of exact search above the baseline; `found`: of recall@10 by the narrowest search, above exact search of the baseline.
 """
 import argparse
 from pathlib import Path
@@ -34,10 +34,11 @@ import numpy as np, pandas as pd
 from dacl_dr.core.files import atomic_file, make_folder
 from dacl_dr.core.options import RunStudy
 from dacl_dr.core.rows import spaced
+from dacl_dr.core.stamps import stamp
 from dacl_dr.core.settings import AdapterSettings
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
-from dacl_dr.hnsw.cost import compare, cost_over, questions_of
+from dacl_dr.hnsw.cost import answers, compare, cost_over, questions_of
 from dacl_dr.hnsw.curves import Sweep, pooled
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
@@ -71,7 +72,7 @@ PARTS = { # group of levers → (is the model free?, ways)
     'graph, adapter': (False, BY_EF | BY_RULE | ADAPTED), 'all but BM25': (True, BY_EF | BY_RULE | ADAPTED),
     'all': (True, WAYS),
 }
-OWN, CHANGE = '95% to 99.5%', ['change', 'change low', 'change high']
+CHANGE = ['change', 'change low', 'change high']
 
 
 class Asked(NamedTuple):
@@ -98,6 +99,8 @@ def searched(runner, half, knobs):
 
 class Trained:
     "The encoders of a study."
+    kept = '' # of its name in tables
+
     def __init__(self, study):
         self.plan, self.corpus = read_study(study)
         self.study, self.encoder = Path(study), None
@@ -111,6 +114,8 @@ class Trained:
 
 class Frozen:
     "An encoder as it is; no text is encoded twice."
+    kept = '-frozen'
+
     def __init__(self, encoder, dataset, data_dir):
         sets = ('recipes=[A]', 'curricula={}', 'scale.train=null', 'scale.test=null', 'scale.passages=null')
         o = RunStudy(study='curriculum', dataset=dataset, data_dir=data_dir, encoder=encoder, set=sets)
@@ -229,7 +234,7 @@ def quality_rows(found, draws):
             yield row | dict(zip(CHANGE, (q.value, q.low, q.high)))
 
 
-def own_cost(sweeps, s):
+def cost_of(sweeps, s):
     "Cost at own shares, a geometric mean over seeds; where the narrowest search finds more, that one's."
     costs = [cost_over(s.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited'), True)
              for x in sweeps]
@@ -237,8 +242,17 @@ def own_cost(sweeps, s):
 
 
 def cheapest(found, s, models, ways):
-    "The model and way that costs least."
-    return min(((m, w) for m in models for w in ways), key=lambda key: own_cost(found[key], s))
+    "The model and way that costs least, of those that rank at most a point below the baseline."
+    ranks = lambda key: np.mean([x.exact['recall@10'].mean() for x in found[key]])
+    least = ranks(next(iter(found))) - .01
+    return min(((m, w) for m in models for w in ways if ranks((m, w)) >= least), key=lambda key: cost_of(found[key], s))
+
+
+def bound_of(question, sweeps):
+    "A cost, the mean over seeds, and whether it is a bound: the narrowest search of some seed finds more than that."
+    costs = [answers(question, x, np.ones((1, x.values['visited'].shape[1]), int))[0] for x in sweeps]
+    least = [np.isclose(cost, x.mean('visited')[0]) for cost, x in zip(costs, sweeps)]
+    return np.mean(costs), bool(np.isfinite(costs).all() and any(least))
 
 
 def own_of(question):
@@ -249,27 +263,25 @@ def own_of(question):
 def best_rows(found, s, draws):
     "Of each group of levers, what was chosen on the first part costs on the others."
     first, rest = over_parts(found, slice(0, 1)), over_parts(found, slice(1, None))
-    baseline = next(iter(found))[0]
+    models = list(dict.fromkeys(m for m, _ in found))
     exact = lambda sweeps: [x.exact['recall@10'] for x in sweeps]
-    ranks = lambda m: np.mean([x.mean() for x in exact(first[m, 'plain'])])
-    models = [m for m in dict.fromkeys(m for m, _ in found) if ranks(m) >= ranks(baseline) - .01]
-    before = cheapest(first, s, [baseline], BY_EF)
+    before = cheapest(first, s, models[:1], BY_EF)
     drawn = query_draws(len(rest[before][0].exact['recall@10']), draws)
+    questions = [q for q in questions_of(rest[before], s) if q.quality == 'ann recall' or own_of(q)]
     for group, (free, ways) in PARTS.items():
-        key = cheapest(first, s, models if free else [baseline], ways)
+        key = cheapest(first, s, models if free else models[:1], ways)
         q = points(exact(rest[key]), exact(rest[before]), drawn)
         narrow = points([x.values['recall@10'][0] for x in rest[key]], exact(rest[before]), drawn)
         told = {'levers': group, 'model': key[0], 'way': key[1], 'against': before[1], 'recall@10': q.value,
                 'recall@10 low': q.low, 'recall@10 high': q.high, 'found': narrow.value}
-        if key == before: table = compare({'before': rest[before], 'after': rest[before]}, s, draws=2)
-        else: table = compare({'before': rest[before], 'after': rest[key]}, s, draws=draws)
-        asked = [x.name for x in questions_of(rest[before], s) if x.quality == 'ann recall' or own_of(x)]
-        plain, least = table[table.model == 'before'].set_index('question').value, np.mean(
-            [x.mean('visited')[0] for x in rest[key]])
-        for r in table[(table.model == 'after') & table.question.isin(asked)].to_dict('records'):
-            bound = bool(np.isnan(r['value']))
-            if bound: r['change'] = least / plain[r['question']] - 1
-            yield told | {c: r[c] for c in ('question', 'value', *CHANGE)} | {'at most': bound}
+        if key == before: continue
+        table = compare({'before': rest[before], 'after': rest[key]}, s, draws=draws)
+        rows = table[table.model == 'after'].set_index('question')
+        for question in questions:
+            (plain, _), (value, is_bound) = bound_of(question, rest[before]), bound_of(question, rest[key])
+            row = dict(rows.loc[question.name, ['value', *CHANGE]])
+            if is_bound and np.isfinite(plain): row |= {'value': value, 'change': value / plain - 1}
+            yield told | {'question': question.name} | row | {'at most': is_bound}
 
 
 def put_into(path, name, table):
@@ -277,6 +289,15 @@ def put_into(path, name, table):
     path = Path(path)
     kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
     with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
+
+
+def check(p, models, a):
+    "Ends the program for models that are not there, or parts too few to choose on one."
+    known = {models.name(v) for v in models.plan.runs}
+    strange = sorted(set(a.models) - known)
+    if strange: p.error(f'--models: {strange} are not of the study, which has {sorted(known)}')
+    parts = min(a.folds or models.plan.settings.scale.folds, models.plan.settings.scale.folds)
+    if a.best and parts < 2: p.error('--best chooses on one part and reports on the others: it needs two at least')
 
 
 def main():
@@ -295,8 +316,11 @@ def main():
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
     models = Trained(a.study) if a.study else Frozen(a.frozen, a.dataset, a.data_dir)
-    name, s = f'{models.plan.dataset}-{models.plan.encoder}', models.plan.settings.search
-    found = all_sweeps(models, a.models, make_folder(Path(a.work)/name), a)
+    plan = models.plan
+    check(p, models, a)
+    name, s = f'{plan.dataset}-{plan.encoder}{models.kept}', plan.settings.search
+    key = stamp([str(a.study), plan.settings.scale, a.questions, {n: (w, GRID[w.stop]) for n, w in WAYS.items()}])
+    found = all_sweeps(models, a.models, make_folder(Path(a.work)/f'{name}-{key}'), a)
     table = table_of(name, over_parts(found, slice(None)), s, a.draws)
     print(table[['model', 'way', 'question', 'value', *CHANGE]].to_string())
     put_into(a.table, name, table)
