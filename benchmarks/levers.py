@@ -4,14 +4,12 @@ combination of them?
     dacl run-study curriculum --dataset tldr --jobs 2
     python benchmarks/levers.py --study runs/curriculum-tldr-static --models A B \\
         --table nbs/experiments/results/levers.csv --best nbs/experiments/results/levers-best.csv
-    python benchmarks/levers.py --frozen minilm --dataset tldr --data_dir data_set --table ... --best ...
 
 Searches the trained encoders of a cross-fitted study in the ways of `WAYS`: efSearch or a stop rule (the best open
 candidate is farther than (1 + gamma) times the tenth), M of 8, 16 and 32, from BM25's first ten results or from the
 top, queries as they are or by an adapter that was trained on the part's training questions. Of each part --questions
-are asked, evenly spaced, over each seed of the study; a graph has an insertion order of its own. With --frozen an
-encoder is searched as it is, in three parts and orders; its adapter alone is trained. What each model and way found is
-kept in --work, so an interrupted run goes on.
+are asked, evenly spaced, over each seed of the study; a graph has an insertion order of its own. What each model and
+way found is kept in --work, so an interrupted run goes on.
 
 Columns of --table: name of the data, model, way, question (a cost at matched quality), value, change against the
 baseline model searched plainly, 95% intervals over questions and seeds, `over plain` and `over A`: the change against
@@ -32,20 +30,16 @@ from typing import NamedTuple
 import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
-from dacl_dr.core.options import RunStudy
 from dacl_dr.core.rows import spaced
 from dacl_dr.core.stamps import stamp
 from dacl_dr.core.settings import AdapterSettings
-from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.hnsw.cost import answers, compare, cost_over, questions_of
 from dacl_dr.hnsw.curves import Sweep, pooled
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep
-from dacl_dr.studies.plan import study_plan
-from dacl_dr.studies.run import study_data
-from dacl_dr.studies.task import Task, side_of
+from dacl_dr.studies.task import Task
 from dacl_dr.studies.workers import read_study
 from dacl_dr.training.adapter import query_pairs, train_adapter
 from dacl_dr.tuning.material import Half, Material
@@ -99,8 +93,6 @@ def searched(runner, half, knobs):
 
 class Trained:
     "The encoders of a study."
-    kept = '' # of its name in tables
-
     def __init__(self, study):
         self.plan, self.corpus = read_study(study)
         self.study, self.encoder = Path(study), None
@@ -110,34 +102,6 @@ class Trained:
     def take(self, v): self.encoder = load_encoder(self.study/v.folder(self.plan.settings)/'train'/'encoder')
 
     def vectors(self, task, which): return task.encode(self.encoder, which)
-
-
-class Frozen:
-    "An encoder as it is; no text is encoded twice."
-    kept = '-frozen'
-
-    def __init__(self, encoder, dataset, data_dir):
-        sets = ('recipes=[A]', 'curricula={}', 'scale.train=null', 'scale.test=null', 'scale.passages=null')
-        o = RunStudy(study='curriculum', dataset=dataset, data_dir=data_dir, encoder=encoder, set=sets)
-        self.plan = study_plan(o)
-        self.corpus = study_data(self.plan.folder, data_dir, self.plan.settings)
-        self.known, self.encoder = {}, None
-
-    def name(self, v): return 'frozen'
-
-    def take(self, v):
-        model = self.plan.settings.model
-        if self.encoder is None: self.encoder = on_device(load_encoder(model.name, model))
-
-    def vectors(self, task, which):
-        side, texts = side_of(which), task.texts_of(which)
-        new = [t for t in dict.fromkeys(texts) if (side, t) not in self.known]
-        for i in range(0, len(new), 4096):
-            some = new[i:i + 4096]
-            made = self.encoder.encode(self.encoder.prepare(some, side), side)
-            self.known |= {(side, t): x for t, x in zip(some, made)}
-            print(f'{side}: {i + len(some):,} of {len(new):,} texts', flush=True)
-        return np.stack([self.known[side, t] for t in texts])
 
 
 def adapted_by(models, task, passages, q, seed):
@@ -245,7 +209,8 @@ def cheapest(found, s, models, ways):
     "The model and way that costs least, of those that rank at most a point below the baseline."
     ranks = lambda key: np.mean([x.exact['recall@10'].mean() for x in found[key]])
     least = ranks(next(iter(found))) - .01
-    return min(((m, w) for m in models for w in ways if ranks((m, w)) >= least), key=lambda key: cost_of(found[key], s))
+    good = [(m, w) for m in models for w in ways if ranks((m, w)) >= least]
+    return min(good, key=lambda key: round(np.log(cost_of(found[key], s)), 4)) # of equals the simplest, which is first
 
 
 def bound_of(question, sweeps):
@@ -302,12 +267,8 @@ def check(p, models, a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = p.add_mutually_exclusive_group(required=True)
-    which.add_argument('--study', help='folder of a finished study')
-    which.add_argument('--frozen', help='an encoder that is searched as it is, such as minilm')
-    p.add_argument('--models', nargs='+', default=['frozen'], help='of the study, the baseline first')
-    p.add_argument('--dataset', default='codedocs', help='that a frozen encoder is asked about')
-    p.add_argument('--data_dir', default='data_set')
+    p.add_argument('--study', required=True, help='folder of a finished study')
+    p.add_argument('--models', nargs='+', required=True, help='of it, the baseline first')
     p.add_argument('--table', required=True)
     p.add_argument('--best', help='table of the best combinations')
     p.add_argument('--work', default='runs/levers')
@@ -315,10 +276,10 @@ def main():
     p.add_argument('--questions', type=int, help='asked of each part; all of them without')
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
-    models = Trained(a.study) if a.study else Frozen(a.frozen, a.dataset, a.data_dir)
+    models = Trained(a.study)
     plan = models.plan
     check(p, models, a)
-    name, s = f'{plan.dataset}-{plan.encoder}{models.kept}', plan.settings.search
+    name, s = f'{plan.dataset}-{plan.encoder}', plan.settings.search
     key = stamp([str(a.study), plan.settings.scale, a.questions, {n: (w, GRID[w.stop]) for n, w in WAYS.items()}])
     found = all_sweeps(models, a.models, make_folder(Path(a.work)/f'{name}-{key}'), a)
     table = table_of(name, over_parts(found, slice(None)), s, a.draws)
