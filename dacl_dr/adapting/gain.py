@@ -38,8 +38,7 @@ def found_metrics(
     passages:np.ndarray, # (N, D)
 )->dict[str, np.ndarray]: # metric → (Q,)
     "The quality of exact search."
-    depth = 10 + int(getattr(judged, 'own', None) is not None) # a query's own passage is no result
-    return judged.metrics(exact_search(q, passages, depth), GAIN_METRICS)
+    return judged.metrics(exact_search(q, passages, 10 + judged.left_out), GAIN_METRICS)
 
 def gains(
     before:dict[str, np.ndarray], # metric → (Q,)
@@ -88,7 +87,7 @@ def cost_changes(
     s:SearchSettings=SearchSettings(),
 )->pd.DataFrame: # of `hnsw.cost.compare`, models 'before' and 'after'
     "Visited nodes at the goals, before and after."
-    searcher, models, depth = Searcher(index), {}, s.k + int(getattr(asked.judged, 'own', None) is not None)
+    searcher, models, depth = Searcher(index), {}, s.k + asked.judged.left_out
     judge = lambda ids: asked.judged.metrics(ids, [f'recall@{s.k}'])
     for name, q in (('before', asked.q), ('after', adapted)):
         exact = exact_search(q, passages, depth)

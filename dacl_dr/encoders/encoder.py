@@ -15,6 +15,7 @@ import msgspec, torch, numpy as np
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..core.errors import DaclError
 from ..core.rows import spaced
 from ..core.settings import Prefixes
 
@@ -155,8 +156,9 @@ def inferring(
     "Without dropout, in this precision, and then as it was."
     training = encoder.training
     encoder.eval()
-    with torch.autocast(encoder.device.type, dtype) if dtype else contextlib.nullcontext(): yield
-    encoder.train(training)
+    try:
+        with torch.autocast(encoder.device.type, dtype) if dtype else contextlib.nullcontext(): yield
+    finally: encoder.train(training)
 
 # %% ../../nbs/encoders/encoder.ipynb #93778a0d
 def prefixed(
@@ -222,7 +224,8 @@ def with_prefixes(
     encoder:Encoder, # changed in place
     added:Prefixes,
 )->Encoder:
-    "An encoder that puts texts before others, and normalises where it does not yet."
+    "An encoder that puts texts before others, and normalises where it does not yet. Raises `DaclError` a second time."
+    if encoder.added != Prefixes(): raise DaclError('the encoder has prefixes already; load it anew to give it others')
     encoder.added = added.but(normalize=added.normalize and not encoder.normalized)
     encoder.normalized = encoder.normalized or added.normalize
     plain = type(encoder).prepare # whoever prepares texts gets the prefixes

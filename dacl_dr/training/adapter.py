@@ -73,7 +73,7 @@ def query_pairs(
     relevant:list, # of (Q,): each query's positives, any collection of rows; others than >= 0 are nowhere
 )->Pairs:
     "A row for each positive of each query."
-    there = [sorted(int(r) for r in rows if r >= 0) for rows in relevant]
+    there = [sorted({int(r) for r in rows if r >= 0}) for rows in relevant]
     most = max(map(len, there), default=0)
     asked, known = [], []
     for i, rows in enumerate(there):
@@ -126,9 +126,9 @@ class AdapterEpoch(msgspec.Struct, frozen=True):
     "An epoch in the history."
     epoch: int # from 1; 0 is before training
     recall: float # recall@10 of dev queries by exact search
-    loss: float # mean of the total over steps; nan before training
-    infonce: float # nats
-    distance: float # of queries to their positives
+    loss: float|None = None # mean of the total over steps; None before training
+    infonce: float|None = None # nats
+    distance: float|None = None # of queries to their positives
 
 class Adapted(NamedTuple):
     "A trained adapter."
@@ -143,18 +143,22 @@ def dev_recall(
     passages:np.ndarray, # (N, D)
 )->float:
     "recall@10 by exact search."
-    found = exact_search(adapter.vectors(q), passages, 10)
+    found = exact_search(adapter.vectors(q), passages, 10 + judged.left_out)
     return float(np.nanmean(judged.metrics(found, ['recall@10'])['recall@10']))
 
 # %% ../../nbs/training/adapter.ipynb #22ddce76
 def adapter_key(
     pairs:Pairs,
     passages:np.ndarray, # (N, D)
+    dev_q:np.ndarray, # (Q, D) of the dev queries, which choose the epoch
+    judged:Judgements, # of the dev queries
     s:AdapterSettings,
 )->str: # hexadecimal
     "What a training depends on."
-    h = hashlib.blake2b(msgspec.json.encode(s) + repr((passages.shape, pairs.q.shape)).encode(), digest_size=8)
-    for part in (pairs.q, pairs.known, passages[::max(1, len(passages) // 2000)]): h.update(np.ascontiguousarray(part))
+    own, h = getattr(judged, 'own', None), hashlib.blake2b(msgspec.json.encode(s), digest_size=8)
+    h.update(repr((passages.shape, pairs.q.shape, dev_q.shape, judged.relevant)).encode())
+    for part in (pairs.q, pairs.known, dev_q, () if own is None else own): h.update(np.ascontiguousarray(part))
+    for i in range(0, len(passages), 65_536): h.update(np.ascontiguousarray(passages[i:i + 65_536]))
     return h.hexdigest()
 
 # %% ../../nbs/training/adapter.ipynb #f37ad07a
@@ -163,11 +167,14 @@ class AdapterRun:
     def __init__(self,
         pairs:Pairs,
         passages:np.ndarray, # (N, D) unit norm
+        dev_q:np.ndarray, # (Q, D) dev queries, unit norm
+        judged:Judgements, # of the dev queries
         s:AdapterSettings,
         folder:Path|None=None, # gets what is needed to go on; None: nothing is written
     ):
-        self.pairs, self.passages, self.s = pairs, passages, s
-        self.path, self.key = folder and Path(folder)/'adapter.state', adapter_key(pairs, passages, s)
+        self.pairs, self.passages, self.dev, self.s = pairs, passages, (dev_q, judged), s
+        self.path = folder and Path(folder)/'adapter.state'
+        self.key = adapter_key(pairs, passages, dev_q, judged, s) if folder else ''
         self.adapter = QueryAdapter(passages.shape[1], s.rank, s.seed)
         self.stages = tuple(weighted(stage, s.w) for stage in s.stages if stage.epochs)
         self.epochs, self.steps = sum(x.epochs for x in self.stages), len(pairs.q) // s.batch_size
@@ -185,10 +192,11 @@ class AdapterRun:
         waited = len(self.history) - 1 - self.best_epoch()
         return len(self.history) > self.epochs or 0 < self.s.patience <= waited
 
-    def note(self, epoch:AdapterEpoch):
+    def note(self, *losses): # mean total, InfoNCE and distance of an epoch; none before training
         "Take an epoch into the history, and its weights if it is the best."
-        self.history.append(epoch)
-        if self.best_epoch() == epoch.epoch: self.best = self.weights()
+        recall = dev_recall(self.adapter, *self.dev, self.passages)
+        self.history.append(AdapterEpoch(len(self.history), recall, *losses))
+        if self.best_epoch() == len(self.history) - 1: self.best = self.weights()
 
     def save(self):
         "Write all that is needed to go on, atomically."
@@ -262,15 +270,13 @@ def train_adapter(
     if len(pairs.q) < s.batch_size:
         raise DaclError(
             f'{len(pairs.q):,} training pairs do not fill a batch of {s.batch_size}; give more, or lower --batch_size')
-    run = AdapterRun(pairs, passages, s, folder)
-    if not run.load(): run.note(AdapterEpoch(0, dev_recall(run.adapter, dev_q, judged, passages), *[np.nan] * 3))
+    run = AdapterRun(pairs, passages, dev_q, judged, s, folder)
+    if not run.load(): run.note()
     done = len(run.history) - 1
     with tqdm(total=run.epochs * run.steps, initial=done * run.steps, desc=desc, unit='step', leave=False,
             disable=desc is None) as bar:
         while not run.is_over():
-            epoch = len(run.history) - 1
-            losses = train_epoch(run, epoch, bar).mean(0)
-            run.note(AdapterEpoch(epoch + 1, dev_recall(run.adapter, dev_q, judged, passages), *map(float, losses)))
+            run.note(*train_epoch(run, len(run.history) - 1, bar).mean(0).tolist())
             run.save()
     run.adapter.load_state_dict(run.best)
     return Adapted(run.adapter.eval(), run.history, run.best_epoch())

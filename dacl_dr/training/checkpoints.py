@@ -62,7 +62,8 @@ def check_finite(
     if bad:
         raise DaclError(
             f'{what}: weight {bad} is not finite, so it was not saved; '
-            'the last checkpoint is good: lower training.learning_rate and start again from it')
+            'lower training.learning_rate and train into another --output; '
+            'an earlier checkpoint may be its model.name')
 
 # %% ../../nbs/training/checkpoints.ipynb #b37921f0
 class TrainingState(msgspec.Struct):
@@ -183,4 +184,4 @@ def read_checkpoint(
         reason = str(e).splitlines()[0][:80]
         raise DaclError(
             f'{folder}: damaged ({reason}); '
-            'delete it, and training goes on from the checkpoint before') from None
+            'delete it, and training goes on from the checkpoint before, or anew where there is none') from None

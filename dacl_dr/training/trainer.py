@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'place_vectors', 'BatchLosses', 'batch_losses', 'TrainingBar', 'Curriculum', 'training_arguments',
-           'was_evaluated', 'SavingTrainer', 'check_same_recipe', 'SafeTrainer', 'bad_loss', 'Means', 'TrainingRun',
-           'LoggedTrainer', 'CurriculumTrainer', 'RecipeTrainer', 'History', 'rows_of', 'history_of', 'train']
+           'recorded', 'was_evaluated', 'SavingTrainer', 'check_same_recipe', 'SafeTrainer', 'bad_loss', 'Means',
+           'TrainingRun', 'LoggedTrainer', 'CurriculumTrainer', 'RecipeTrainer', 'History', 'rows_of', 'history_of',
+           'train']
 
 # %% ../../nbs/training/trainer.ipynb #4626fce8
 import contextlib, dataclasses, json, os, tempfile, time
@@ -24,7 +25,7 @@ from ..losses.terms import Objective, Routes, recipe_loss
 from ..losses.gradcache import average_gradients, cached_backward, gather
 from ..encoders.encoder import Encoder
 from ..encoders.static import load_encoder
-from ..curriculum.stages import recipe_stages, stage_of, step_weight
+from ..curriculum.stages import WITH_DISTANCE, recipe_stages, stage_of, step_weight
 from ..curriculum.loader import Collator, TrainingData, batches_of
 from ..curriculum.mining import MiningPass, Negatives, negatives_message
 from dacl_dr.training.checkpoints import (
@@ -145,6 +146,15 @@ def training_arguments(
     args._n_gpu = min(args.n_gpu, 1) # several GPUs in one process would split a batch; start one process for each
     return args
 
+# %% ../../nbs/training/trainer.ipynb #e2a12b9d
+def recorded(
+    settings, # `RecipeSettings`, or what JSON made of them
+)->dict: # as JSON has them
+    "The settings as a record tells them: without a distance loss its weight is 0."
+    told = json.loads(msgspec.json.encode(settings))
+    if told['recipe'] not in WITH_DISTANCE: told['training']['w'] = 0.
+    return told
+
 # %% ../../nbs/training/trainer.ipynb #8a78c30d
 def was_evaluated(
     log:list[dict], # transformers' log_history
@@ -175,7 +185,7 @@ class SavingTrainer(Trainer):
         "All that a checkpoint keeps."
         state, scaler = self.state, getattr(self.accelerator, 'scaler', None)
         facts = {
-            'step': state.global_step, 'best_step': state.best_global_step, 'settings': self.settings,
+            'step': state.global_step, 'best_step': state.best_global_step, 'settings': recorded(self.settings),
             'processes': self.args.world_size, 'data': self.data.stamp,
         }
         return TrainingState(
@@ -195,8 +205,8 @@ def check_same_recipe(
     data_stamp:str, # of its data
 ):
     "Refuse the checkpoint of another training. Raises `DaclError`."
-    now = json.loads(msgspec.json.encode(settings))
-    differ = [k for k in ('recipe', 'seed', 'training', 'mining') if facts['settings'][k] != now[k]]
+    there, now = recorded(facts['settings']), recorded(settings)
+    differ = [k for k in ('recipe', 'seed', 'training', 'mining') if there[k] != now[k]]
     if facts['data'] != data_stamp: differ.append('data')
     if differ:
         raise DaclError(
@@ -242,11 +252,11 @@ def bad_loss(
     "What to say about a loss that is not a number."
     last = last_checkpoint(folder)
     more = f' and {len(ids) - 8} more' if len(ids) > 8 else ''
-    kept = f'; the last good checkpoint is {last}' if last else ''
+    kept = f'; the last good checkpoint, with which model.name may begin it, is {last}' if last else ''
     parts = f'infonce {losses.infonce.item():.4g}, distance {losses.distance.item():.4g}'
     return DaclError(
         f"loss is {losses.total.item()} at step {step} ({parts}), questions {', '.join(ids[:8])}{more}; "
-        f'lower training.learning_rate or look at these texts{kept}')
+        f'lower training.learning_rate or mend these texts, and train into another --output{kept}')
 
 # %% ../../nbs/training/trainer.ipynb #67bbbc6f
 class Means:

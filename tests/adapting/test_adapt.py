@@ -6,6 +6,7 @@ import numpy as np, pytest, torch
 from safetensors.numpy import load_file
 
 from dacl_dr.adapting.adapt import adapt, adapt_lines
+from dacl_dr.adapting.gain import found_metrics
 from dacl_dr.adapting.task import adapt_task, split_groups
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.cure_options import Adapt, Tune
@@ -14,10 +15,11 @@ from dacl_dr.encoders.adapted import adapt_queries
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.evaluation.index_sample import index_sample
+from dacl_dr.evaluation.judging import OthersJudged
 from dacl_dr.evaluation.sample import vector_sample
 from dacl_dr.metrics.ranking import Judgements
-from dacl_dr.training.adapter import AdapterRun, query_pairs, train_adapter
-from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes
+from dacl_dr.training.adapter import AdapterRun, QueryAdapter, dev_recall, query_pairs, train_adapter
+from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes, Stage
 from dacl_dr.search.indexing import make_index
 from dacl_dr.tuning.inputs import material_of
 
@@ -178,9 +180,35 @@ def test_a_damaged_state_is_begun_anew(vectors, tmp_path, damage):
     again = train_adapter(task.train, task.passages, task.dev.q, task.dev.judged, s, tmp_path)
     assert torch.equal(first.adapter.matrix(), again.adapter.matrix())
 
+def test_only_missing_epochs_are_trained(vectors, tmp_path, monkeypatch):
+    from dacl_dr.training import adapter
+    task, compute, trained = adapt_task(from_vectors(vectors, tmp_path), vector_sample(from_vectors(vectors, tmp_path))), adapter.train_epoch, []
+    s = AdapterSettings(batch_size=64, random_passages=100, patience=0, stages=(Stage('joint', 4),))
+    def counted(run, epoch, bar=None):
+        if len(trained) == 2 and not trained[-1] == 'stopped':
+            trained.append('stopped')
+            raise KeyboardInterrupt
+        trained.append(epoch)
+        return compute(run, epoch, bar)
+    monkeypatch.setattr(adapter, 'train_epoch', counted)
+    def train(): return train_adapter(task.train, task.passages, task.dev.q, task.dev.judged, s, tmp_path)
+    with pytest.raises(KeyboardInterrupt): train()
+    whole = train()
+    assert trained == [0, 1, 'stopped', 2, 3] and len(whole.history) == 5
+    assert train().history == whole.history and len(trained) == 5 # nothing is left to train
+    other = Judgements.of(np.roll(task.dev.judged.best, 1))
+    assert not AdapterRun(task.train, task.passages, task.dev.q, other, s, tmp_path).load() # its best epoch may be another
+
+def test_a_query_that_stands_in_the_corpus_has_ten_results_besides():
+    angles = .01 * np.arange(12)
+    passages = np.stack([np.cos(angles), np.sin(angles)], 1).astype('f4')
+    judged = OthersJudged([{10: 1}], np.array([0])) # the tenth besides the query itself
+    assert dev_recall(QueryAdapter(2), passages[:1], judged, passages) == 1
+    assert found_metrics(judged, passages[:1], passages)['recall@10'] == 1
+
 def test_known_positives_are_never_pushed_away():
     "With every passage known to every query, nothing is a negative: InfoNCE is 0."
-    from dacl_dr.training.adapter import Pairs, QueryAdapter, step_losses
+    from dacl_dr.training.adapter import Pairs, step_losses
     rng = np.random.default_rng(0)
     passages, q = unit(rng.normal(size=(6, 8))), unit(rng.normal(size=(3, 8)))
     known = np.array([[i, *(j for j in range(6) if j != i)] for i in range(3)])
