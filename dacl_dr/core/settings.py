@@ -194,6 +194,12 @@ class IndexSettings(Frozen):
     order: NonNegative|None = None
     builder: Literal['cpu', 'cagra'] = 'cpu' # cagra: build the graph on a GPU, where faiss has cuVS
 
+    def __post_init__(self):
+        if self.builder == 'cagra' and (self.index_type, self.storage) != ('hnsw', 'float32'):
+            raise ValueError(
+                f"builder 'cagra' makes an hnsw index of float32, and index_type {self.index_type}, "
+                f'storage {self.storage} are given; use builder: cpu')
+
 # %% ../../nbs/core/settings.ipynb #feecf181
 Recall = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 

@@ -35,8 +35,14 @@ def index_judgements(
     if Path(o.index).is_dir() and named is None and not o.qrels.endswith('.npy'): named = node_ids(o.index)
     if named is not None or np.array_equal(there.ids, np.arange(n)):
         return row_judgements(o.qrels, queries, n, o.query_ids, named)
-    found = row_judgements(o.qrels, queries, int(there.ids.max()) + 1, o.query_ids)
-    node = {int(label): i for i, label in enumerate(there.ids)}
+    node = {label: i for i, label in enumerate(there.ids.tolist())} # labels may be any numbers, far above n
+    if not o.qrels.endswith('.npy'):
+        found = row_judgements(o.qrels, queries, n, o.query_ids, {str(label): i for label, i in node.items()})
+        if any(row >= 0 for of in found for row in of): return found
+        raise DaclError(
+            f'{o.qrels}: names no passage by a label of {o.index}, such as {there.ids[0]}; '
+            'name them by label, or give their ids with --passage_ids')
+    found = row_judgements(o.qrels, queries, max(node) + 1, o.query_ids)
     return [{node.get(label, -2 - i): grade for i, (label, grade) in enumerate(of.items())} for of in found]
 
 # %% ../../nbs/evaluation/index_sample.ipynb #980fa116
@@ -143,7 +149,8 @@ def index_sample(
     n, rows, judged = len(passages), spaced(len(q), o.max_queries), None
     if o.qrels is not None:
         found = index_judgements(o, there, len(q))
-        if any(found[i] for i in rows): rows = np.array([i for i in rows if found[i]], int)
+        known = np.flatnonzero([len(of) > 0 for of in found])
+        if len(known): rows = known[spaced(len(known), o.max_queries)]
         judged = Judgements([found[i] for i in rows])
     about = {
         'name': Path(o.index).name, 'corpus': Path(o.index).name, 'queries_file': Path(o.query_vectors).name,

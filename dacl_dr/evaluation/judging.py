@@ -91,12 +91,13 @@ def query_ids(
 def run_rows(
     run:dict[str, dict[str, float]], # from `make_run`
     passages:Passages, # the corpus
-    k:int, # passages per question
+    k:int, # passages per question at most
 )->np.ndarray: # (Q, k) rows in the run's order, -1 for none
     "A run as rows of the corpus."
     rows = np.full((len(run), k), -1)
     for r, docs in zip(rows, run.values()):
-        r[:len(docs)] = passages.rows(list(docs))
+        found = list(docs)[:k] # a run may go deeper
+        r[:len(found)] = passages.rows(found)
     return rows
 
 # %% ../../nbs/evaluation/judging.ipynb #f850e8c7

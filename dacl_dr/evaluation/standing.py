@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STANDS_AT', 'REFERENCE_QUERIES', 'LEAST', 'REFERENCE', 'Cost95', 'cost_of', 'measured', 'part_sizes',
-           'reference_size', 'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs', 'Standing',
-           'random_cost', 'Parts', 'part_graphs', 'standing', 'cost_words', 'beside', 'reference_words',
+           'reference_size', 'graph_sizes', 'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs',
+           'Standing', 'random_cost', 'Parts', 'part_graphs', 'standing', 'cost_words', 'beside', 'reference_words',
            'forecast_words', 'kept_words', 'standing_lines']
 
 # %% ../../nbs/evaluation/standing.ipynb #a7c541a4
@@ -82,6 +82,12 @@ def reference_size(
     "Of how many passages references are measured: fewer than all, so that others can be queries."
     fitting = [size for size in part_sizes(n) if size <= REFERENCE]
     return fitting[-1] if fitting else min(n // 2, REFERENCE)
+
+def graph_sizes(
+    n:int, # passages
+)->list[int]: # rising
+    "Of how many passages graphs are built: those of the parts, and that of the references."
+    return sorted({*part_sizes(n), reference_size(n)})
 
 # %% ../../nbs/evaluation/standing.ipynb #61824a2b
 class Forecast(msgspec.Struct):
@@ -196,7 +202,7 @@ def part_graphs(
     passages, n, q = sample.passages, len(sample.passages), sample.q[spaced(len(sample.q), REFERENCE_QUERIES)]
     found, size = Parts([]), reference_size(n)
     if size <= max(min(s.ef_values), 2 * s.k): return found
-    sizes = part_sizes(n) or [size]
+    sizes = graph_sizes(n)
     with parts_bar(len(sizes), desc) as begin:
         for part in sizes:
             begin(f'a graph of {part:,} passages')

@@ -19,8 +19,8 @@ from ..core.errors import DaclError
 from .kernels import Graph, distance_of, distances_of, unowned, unowned_graph
 from dacl_dr.hnsw.tracer import (
     EVALUATIONS, HOPS, UPPER_EVALUATIONS, UPPER_HOPS, VISITED, Books, Scratch, Seen, Trace, Tracer, asked_of, before,
-    candidate_push, descend, in_threads, look_around, new_books, new_scratch, new_seen, next_candidate, note,
-    result_push, room_for_turns, unowned_scratch,
+    candidate_push, descend, in_threads, look_around, most_evaluations, new_books, new_scratch, new_seen,
+    next_candidate, note, result_push, room_for_turns, unowned_scratch,
 )
 
 # %% ../../nbs/hnsw/searcher.ipynb #21b4124f
@@ -332,7 +332,8 @@ def search_some(
 
 # %% ../../nbs/hnsw/searcher.ipynb #44b4faa4
 class Searcher(Tracer):
-    """An HNSW index of faiss with its vectors in float32, and links beside its own. Raises `DaclError` for another
+    """An HNSW index of faiss with its vectors in float32, and links beside its own. `find`, `times` and `path` follow
+    them; `search` and `route` are those of `Tracer`, along the graph's links alone. Raises `DaclError` for another
     kind."""
     def __init__(self,
         index, # as for `Tracer`
@@ -377,14 +378,16 @@ class Searcher(Tracer):
         return self.taken / 1e6
 
     def path(self, query:np.ndarray, k:int=10, stop:Stop=Stop(), entries=None, descend=None)->np.ndarray: # (E, 3) int32
-        "Every distance computation of one search, in order: node, level, the node it was reached from (-1: entered)."
+        """Every distance computation of one search, in order: node, level, the node it was reached from (-1: entered).
+        Raises `DaclError` for what can't be searched."""
         stop.check(k, self.n)
-        entries = np.full(0, -1, np.int64) if entries is None else np.asarray(entries, np.int64)
+        query = self.check(query[None], k, max(k, stop.ef))
+        entries = checked_entries(None if entries is None else np.asarray(entries)[None], 1, self.n)
         first = bool(descend) or not (entries >= 0).any()
-        rule, memory = ending(stop, first), self.memory(0, stop, 3 * self.n)
-        books, query = new_books(1, k, None), np.ascontiguousarray(query[None], np.float32)
-        none = np.zeros(0, np.int64)
-        search_many(self.graph, rule, self.links, query, entries[None], memory, books, none)
+        rule, memory = ending(stop, first), self.memory(0, stop, most_evaluations(self.graph))
+        room_for_turns(self.tables[0], 1)
+        books, none = new_books(1, k, None), np.zeros(0, np.int64)
+        search_many(self.graph, rule, self.links, query, entries, memory, books, none)
         return memory[0].route[:books.counts[0, EVALUATIONS]].copy()
 
 # %% ../../nbs/hnsw/searcher.ipynb #a545b374

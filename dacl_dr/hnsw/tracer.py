@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVALUATIONS', 'VISITED', 'HOPS', 'UPPER_EVALUATIONS', 'UPPER_HOPS', 'Heap', 'before', 'heap_pop', 'candidate_push',
-           'last_nearest_open', 'next_candidate', 'result_push', 'Seen', 'Scratch', 'Asked', 'new_scratch', 'note',
-           'links_to_see', 'look_around', 'descend', 'expand', 'trace_one', 'Books', 'first_seen', 'unowned_scratch',
-           'asked_of', 'trace_many', 'Trace', 'new_books', 'new_seen', 'room_for_turns', 'in_threads', 'Tracer',
-           'counts_only', 'faiss_counts']
+           'last_nearest_open', 'next_candidate', 'result_push', 'Seen', 'Scratch', 'Asked', 'most_evaluations',
+           'new_scratch', 'note', 'links_to_see', 'look_around', 'descend', 'expand', 'trace_one', 'Books',
+           'first_seen', 'unowned_scratch', 'asked_of', 'trace_many', 'Trace', 'new_books', 'new_seen',
+           'room_for_turns', 'in_threads', 'Tracer', 'counts_only', 'faiss_counts']
 
 # %% ../../nbs/hnsw/tracer.ipynb #59617838
 import os
@@ -135,6 +135,13 @@ class Asked(NamedTuple):
     counts: np.ndarray # (5,)
 
 # %% ../../nbs/hnsw/tracer.ipynb #34ba491b
+def most_evaluations(
+    graph:Graph,
+)->int: # 1 + N + links above the lowest level
+    "Distance computations of a search at most: the entry point, upper links once each, each node once on the lowest."
+    n = len(graph.offsets) - 1
+    return int(1 + n + len(graph.neighbours) - n * graph.widths[1])
+
 def new_scratch(
     graph:Graph,
     seen:Seen,
@@ -143,7 +150,7 @@ def new_scratch(
 )->Scratch:
     "Memory for searches with that efSearch."
     heap = Heap(np.empty(ef, np.float32), np.empty(ef, np.int32), np.zeros(2, np.int64))
-    width = graph.widths[1] + 4
+    width = np.diff(graph.widths).max() + 4 # upper levels may be the wider
     todo, far = np.empty(width, np.int64), np.empty(width, np.float32)
     return Scratch(seen, heap, todo, far, np.empty((route_rows, 3), np.int32))
 
@@ -360,7 +367,7 @@ class Tracer:
         while len(self.tables) < threads: self.tables.append(new_seen(self.n))
         def work(rows, i):
             room_for_turns(self.tables[i], len(queries))
-            scratch = new_scratch(self.graph, self.tables[i], ef, 2 * self.n if timed else 0)
+            scratch = new_scratch(self.graph, self.tables[i], ef, most_evaluations(self.graph) if timed else 0)
             trace_many(self.graph, queries[rows], scratch, patience, Books(*(b[rows] for b in books)))
         in_threads(work, len(queries), threads)
         return Trace(books.ids, books.distances, *books.counts.T, books.steps if timed else None)
@@ -373,7 +380,7 @@ class Tracer:
     )->np.ndarray: # (E, 3) int32: node, level, the node it was reached from (-1 at the entry point); in order
         "Every distance computation of one search."
         query, books = self.check(query[None], k, ef), new_books(1, k, None)
-        scratch = new_scratch(self.graph, new_seen(self.n), ef, 2 * self.n)
+        scratch = new_scratch(self.graph, new_seen(self.n), ef, most_evaluations(self.graph))
         trace_many(self.graph, query, scratch, patience, books)
         return scratch.route[:books.counts[0, EVALUATIONS]].copy()
 

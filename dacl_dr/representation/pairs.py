@@ -21,10 +21,11 @@ def pair_similarities(
     seed:int=0, # of the random passages
 )->dict[str, np.ndarray]: # cosines: positive (Q,), hard negative (Q, H), random (Q, draws); nan for none
     "Cosine of each query with passages of each kind."
-    other = np.random.default_rng(seed).integers(0, len(passages) - 1, (len(q), draws))
-    other += other >= np.asarray(gold)[:, None] # any passage but the positive
+    of, known = np.asarray(gold)[:, None], np.asarray(gold)[:, None] >= 0
+    other = np.random.default_rng(seed).integers(0, len(passages) - known, (len(q), draws))
+    other += known & (other >= of) # any passage but the positive
     cosines = lambda rows: np.stack([(q * passages[r]).sum(1) for r in rows.T], 1)
-    own = np.where(np.asarray(gold) >= 0, (q * passages[gold]).sum(1), np.nan)
+    own = np.where(known[:, 0], (q * passages[gold]).sum(1), np.nan)
     found = {'positive': own, 'random': cosines(other)}
     if hard is not None and hard.size:
         found['hard negative'] = np.where(hard >= 0, cosines(hard), np.nan)
@@ -58,13 +59,13 @@ def margins(
 def auc(
     similarities:dict[str, np.ndarray], # from `pair_similarities`
     kind:str='hard negative',
-)->np.ndarray: # (Q,) nan for queries without negatives
+)->np.ndarray: # (Q,) nan for queries without a positive or without negatives
     "Share of a query's negatives that lie below its positive; a tie, to six decimals, counts half."
     positive, negative = similarities['positive'][:, None], similarities[kind]
     tie = np.abs(positive - negative) < 1e-6 # the same passage need not give the same last bit twice
-    below = np.where(np.isnan(negative), np.nan, (positive > negative) & ~tie) + .5 * tie
-    counts = (~np.isnan(negative)).sum(1)
-    return np.where(counts, np.nansum(below, 1) / np.maximum(counts, 1), np.nan)
+    below = ((positive > negative) & ~tie) + .5 * tie # none where one of them is nan
+    counts = (~np.isnan(positive - negative)).sum(1)
+    return np.where(counts, below.sum(1) / np.maximum(counts, 1), np.nan)
 
 # %% ../../nbs/representation/pairs.ipynb #5a304a23
 def same_passage_pairs(

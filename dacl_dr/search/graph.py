@@ -219,14 +219,14 @@ def check_builder(
 def cagra_index(
     vectors, # `Vectors` or `InMemory`
     s:IndexSettings,
-)->faiss.IndexHNSW:
+)->faiss.IndexHNSW: # its node i is `insertion_order(N, s.order)[i]`
     "Build the graph on a GPU. Raises `DaclError` where faiss can't."
     check_builder('cagra')
     config = faiss.GpuIndexCagraConfig()
     config.graph_degree, config.intermediate_graph_degree = 2 * s.m, 4 * s.m
     resources = faiss.StandardGpuResources()
     gpu = faiss.GpuIndexCagra(resources, vectors.dim, faiss.METRIC_INNER_PRODUCT, config)
-    gpu.train(check_unit(vectors.take(np.arange(len(vectors)), check=True)))
+    gpu.train(check_unit(vectors.take(insertion_order(len(vectors), s.order), check=True)))
     index = faiss.IndexHNSWCagra(vectors.dim, s.m, faiss.METRIC_INNER_PRODUCT)
     gpu.copyTo(index)
     return index

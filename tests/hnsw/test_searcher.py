@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from dacl_dr.core.errors import DaclError
 from dacl_dr.hnsw.kernels import read_graph
 from dacl_dr.hnsw.searcher import Searcher, Stop, faiss_from, links_of
+from dacl_dr.hnsw.tracer import most_evaluations
 
 QUICK = settings(max_examples=40, deadline=None)
 
@@ -144,6 +145,27 @@ def test_from_given_nodes_it_is_faiss_from_level_0(metric):
     entries = np.stack([rng.choice(500, 4, replace=False) for _ in q])
     ours = Searcher(index).find(q, 10, Stop(ef=20), entries)
     np.testing.assert_array_equal(faiss_from(index, q, entries, 10, 20)[0], ours.ids)
+
+
+@pytest.mark.parametrize('stop', [Stop(ef=40), Stop(gamma=9.)], ids=['ef', 'gamma'])
+def test_a_path_has_room_for_all_that_a_search_looks_at(stop):
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 5, 30):
+        x, q = rng.normal(size=(n, 4)).astype('f4'), rng.normal(size=(5, 4)).astype('f4')
+        everything = links_of([(a, b) for a in range(n) for b in range(n)], n)
+        searcher = Searcher(graph_of(x, faiss.METRIC_L2, 2), everything)
+        entries = np.tile(np.arange(n), (5, 1))
+        evaluations = searcher.find(q, 1, stop, entries, descend=True).evaluations
+        assert evaluations.max() <= most_evaluations(searcher.graph)
+        for query, all_nodes, e in zip(q, entries, evaluations):
+            path = searcher.path(query, 1, stop, all_nodes, descend=True)
+            assert len(path) == e and set(path[:, 0]) == set(range(n))
+
+
+def test_a_path_is_refused_as_a_search_is():
+    searcher = Searcher(graph_of(np.eye(5, dtype='f4'), faiss.METRIC_L2))
+    with pytest.raises(DaclError, match='do not fit an index of 5 dimensions'): searcher.path(np.ones(4, 'f4'), 1)
+    with pytest.raises(DaclError, match='the largest 5'): searcher.path(np.ones(5, 'f4'), 1, entries=[5])
 
 
 def test_a_wider_gamma_looks_at_more_and_a_huge_one_at_all_that_can_be_reached():

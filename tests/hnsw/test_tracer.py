@@ -8,7 +8,7 @@ import pytest
 from dacl_dr.core.errors import DaclError
 from dacl_dr.search.exact import exact_search
 from dacl_dr.search.graph import build_hnsw
-from dacl_dr.hnsw.tracer import Tracer, faiss_counts
+from dacl_dr.hnsw.tracer import Tracer, faiss_counts, most_evaluations, new_scratch, new_seen
 
 
 def unit(x): return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype('f4')
@@ -133,6 +133,30 @@ def test_route_holds_every_distance_computation(world):
             at = np.flatnonzero(route[:, 0] == node)
             assert step == (at[0] + 1 if len(at) else 0)
         assert set(t.ids[i]) <= set(route[:, 0]) # nothing is returned that was not looked at
+
+
+@pytest.mark.parametrize('m', [2, 3])
+def test_a_route_has_room_for_all_that_a_small_graph_of_many_levels_looks_at(m):
+    rng, most = np.random.default_rng(0), []
+    for n in range(1, 40):
+        x = rng.normal(size=(n, 4)).astype('f4')
+        tracer, q = Tracer(graph(x, m, faiss.METRIC_L2)), rng.normal(size=(10, 4)).astype('f4')
+        t = tracer.search(q, 1, n, truth=np.zeros((10, 1), int))
+        rows = most_evaluations(tracer.graph)
+        assert t.evaluations.max() <= rows and len(tracer.route(q[0], 1, n)) == t.evaluations[0]
+        most.append(t.evaluations.max() / n)
+    assert m > 2 or max(most) > 2 # nodes are looked at on each level, so two rows a node are too few
+
+
+def test_upper_levels_that_are_wider_than_the_lowest_have_room():
+    rng = np.random.default_rng(0)
+    index = faiss.IndexHNSWFlat(8, 32, faiss.METRIC_L2)
+    index.hnsw.set_nb_neighbors(0, 8)
+    index.add(rng.normal(size=(3000, 8)).astype('f4'))
+    g = Tracer(index).graph
+    widest = np.diff(g.widths).max()
+    assert widest == 32 > g.widths[1] and len(new_scratch(g, new_seen(3000), 10).todo) >= widest
+    agree(index, rng.normal(size=(50, 8)).astype('f4'), 10, 20, threads=1)
 
 
 def test_marks_begin_anew_before_they_overflow(world):

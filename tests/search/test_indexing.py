@@ -194,6 +194,26 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, limit
     build_index(Toy(unit()), IDS, tmp_path/'i', SMALL, show_progress=False) # with room again
 
 
+class OnGpu:
+    "What faiss's CAGRA does, without a GPU: an HNSW graph of what it was trained on."
+    def __init__(self, resources, d, metric, config): self.d, self.metric, self.m = d, metric, config.graph_degree // 2
+    def train(self, x): self.x = x.copy()
+    def copyTo(self, index): index.add(self.x)
+
+
+def test_a_graph_from_a_gpu_is_in_the_order_that_was_asked_for(tmp_path, monkeypatch):
+    x, q = unit(), unit(50, 1)
+    fakes = {
+        'GpuIndexCagra': OnGpu, 'GpuIndexCagraConfig': SimpleNamespace, 'StandardGpuResources': SimpleNamespace,
+        'IndexHNSWCagra': faiss.IndexHNSWFlat,
+    }
+    for name, fake in fakes.items(): monkeypatch.setattr(faiss, name, fake, raising=False)
+    monkeypatch.setattr(graph, 'faiss_gpus', lambda: 1)
+    index = build_index(Toy(x), IDS, tmp_path/'i', IndexSettings(m=8, order=7, builder='cagra'), show_progress=False)
+    index.faiss.hnsw.efSearch = 400
+    np.testing.assert_array_equal(index.rows[index.faiss.search(q, 5)[1]], exact_search(q, x, 5))
+
+
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path):
     if hasattr(faiss, 'GpuIndexCagra') and faiss.get_num_gpus(): pytest.skip('there is one')
     with pytest.raises(DaclError, match="'cagra' needs a GPU"): build_index(Toy(unit()), IDS, tmp_path/'i', IndexSettings(builder='cagra'), show_progress=False)
