@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['check_adapt', 'held_out', 'other_sample', 'other_gains', 'adaptation', 'adapter_json', 'write_adapter',
-           'sample_of_adapt', 'adapt', 'adapt_lines']
+           'drop_adapter', 'sample_of_adapt', 'adapt', 'adapt_lines']
 
 # %% ../../nbs/adapting/adapt.ipynb #b37d013a
-import json, time
+import json, shutil, time
 from pathlib import Path
 
 import msgspec
@@ -140,6 +140,16 @@ def write_adapter(
         model.save(str(tmp), create_model_card=False)
         (Path(tmp)/'README.md').write_text(adapter_card(a, str(only_encoder(o))), encoding='utf-8')
 
+def drop_adapter(
+    o:Adapt,
+    out:Path,
+)->None:
+    "Remove what `write_adapter` left; an encoder only beside its arrays, and not the one that is given."
+    encoder = out/'encoder'
+    ours = o.encoder is not None and (out/ADAPTER).exists() and Path(only_encoder(o)).resolve() != encoder.resolve()
+    if ours and encoder.is_dir(): shutil.rmtree(encoder)
+    (out/ADAPTER).unlink(missing_ok=True) # last: it tells whose the encoder is
+
 # %% ../../nbs/adapting/adapt.ipynb #aefb5cac
 def sample_of_adapt(
     o:Adapt,
@@ -161,10 +171,12 @@ def adapt(
     def check(about): refuse_other_results(out/'adapter.json', about, results_of_diagnosis, 'choose another --output')
     sample, index = sample_of_adapt(o, check)
     a, adapter = adaptation(o, sample, index)
+    path = out/'adapter.json' # written last: what stands beside it is what it tells of
+    if path.is_file(): path.unlink()
     if a.saved: write_adapter(o, a, adapter, out)
-    path = write_json(out/'adapter.json', adapter_json(a))
+    else: drop_adapter(o, out)
     adapter_page(a).write(out/'adapter.html')
-    return path
+    return write_json(path, adapter_json(a))
 
 def adapt_lines(
     path:str|Path, # adapter.json

@@ -112,11 +112,13 @@ def bounded(
     models:dict[str, list[Sweep]], # one each
     s:SearchSettings,
 )->pd.DataFrame: # with `at most`: is it a bound, the cost of the narrowest search?
-    "A cost that no search was narrow enough to meet is at most that of the narrowest."
+    "A cost that no search was narrow enough to meet is at most that of the narrowest; nan: a change from a bound."
     costs = costs.assign(**{'at most': False})
     for q in questions_of(models['before'], s, f'recall@{s.k}'):
-        if not reached_at_once(q, models['after'][0]): continue
-        row, value = (costs.question == q.name) & (costs.model == 'after'), models['after'][0].mean('visited')[0]
-        before = costs.value[(costs.question == q.name) & (costs.model == 'before')].item()
-        costs.loc[row, ['value', 'change', 'at most']] = [value, value / before - 1, True]
+        at = {name: costs.index[(costs.question == q.name) & (costs.model == name)][0] for name in models}
+        for name, (found,) in models.items():
+            if reached_at_once(q, found): costs.loc[at[name], ['value', 'at most']] = [found.mean('visited')[0], True]
+        before, after = costs.loc[at['before']], costs.loc[at['after']]
+        if before['at most']: costs.loc[at['after'], 'change'] = np.nan
+        elif after['at most']: costs.loc[at['after'], 'change'] = after.value / before.value - 1
     return costs

@@ -98,7 +98,7 @@ def adapt_task(
     o:Adapt,
     sample:Sample, # with judgements
 )->AdaptTask:
-    "GroupSplit queries by group. Raises `DaclError` for queries without positives, or too few to judge."
+    "Split queries by group. Raises `DaclError` for queries without positives, or too few to judge."
     if sample.judged is None:
         raise DaclError(
             'adapt: nothing is known of which passages answer the queries; give --qrels, or a training file')

@@ -327,7 +327,8 @@ def local_task(
     from mteb.abstasks import AbsTaskRetrieval
     texts = lambda some: Dataset.from_dict({'id': list(some), 'text': list(some.values())})
     grades = {q: graded_positives(found) for q, found in relevant.items()}
-    stamp = f'{zlib.crc32(repr((queries, corpus, sorted(grades))).encode()):08x}' # for mteb's cache
+    judged = sorted((q, sorted(found.items())) for q, found in grades.items())
+    stamp = f'{zlib.crc32(repr((queries, corpus, judged, top_ranked)).encode()):08x}' # for mteb's cache
     about = mteb.TaskMetadata(
         name=name, description='Texts at hand', dataset={'path': name, 'revision': stamp}, category='t2t',
         type='Reranking' if top_ranked else 'Retrieval', eval_langs=['eng-Latn'], main_score='ndcg_at_10')

@@ -308,6 +308,7 @@ def is_label_above(
     y, # (n,)
 )->np.ndarray: # (n,) bool
     "Over a point stands its label if the nearest other point, in a square picture, is not higher."
+    if not len(x): return np.zeros(0, bool)
     across, up = ((v - v.min()) / (np.ptp(v) or 1) for v in (np.asarray(x, float), np.asarray(y, float)))
     gaps = np.hypot(across[:, None] - across, up[:, None] - up)
     np.fill_diagonal(gaps, np.inf)

@@ -19,14 +19,14 @@ HEADLINE_COSTS = ('visited at ANN recall 0.95', 'visited at 99% of own exact rec
 
 def own_cost(
     study:pd.DataFrame, # of `Tables`
-)->str: # over several shares, where the study has that
+)->str: # a metric's name; over several shares, where the study has that
     "The cost at a model's own quality: the mean over several shares tells more than one share."
     several = study[study.metric.str.match(r'visited at [\d.]+% to [\d.]+% of own exact recall@10$')].metric
     return min(several, default=HEADLINE_COSTS[1])
 
 def matched_cost(
     study:pd.DataFrame, # of `Tables`
-)->str:
+)->str: # a metric's name
     """The lowest ANN recall at which visited nodes can be compared: on a small corpus the smallest efSearch may
     find more than .95."""
     known = study[study.metric.str.startswith('visited at ANN recall') & study.change.notna()].metric

@@ -7,7 +7,7 @@ __all__ = ['git_commit', 'do_jobs', 'run_study', 'study_page', 'tiny_curricula',
            'StudyWords', 'study_words']
 
 # %% ../../nbs/studies/study.ipynb #a2e8e87b
-import os, subprocess
+import os, subprocess, tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -142,12 +142,12 @@ def open_study(
         is_known = (Path(study_dir)/'study.json').is_file()
         plan = read_study(study_dir)[0] if is_known else study_plan(RunStudy(study=study))
         return plan.question, read_tables(study_dir)
-    import tempfile
-    plan, home = study_plan(RunStudy(study=study)), Path(tempfile.mkdtemp())
+    plan = study_plan(RunStudy(study=study))
     s = tiny_study_settings(msgspec.to_builtins(plan.settings))
     def quiet(message): pass
-    run_recipes(s, study_data('codedocs', home, s, quiet), home/'run', quiet)
-    return plan.question, read_tables(home/'run')
+    with tempfile.TemporaryDirectory() as home:
+        run_recipes(s, study_data('codedocs', Path(home), s, quiet), Path(home)/'run', quiet)
+        return plan.question, read_tables(Path(home)/'run')
 
 # %% ../../nbs/studies/study.ipynb #dcd3a1cf
 class StudyWords(msgspec.Struct, frozen=True):

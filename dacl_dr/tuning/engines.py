@@ -10,6 +10,7 @@ __all__ = ['LIBRARIES', 'SERVERS', 'ADAPTED', 'Paste', 'Engine', 'limited', 'sho
 from typing import Callable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .paste_libraries import faiss_text, hnswlib_text, usearch_text
 from .paste_servers import (
@@ -36,7 +37,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     offers: frozenset # of the keys of `told_of`
     link: str
     checked: str
-    notes: Callable = lambda t: () # of `Tuned`, gives remarks
+    notes: Callable = lambda t: () # of `Tuned`, as it is written, gives remarks
 
 # %% ../../nbs/tuning/engines.ipynb #8b5e481d
 def limited(
@@ -83,7 +84,7 @@ def elasticsearch_notes(
     return (
         'num_candidates counts for each shard, and every segment has a graph of its own',
         'indices made by 9.3 or later end searches early by a patience that can be turned off but not set',
-        *limited('more than 10,000 candidates are not taken', (t.plain_ef or t.ef or 0) > 10_000),
+        *limited('more than 10,000 candidates are not taken', (t.ef or 0) > 10_000),
         *limited('rescore_vector takes less than 10 candidates a result', t.rerank >= 10 * t.k), *short_note(t))
 
 def lucene_notes(
@@ -101,7 +102,7 @@ def pgvector_notes(
     t:Tuned,
 )->tuple[str, ...]:
     "Where pgvector does otherwise than it was measured."
-    big = t.m > 100 or t.ef_construction > 1000 or max(t.ef or 0, t.plain_ef or 0, t.rerank) > 1000
+    big = t.m > 100 or t.ef_construction > 1000 or max(t.ef or 0, t.rerank) > 1000
     return limited('it takes at most m 100, ef_construction 1,000 and ef_search 1,000: larger ones are cut', big)
 
 # %% ../../nbs/tuning/engines.ipynb #f3a338f7
@@ -153,10 +154,11 @@ def paste(
     "Settings for an engine."
     lacks = tuple(lever for lever in levers_of(t) if lever not in engine.offers)
     left = without(t, lacks)
+    ef = ef_of(left, lacks)
+    notes = (*engine.notes(replace(left, ef=ef)), *limited(ADAPTED, t.adapted))
     return Paste(
-        engine=engine.name, language=engine.language, text=engine.write(left, ef_of(left, lacks)),
-        lacks=tuple(told_of(lever, t) for lever in lacks), notes=(*engine.notes(left), *limited(ADAPTED, t.adapted)),
-        link=engine.link, checked=engine.checked)
+        engine=engine.name, language=engine.language, text=engine.write(left, ef), notes=notes,
+        lacks=tuple(told_of(lever, t) for lever in lacks), link=engine.link, checked=engine.checked)
 
 def pastes(
     t:Tuned,

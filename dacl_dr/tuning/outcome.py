@@ -38,7 +38,7 @@ def of_draws(
     value:float,
     drawn:np.ndarray, # (B,) the same for draws of queries
 )->Estimate:
-    "A value with the percentiles of its draws; infinity is a bound that is not known."
+    "A value with the percentiles of its draws, which may be infinite."
     low, high = np.quantile(drawn, [.025, .975], method='nearest') if len(drawn) else (np.nan, np.nan)
     return Estimate(float(value), float(low), float(high))
 

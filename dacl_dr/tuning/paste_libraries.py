@@ -132,7 +132,7 @@ def library_text(
     imports:str, # beside numpy
     build:str, # lines of `build`
     search:str, # line of `search`, with `{n}` results
-)->str: # code, which has `{n}` results
+)->str: # code
     "A program for a library that has a graph and no more."
     reranks = t.rerank > 0
     shorter = ' return x'

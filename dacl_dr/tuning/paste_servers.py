@@ -16,7 +16,7 @@ VECTOR = ['<the numbers of the query>']
 
 def as_json(
     requests:dict, # first line of a request → its body
-)->str: # first line of a request → its body
+)->str: # JSON
     return json.dumps(requests, indent=2)
 
 def ratio(

@@ -91,9 +91,10 @@ def pastes_of(
 def few_queries_line(
     t:Tuning,
 )->str|None: # None: there are enough
-    "How many queries would do, where half of them are too few to tell."
+    "How many queries would do, where half of them are too few to tell and a share is to be kept."
     plain = t.row('plain')
-    if plain is None or plain.kept is None or t.aim.milliseconds is not None: return None
+    if plain is None or plain.kept is None: return None
+    if t.aim.milliseconds is not None or t.aim.target is not None: return None
     needed = queries_needed(plain.kept, t.aim.keep, t.reported_on)
     if needed <= 2 * t.reported_on: return None
     known = (plain.kept.high - plain.kept.low) / 2

@@ -99,6 +99,12 @@ def test_no_better_nothing_saved(vectors, tmp_path):
     path = adapt(from_vectors(vectors, tmp_path/'told', anyway=True))
     assert path.with_name('adapter.safetensors').exists() and '--anyway was given' in adapt_lines(path)
 
+def test_what_an_earlier_run_saved_is_removed(vectors, tmp_path):
+    path = adapt(from_vectors(vectors, tmp_path/'out', anyway=True))
+    assert path.with_name('adapter.safetensors').exists()
+    path = adapt(from_vectors(vectors, tmp_path/'out'))
+    assert not json.loads(path.read_text())['saved'] and not path.with_name('adapter.safetensors').exists()
+
 def test_an_index_is_adapted_as_its_vectors(vectors, tmp_path):
     import faiss
     index = faiss.IndexHNSWFlat(16, 8, faiss.METRIC_INNER_PRODUCT)

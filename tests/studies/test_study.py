@@ -1,5 +1,5 @@
 "Studies: what is done is skipped, what fails is told, what is killed goes on; here, and under Ray."
-import json, os, re, signal, subprocess, sys, time
+import json, os, re, signal, subprocess, sys, tempfile, time
 
 import pandas as pd
 import pytest
@@ -11,7 +11,8 @@ from dacl_dr.studies.tables import read_tables
 from dacl_dr.studies.task import Task
 from dacl_dr.studies.plan import study_plan
 from dacl_dr.studies.workers import execute_run, jobs_of
-from dacl_dr.studies.study import run_study
+from dacl_dr.studies import study
+from dacl_dr.studies.study import open_study, run_study
 
 YAML = '''question: Does a larger weight do more?
 notebook: weights
@@ -23,6 +24,15 @@ recipes: [A, B]
 weights: [0.6, 1.0]
 seeds: [0, 1]
 '''
+
+
+def test_a_tiny_study_leaves_no_folder(monkeypatch, tmp_path):
+    there = []
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(study, 'study_data', lambda *a: None)
+    monkeypatch.setattr(study, 'run_recipes', lambda s, data, run, tell: run.mkdir())
+    monkeypatch.setattr(study, 'read_tables', lambda run: there.append(run.is_dir()) or 'tables')
+    assert open_study('', 'ef')[1] == 'tables' and there == [True] and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope='module')
