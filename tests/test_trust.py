@@ -7,9 +7,13 @@ import pytest
 
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
+from dacl_dr.core.options import BuildIndex
+from dacl_dr.core.settings import EncoderSettings, IndexSettings, Reading
+from dacl_dr.data.formats import read_passages
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.data.toy import toy_data
-from dacl_dr.encoders.static import load_encoder
+from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
+from dacl_dr.search.indexing import make_index
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [*sorted((ROOT/'dacl_dr').rglob('*.py')), *sorted((ROOT/'tests').rglob('*.py')), *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
@@ -58,14 +62,48 @@ def test_everything_is_pinned():
     assert {re.sub(r'[-_.]+', '-', n).lower() for n in named} - pinned == set()
 
 
+@pytest.fixture(scope='module')
+def named(tmp_path_factory):
+    "Commands whose results are named by an option: the words of each, whose inputs are there, and that option."
+    home = tmp_path_factory.mktemp('named')
+    toy = toy_data(home/'toy')
+    texts = [f'{p.title} {p.text}' for p in read_passages(toy/'psgs.tsv')]
+    tokenizer = train_tokenizer(texts, 300)
+    StaticEncoder.create(tokenizer, bag_texts(tokenizer, texts), EncoderSettings(dim=16), 0).save(home/'encoder')
+    make_index(BuildIndex(
+        encoder_path=str(home/'encoder'), corpus_path=str(toy/'psgs.tsv'), output_path=str(home/'index'),
+        index=IndexSettings(m=8, ef_construction=40), reading=Reading(home/'cache', show_progress=False)))
+    encoder, index, asked = home/'encoder', home/'index', ['--queries', toy/'toy-dev.json']
+    one, few = ['--encoder', encoder, '--index', index, *asked], ['--rounds', 0, '--draws', 20]
+    models = ['--encoders', f'A={encoder}', '--indexes', f'A={index}']
+    words = {
+        'bm25-eval': (['--corpus', toy/'psgs.tsv', *asked], 'dataset_name'),
+        'run-evaluation': ([*one, '--k_values', 5], 'experiment_name'),
+        'run-ef-sweep': ([*one, *few], 'experiment_name'),
+        'run-ablation': ([*models, *asked, *few], 'dataset_name'),
+    }
+    return {c: ([c, *map(str, argv), '--cache_dir', str(home/'cache')], name) for c, (argv, name) in words.items()}
+
+NAMED = 'bm25-eval', 'run-evaluation', 'run-ef-sweep', 'run-ablation'
+
+
+@pytest.mark.parametrize('command', NAMED)
 @pytest.mark.parametrize('name', ['../../up', os.sep + 'up', 'a/../../up', '..', ''])
-def test_a_name_does_not_leave_its_folder(name, tmp_path, capsys):
-    for argv in (['run-evaluation', '--encoder_path', 'e', '--index_path', 'i', '--test_file', 't', '--experiment_name', name],
-                 ['bm25-eval', '--corpus_file', 'c', '--test_file', 't', '--dataset_name', name],
-                 ['run-ablation', '--model_dirs', 'A=e', 'B=f', '--index_dirs', 'A=i', 'B=j', '--test_file', 't', '--dataset_name', name]):
-        assert main([*argv, '--output_path', str(tmp_path/'out')]) == 2
-        assert capsys.readouterr().err.count('\n') == 1
+def test_a_name_does_not_leave_its_folder(name, command, named, tmp_path, capsys):
+    argv, option = named[command]
+    assert main([*argv, f'--{option}', name, '--output_path', str(tmp_path/'in'/'out')]) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and said.startswith(f'dacl: {option} {name!r} names files')
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('command', NAMED)
+def test_another_name_stays_in_its_folder(command, named, tmp_path):
+    "What the names above are refused for is the name alone: with another the same words give results."
+    argv, option = named[command]
+    assert main([*argv, f'--{option}', 'up', '--output_path', str(tmp_path/'in'/'out')]) == 0
+    made = {f.relative_to(tmp_path/'in'/'out') for f in tmp_path.rglob('*') if f.is_file()} # all of them below it
+    assert made and any('up' in str(f) for f in made)
 
 
 def test_an_encoders_own_code_is_not_run(tmp_path):

@@ -366,7 +366,26 @@ def _(home):
     return list((ls := Lines(home/'texts.txt')).take(np.arange(len(ls))))
 
 def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum'/'stages.py', home/'code.py')
-@reader('Python source', 'code.py', make=make_source, judge=lambda home, found, sound: '' if len(found) <= 2 * len(sound) + 5 else 'too many pairs', tried=200)
+def code_lines(f, lines):
+    "How many lines of a function are not blank and of no docstring: of its head, of what follows its own docstring."
+    documented = [n for n in ast.walk(f) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(n, False)]
+    docs = {i for n in documented for i in range(n.body[0].lineno, n.body[0].end_lineno + 1)}
+    there = [i for i in range(f.lineno, f.end_lineno + 1) if lines[i - 1].strip() and i not in docs]
+    return sum(i < f.body[0].lineno for i in there), sum(i > f.body[0].end_lineno for i in there)
+
+def source_judge(home, found, sound):
+    "Line, first sentence and length of every documented function that is long enough."
+    try: tree = ast.parse(text := (home/'code.py').read_text(encoding='utf-8'))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError): return 'pairs of what is not Python' if found else ''
+    wanted = []
+    for f in ast.walk(tree):
+        if not isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(f.body) < 2 or not (doc := ast.get_docstring(f)): continue
+        sentence = re.split('(?<=.[.!?]) ', ' '.join(re.split(r'\n\s*\n', doc.strip())[0].split()))[0]
+        head, body = code_lines(f, text.split('\n'))
+        if len(re.findall(r'[^\W\d_]+', sentence)) >= 3 and body >= 3: wanted.append((f.lineno, f.name, sentence, head + body))
+    have = [(p.line, p.name.split('.')[-1], p.query, len(p.code.split('\n'))) for p in found]
+    return differ(sorted(have), sorted(wanted), 'pairs')
+@reader('Python source', 'code.py', make=make_source, judge=source_judge, tried=200)
 def _(home):
     from dacl_dr.data.codedocs import read_pairs
     from dacl_dr.core.settings import CorpusSettings
@@ -629,8 +648,7 @@ def make_study(home):
     plan = study_plan(RunStudy(study='weights'))
     write_manifest(home/'study'/'study.json', {'plan': plan, 'corpus': str(home/'data')})
 
-def study_judge(home, found, sound): return '' if isinstance(found[0], str) and found[2] else 'no plan'
-@reader('plan of a study', 'study/study.json', make=make_study, judge=study_judge, tried=200)
+@reader('plan of a study', 'study/study.json', make=make_study, tried=200) # sealed
 def _(home):
     import msgspec
     from dacl_dr.studies.workers import read_study
@@ -683,11 +701,17 @@ def make_sweep(home):
     from dacl_dr.studies.measures import KEPT, save_sweep
     (home/'search').mkdir()
     save_sweep(Sweep(np.array([10, 20]), {n: np.arange(8.).reshape(2, 4) for n in KEPT}, {'recall@10': np.arange(4.)}), home/'search'/'queries.parquet')
-@reader('sweep of a run', 'search/queries.parquet', make=make_sweep, tried=100, judge=lambda home, found, sound: '' if found[1] == 8 else 'no sweep')
+def sweep_judge(home, found, sound): # pages have no checksums: what the format's library reads whole is what is there
+    import pyarrow.parquet as pq
+    columns = pq.read_table(home/'search'/'queries.parquet').to_pydict()
+    efs, values, exact = found
+    wanted = {'exact recall@10': exact} | {f'{ef} {n}': v for n, rows in values.items() for ef, v in zip(efs, rows)}
+    return '' if wanted.keys() <= columns.keys() and all(np.array_equal(v, np.array(columns[c], float), equal_nan=True) for c, v in wanted.items()) else 'other numbers than are there'
+@reader('sweep of a run', 'search/queries.parquet', make=make_sweep, tried=100, judge=sweep_judge)
 def _(home):
     from dacl_dr.studies.measures import read_sweep
     s = read_sweep(home/'search'/'queries.parquet')
-    return [s.ef.tolist(), s.values['visited'].size]
+    return [s.ef.tolist(), s.values, s.exact['recall@10']]
 
 # --- the program
 def program(argv):
@@ -706,10 +730,35 @@ def program(argv):
 def make_data(home):
     (home/'data').mkdir()
     make_tsv(home/'data'); make_json(home/'data')
-@reader('dacl preprocess-dpr', 'data/*', make=make_data, tried=250, judge=lambda home, found, sound: '' if found[0] in (0, 1) and (found[0] or 'cannot be read' not in found[1]) else f'exit code {found[0]}')
+def there_are(home):
+    "What stands in the files, each count only asked for where its file can be read: passages, and counts of questions."
+    records = lambda: strict(text_of(home/'data'/'x-train.json'))
+    passages = lambda: len(simple_rows(text_of(home/'data'/'psgs.tsv'))) - 1
+    all_of = lambda name: sum(len(r.get(name) or ()) for r in records())
+    return passages, {'questions': lambda: len(records()), 'positives': lambda: all_of('positive_ctxs'), 'hard_negatives': lambda: all_of('hard_negative_ctxs')}
+
+def checked_judge(home, found, sound):
+    "The exit code by the report's errors, and its counts of each file that it could read whole."
+    report = json.loads((home/'out'/'report.json').read_text())
+    data, = report['data_sets']
+    if found[0] != bool(report['errors']): return f"exit code {found[0]} for {report['errors']} errors"
+    if not found[0] and 'cannot be read' in found[1]: return 'exit code 0, and a file cannot be read'
+    broken = {Path(f['file']).name for f in data['findings'] if f['check'] in ('unreadable', 'bad record')}
+    passages, questions = there_are(home)
+    if data['corpus'] and 'psgs.tsv' not in broken and (n := data['corpus']['passages']) != passages(): return f'{n} passages counted, {passages()} are there'
+    for split in () if 'x-train.json' in broken else data['splits'].values():
+        if wrong := [n for n, count in questions.items() if split[n] != count()]: return f'{split[wrong[0]]} {wrong[0]} counted, {questions[wrong[0]]()} are there'
+    return ''
+@reader('dacl preprocess-dpr', 'data/*', make=make_data, tried=250, judge=checked_judge)
 def _(home): return program(['preprocess-dpr', '--data_dir', home/'data', '--output_path', home/'out', '--cache_dir', home/'cache'])
 
-@reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def bm25_judge(home, found, sound):
+    if found[0]: return f'exit code {found[0]}'
+    said = re.search('([0-9,]+) questions, ([0-9,]+) passages', found[1])
+    passages, questions = there_are(home)
+    asked, searched = (int(n.replace(',', '')) for n in said.groups())
+    return '' if (asked, searched) == (questions['questions'](), passages()) else f'{said[0]} told, {questions["questions"]()} and {passages()} are there'
+@reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=bm25_judge)
 def _(home): return program(['bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json', '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
 
 def make_study_files(home): # a dry run looks at data and encoder too
@@ -717,5 +766,9 @@ def make_study_files(home): # a dry run looks at data and encoder too
     make_layers(home)
     (home/'encoders.yaml').write_text('encoder: {dim: 64, vocab_size: 2000}\ntraining: {batch_size: 64}\n')
     toy_data(home/'squad', 600)
-@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150, settings=['training.batch_size'], judge=lambda home, found, sound: '' if found[0] == 0 else f'exit code {found[0]}')
+def dry_judge(home, found, sound): # the settings are checked by 'layers of a study'
+    if found[0]: return f'exit code {found[0]}'
+    told, names = re.search('^([0-9,]+) runs?: (.+)$', found[1], re.M).groups()
+    return '' if int(told.replace(',', '')) == len(set(names.split(', '))) else f'{told} runs told, other names'
+@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150, settings=['training.batch_size'], judge=dry_judge)
 def _(home): return program(['run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml', '--data_dir', home, '--dry_run'])
