@@ -138,9 +138,12 @@ def recipe_of(
     config:str|None, # the settings file
     recipes:str, # two letters: without and with L_dis
 )->tuple[str, float|None]: # the recipe, w if the flag gives one above 0
-    "Which recipe the flag and the file ask for. Raises `DaclError` if the file's is another command's."
-    data = read_yaml(config)[0] if config else {}
+    "Which recipe the flag and the file ask for. Raises `DaclError` if the file's is none, or another command's."
+    data, places = read_yaml(config) if config else ({}, {})
     asked, training = data.get('recipe'), data.get('training')
+    if asked is not None and not isinstance(asked, str):
+        place = f"{config} {places.get('recipe', '')}".strip()
+        raise DaclError(f"{place}: recipe: expected a text, got a {type(asked).__name__}")
     if w is None and not asked and isinstance(training, dict) and isinstance(training.get('w'), (int, float)):
         w = training['w']
     if asked and asked not in recipes and asked in RECIPES:
@@ -167,8 +170,8 @@ def helps_another()->bool:
 def check_data_dir(o:TrainBaseline|TrainDistanceAware|TrainAblation):
     "Raises `DaclError` for data that are not there, before libraries are loaded."
     from dacl_dr.data.folders import data_set, find_data_sets
-    find_data_sets(o.data_dir)
     if name := o.settings.data.dataset: data_set(name, o.data_dir)
+    else: find_data_sets(o.data_dir)
 
 def train_command(o:TrainBaseline|TrainDistanceAware)->int:
     "Train one encoder, print its dev metrics, name its folder."

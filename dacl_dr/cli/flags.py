@@ -100,6 +100,7 @@ def default_words(
 )->str:
     "A default to read."
     if not isinstance(value, tuple): return f'{value:,}' if isinstance(value, int) else str(value)
+    if len(value) > 8 and isinstance(value[0], str): return f'{len(value)} of them'
     if len(value) > 8: return f'{value[0]} to {value[-1]} in {len(value)} steps'
     return ' '.join(map(str, value)) or 'none'
 
@@ -127,14 +128,15 @@ def flag_names(
     cls, # a struct of `core.options`
     name:str, # of a flag
 )->list[str]: # without the dashes; the one to show first
-    "What a flag is called: the word of all commands, its own name, older names."
-    return list(dict.fromkeys((cls.WORDS.get(name, name), name, *cls.ALIASES.get(name, ()))))
+    "What a flag is called: the word of all commands, its own name."
+    return list(dict.fromkeys((cls.WORDS.get(name, name), name)))
 
 def add_flags(
     parser, # of argparse
     cls, # a struct of `core.options`
 )->None:
-    "Give a parser the flags of a command. A flag into a struct has no default here, so that a settings file stands."
+    """Give a parser the flags of a command. A flag into a struct has no default here, so that a settings file stands,
+    nor has one that takes several values, so that those given add up to no default."""
     either = parser.add_mutually_exclusive_group() if cls.EITHER else parser
     for flag in flags_of(cls):
         kind, nested = kind_of(flag.annotation), '.' in flag.path
@@ -148,9 +150,8 @@ def add_flags(
         names = flag_names(cls, flag.name)
         if kind.type is str and not kind.choices: words['metavar'] = names[0].upper()
         if required: words['required'] = True
-        elif kind.type is not bool: words['default'] = None if nested else flag.default
-        adds = kind.many and flag.default is None and flag.name not in cls.LAST
-        if adds: words['action'] = 'extend' # given again
+        elif kind.type is not bool: words['default'] = None if nested or kind.many else flag.default
+        if kind.many and flag.name not in cls.LAST: words['action'] = 'extend' # given again
         to = either if flag.name in cls.EITHER else parser
         to.add_argument(*(f'--{n}' for n in names), dest=flag.name, **words)
 

@@ -249,7 +249,7 @@ def disk_fault(
 
 def main(
     argv:list[str]|None=None, # None: the process's own
-)->int: # 0, 2 for a fault the user can mend, 130 after Ctrl-C, 143 after SIGTERM
+)->int: # 0, 1 if something is found wrong, 2 for a fault the user can mend, 130 after Ctrl-C, 143 after SIGTERM
     "The `dacl` program."
     def say(text, code):
         print(f'dacl: {text}', file=sys.stderr)

@@ -89,7 +89,6 @@ def told(
     if isinstance(default, bool): return code(str(default).lower()) if yaml else 'off'
     if not isinstance(default, tuple): return code(default)
     if not default: return code('[]') if yaml else 'none'
-    if len(default) > 8 and isinstance(default[0], str): return f'{len(default)} of them'
     if len(default) > 8: return default_words(default)
     return code('[' + ', '.join(map(str, default)) + ']' if yaml else ' '.join(map(str, default)))
 
@@ -99,7 +98,7 @@ FLAG_TABLE = {'flag': 22, 'takes': 20, 'default': 16, 'meaning': 42}
 def flag_rows(
     cls, # a struct of `core.options`
 )->list[tuple[str, ...]]: # those that must be given first
-    "The flags of a command: name and aliases, what it takes, default, meaning."
+    "The flags of a command: all its names, what it takes, default, meaning."
     flags = sorted(flags_of(cls), key=lambda f: (f.default is not msgspec.NODEFAULT, f.name not in cls.POSITIONAL))
     rows = []
     for f in flags:
@@ -244,8 +243,8 @@ ALL_ALIKE = {
     'Names': 'Flags may be written with hyphens or underscores (`--output`, `--output-dir`), commands too. A '
              'misspelt one is refused with a guess at what was meant, before anything starts.',
     'Exit codes': '0: done. 1: done, and something is wrong that the command was to find (`dacl preprocess-dpr`, '
-                  '`dacl repeat`, `dacl generate-figures`, `dacl run-study`). 2: refused, with one line that names '
-                  'the place and the remedy. 130 and 143: ended by Ctrl-C or SIGTERM.',
+                  '`dacl adapt`, `dacl repeat`, `dacl generate-figures`, `dacl run-study`). 2: refused, with one line '
+                  'that names the place and the remedy. 130 and 143: ended by Ctrl-C or SIGTERM.',
     'Again': 'The same command goes on where it was stopped, or finds that all is done; '
              '[Repeat a run](../howto/resume.ipynb) tells how.',
     'Records': 'What a finished command was given stands beside what it wrote, in a file that ends in '

@@ -49,7 +49,7 @@ class Tune(Diagnose, kw_only=True):
 # %% ../../nbs/core/cure_options.ipynb #b38f9d0a
 class Adapt(Diagnose, kw_only=True):
     """Train a better query side for passages and an index that stay as they are: a matrix and a bias behind the
-    encoder, judged on whole groups of queries that it has not seen."""
+    encoder, judged on whole groups of queries that it has not seen; exit code 1 if it is not better."""
     FLAGS = {
         'hnsw_m': ('search.m', 'M of the graph that cost is measured on'),
         'hnsw_ef_construction': ('search.ef_construction', 'efConstruction of that graph'),

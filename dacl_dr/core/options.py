@@ -24,7 +24,6 @@ class Options(Frozen, kw_only=True):
     "What a command is told."
     FLAGS: ClassVar[dict] = {} # flag → path of a field in a struct of this one, or (path, help)
     POSITIONAL: ClassVar[dict] = {} # field that is given without a flag → how the help calls it
-    ALIASES: ClassVar[dict] = {} # flag → its other names
     EITHER: ClassVar[tuple] = () # flags of which one may be given
     LAST: ClassVar[tuple] = () # flags of several values that count as given last; those of others add up
     WORDS: ClassVar[dict] = { # field → the word for it over all commands; the field's own name is understood too

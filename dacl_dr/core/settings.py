@@ -307,7 +307,7 @@ def quick_training()->TrainSettings: # of the quickstart
         learning_rate=1e-2, warmup=0, max_grad_norm=0,
     )
 
-# %% ../../nbs/core/settings.ipynb #cabbdd06
+# %% ../../nbs/core/settings.ipynb #1dddda0d
 RECIPES = ('A', 'B', 'C', 'D')
 
 class NamedRecipe(Frozen):
@@ -320,6 +320,7 @@ class NamedRecipe(Frozen):
     prefix: Annotated[int, msgspec.Meta(ge=2, lt=2**31)]|None = None
     stages: tuple[Stage, ...]|None = None
 
+# %% ../../nbs/core/settings.ipynb #cabbdd06
 class Settings(Frozen):
     "All settings of a quickstart or a study."
     corpus: CorpusSettings = CorpusSettings()
@@ -359,6 +360,25 @@ class Settings(Frozen):
             raise ValueError(
                 f'prefix {widest} is more than encoder.dim {self.encoder.dim}; '
                 'train fewer dimensions, or give vectors more')
+        if self.mining.depth < self.training.hard_negatives:
+            raise ValueError(
+                f'mining.depth {self.mining.depth} is below training.hard_negatives {self.training.hard_negatives}; '
+                'look at more candidates')
+        if self.machine.grad_cache and self.machine.gradient_checkpointing:
+            raise ValueError(
+                'machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; '
+                'use grad_cache with a smaller chunk_tokens')
+        self.check_trainings()
+
+    def check_trainings(self)->None:
+        "Raises `ValueError` naming a curriculum or a named recipe that cannot be trained."
+        changes = {f'curricula.{name}': {'stages': stages} for name, stages in self.curricula.items()}
+        for name, r in self.named_recipes.items():
+            own = {n: getattr(r, n) for n in ('w', 'temperature', 'term', 'prefix', 'stages')}
+            changes[f'named_recipes.{name}'] = {n: value for n, value in own.items() if value is not None}
+        for where, changed in changes.items():
+            try: self.training.but(**changed)
+            except ValueError as e: raise ValueError(f'{where}: {e}') from None
 
 # %% ../../nbs/core/settings.ipynb #aba2cce3
 class RecipeSettings(Frozen):

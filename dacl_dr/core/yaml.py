@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['POWER_OF_TEN', 'NO_VALUE', 'Loader', 'parse_yaml', 'key_lines', 'first_line', 'yaml_fault', 'read_yaml', 'group_in',
-           'known_keys', 'explain_fault', 'laid_over', 'defaults_of', 'build_settings', 'put', 'load_settings']
+           'known_keys', 'given_as', 'explain_fault', 'laid_over', 'defaults_of', 'build_settings', 'put',
+           'load_settings']
 
 # %% ../../nbs/core/yaml.ipynb #a2b98e4b
 import re
@@ -125,6 +126,14 @@ def known_keys(
     return cls.__struct_fields__
 
 # %% ../../nbs/core/yaml.ipynb #7531392c
+def given_as(
+    path:str, # as msgspec has it, such as named_recipes[...].stages[0].epochs
+    places:dict[str, str], # dotted path -> where it was given
+)->list[tuple[str, tuple[str, ...]]]: # dotted path, the keys that stand for [...]
+    "The settings that were given and that a path may mean."
+    pattern = re.escape(re.sub(r'\[(\d+)\]', r'.\1', path)).replace(re.escape('[...]'), r'\.(.+)')
+    return [(p, m.groups()) for p in places if (m := re.fullmatch(pattern, p))]
+
 def explain_fault(
     error:msgspec.ValidationError, # what msgspec said
     source:str, # the file that gave the values
@@ -133,14 +142,18 @@ def explain_fault(
 )->str: # one line: place, fault, remedy
     "Say where a setting is wrong and how to mend it."
     what, _, where = str(error).partition(' - at `$')
-    path = where.strip('.`').split('[')[0]
-    if unknown := re.fullmatch(r'Object contains unknown field `(.*)`', what):
-        key, group = unknown[1], path
-        path = f'{group}.{key}'.strip('.')
+    full, unknown = where.strip('.`'), re.fullmatch(r'Object contains unknown field `(.*)`', what)
+    given = given_as(f'{full}.{unknown[1]}'.strip('.') if unknown else full, places)
+    keys = iter(given[0][1] if given and (unknown or len(given) == 1) else ())
+    path = re.sub(r'\[\.{3}\]', lambda m: f'.{key}' if (key := next(keys, '')) else m[0], full).split('[')[0]
+    if unknown:
+        key, group = unknown[1], re.sub(r'\[.*?\]', '', full)
+        path = f'{path}.{key}'.strip('.')
         what = f"unknown setting '{path}'.{did_you_mean(key, known_keys(group, cls))}"
     elif path:
         what = f'{path}: {what[0].lower()}{what[1:]}'
-    place = places.get(path, '')
+    exact = [places[p] for p, _ in given if unknown or places[p].startswith('--')]
+    place = exact[0] if exact else places.get(path, '')
     if not place.startswith('--'): place = f'{source} {place}'.strip()
     return f'{place}: {what}'.replace('`', '')
 

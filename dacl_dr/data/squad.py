@@ -52,10 +52,11 @@ def is_squad(
 
 def read_squad(
     path:str|Path,
-    **reading, # digest and show_progress
+    digest=None, # a hashlib object that gets every raw byte
+    show_progress:bool=False, # a bar over the bytes read
 )->list[SquadArticle]:
     "A file of SQuAD. Raises `DaclError` naming file and place."
-    with open_data(path, **reading) as f: data = f.read()
+    with open_data(path, digest, show_progress) as f: data = f.read()
     try: return msgspec.json.decode(data, type=SquadFile).data
     except (ValueError, RecursionError) as e:
         fault = f'{e}; expected the JSON of SQuAD: data, paragraphs, context, qas'
@@ -70,19 +71,20 @@ def context_id(
 def squad_rows(
     paths, # files of SQuAD
     bad:BadRecords|None=None, # told of paragraphs without text
-    **reading,
-): # yields (number, id, text, title), each paragraph once
+    digest=None, # a hashlib object that gets every raw byte of the first
+    show_progress:bool=False, # a bar over the bytes read
+): # yields (number in its file, id, text, title), each paragraph once
     "The paragraphs of some files. Raises `DaclError` naming file and place."
-    seen, n = set(), 0
+    seen, bad = set(), bad or BadRecords(paths[0])
     for path in paths:
-        bad = bad or BadRecords(path)
-        for article in read_squad(path, **reading):
-            for paragraph in article.paragraphs:
-                n += 1
-                id = context_id(paragraph.context)
-                if not paragraph.context.strip(): bad(f'paragraph {n}', 'has no text; leave it out')
-                elif id not in seen: yield n, id, paragraph.context, str(article.title or '')
-                seen.add(id)
+        bad.path = path
+        paragraphs = [(p.context, a.title) for a in read_squad(path, digest, show_progress) for p in a.paragraphs]
+        digest = None # it is that of the first file
+        for n, (text, title) in enumerate(paragraphs, 1):
+            id = context_id(text)
+            if not text.strip(): bad(f'paragraph {n}', 'has no text; leave it out')
+            elif id not in seen: yield n, id, text, str(title or '')
+            seen.add(id)
 
 def stream_squad_questions(
     path:str|Path,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'EVERY', 'Finding', 'Findings', 'CheckedCorpus', 'check_corpus', 'same_text', 'check_positives',
-           'check_question', 'SplitIds', 'CheckedSplit', 'check_split', 'SetReport', 'check_data_set', 'errors',
-           'share', 'split_line', 'corpus_line', 'finding_lines', 'readable', 'validate']
+           'check_question', 'SplitIds', 'CheckedSplit', 'check_split', 'SetReport', 'check_data_set', 'check_folder',
+           'errors', 'share', 'split_line', 'corpus_line', 'finding_lines', 'readable', 'validate']
 
 # %% ../../nbs/data/validation.ipynb #44c774da
 from collections import Counter
@@ -22,11 +22,11 @@ from ..core.files import atomic_file, write_json
 from .formats import Question
 from .store import Passages, id_hash, open_passages, open_questions
 from .answers import holds, joined, joined_answers
-from .folders import DataSet, find_data_sets
+from .folders import DataSet, data_folders, find_data_set
 
 # %% ../../nbs/data/validation.ipynb #6e5bd4bf
 CHECKS = { # name: (level, what was found)
-    'unreadable':             ('error',   'files that cannot be read at all'),
+    'unreadable':             ('error',   'files or folders that cannot be read at all'),
     'bad record':             ('error',   'records that are malformed; mend them, or pass over them with --skip_bad'),
     'empty question':         ('error',   'questions without text'),
     'no positive':            ('error',   'questions without a positive passage, in a split where others have one'),
@@ -160,6 +160,7 @@ def check_question(
         'positives': len(texts),
         'with_positive': bool(texts),
         'with_answers': bool(answers),
+        'with_both': bool(answers and texts),
         'answer_in_positive': covered,
         'negatives': len(question.negative_ctxs),
         'hard_negatives': len(question.hard_negative_ctxs),
@@ -256,12 +257,25 @@ def check_data_set(
     findings.sort(key=lambda f: order.index(f.check))
     return SetReport(data.name, corpus.counts, splits, tuple(findings))
 
+# %% ../../nbs/data/validation.ipynb #9f601361
+def check_folder(
+    folder:Path, # of a data set
+    corpora:dict, # see `check_data_set`
+    reading:Reading=Reading(), # cache, progress bars; bad records are counted
+)->SetReport:
+    "Check the data set of a folder; one whose corpus or splits are not clear is a finding."
+    try: data = find_data_set(folder)
+    except DaclError as e:
+        return SetReport(folder.resolve().name, {}, {}, (Finding('unreadable', 'error', str(folder), 1, (str(e),)),))
+    return check_data_set(data, corpora, reading=reading)
+
 # %% ../../nbs/data/validation.ipynb #74c3cfd7
 def errors(
     reports:list[SetReport], # one a data set
 )->int:
-    "How many findings are errors."
-    return sum(f.count for r in reports for f in r.findings if f.level == 'error')
+    "How many findings are errors; those of a file that several data sets share count once."
+    found = {(f.file, f.check): f.count for r in reports for f in r.findings if f.level == 'error'}
+    return sum(found.values())
 
 # %% ../../nbs/data/validation.ipynb #afbc637c
 def share(part:int, whole:int)->str:
@@ -275,12 +289,11 @@ def split_line(
     "One line of the readable report."
     if not c: return f'  {split:<6} cannot be read'
     n = c['questions']
-    answerable = c['with_answers'] and min(c['with_answers'], c['with_positive'])
     return '   '.join((
         f'  {split:<6}{n:>10,} questions',
         f"positives {share(c['with_positive'], n):>6}",
         f"answers {share(c['with_answers'], n):>6}",
-        f"answer in a positive {share(c['answer_in_positive'], answerable):>6}",
+        f"answer in a positive {share(c['answer_in_positive'], c['with_both']):>6}",
         f"hard negatives {c['hard_negatives'] / n:.1f} each",
     ))
 
@@ -323,7 +336,7 @@ def validate(
 )->list[SetReport]:
     "Check every data set of a tree and write both reports. Raises `DaclError` if there is none."
     corpora, output = {}, Path(output_path)
-    reports = [check_data_set(d, corpora, reading=reading) for d in find_data_sets(data_dir).values()]
+    reports = [check_folder(f, corpora, reading=reading) for f in data_folders(data_dir).values()]
     with atomic_file(output/'report.txt') as tmp: tmp.write_text(readable(reports) + '\n', encoding='utf-8')
     write_json(output/'report.json', {'errors': errors(reports), 'data_sets': reports})
     return reports

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'WITH_FLAG', 'layer_file', 'own_layer', 'read_layers', 'given_settings', 'with_given', 'encoder_layer',
-           'name_of', 'with_own_weight', 'StudyPlan', 'study_plan']
+           'name_of', 'with_own_weight', 'check_folders', 'StudyPlan', 'study_plan']
 
 # %% ../../nbs/studies/plan.ipynb #af117996
 from importlib.resources import files
@@ -125,6 +125,19 @@ def with_own_weight(
     return s.but(training=s.training.but(w=weights[0]))
 
 # %% ../../nbs/studies/plan.ipynb #92b86d30
+def check_folders(
+    s:Settings,
+)->None:
+    "Raises `DaclError` for two models of a study that would be kept in one folder."
+    seen = {} # folder → label
+    for v in variants(s):
+        folder, label = v.folder(s), v.label(s)
+        if folder in seen:
+            raise DaclError(
+                f"two models are kept in one folder, {folder}: '{seen[folder]}' and '{label}'; "
+                'give one of them another name or value')
+        seen[folder] = label
+
 class StudyPlan(msgspec.Struct, frozen=True):
     "A study that can be run."
     name: str
@@ -151,7 +164,7 @@ def study_plan(
     is_file = o.study.endswith(('.yaml', '.yml'))
     about = {'question': '', 'notebook': 'study' if is_file else o.study, 'folder': o.dataset, 'source': ''}
     tree = laid_over(msgspec.to_builtins(Settings()), read_layers(layers, about))
-    study = read_layers({'studies': o.study}, dict(about))
+    study, _ = read_yaml(layer_file('studies', o.study))
     plan = StudyPlan(
         name=name_of(o.study),
         dataset=name_of(o.dataset),
@@ -161,4 +174,5 @@ def study_plan(
     )
     if 'A' not in plan.settings.recipes:
         raise DaclError('recipes: A is missing, with which a study compares all others; add it')
+    check_folders(plan.settings)
     return plan
