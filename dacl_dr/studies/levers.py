@@ -6,7 +6,7 @@
 __all__ = ['TRAINED', 'SEARCHED', 'BEST', 'LEVERS', 'DATA', 'TUNED', 'ENDS', 'trained_lever', 'searched_lever', 'best_lever',
            'tuned_lever', 'lever_rows', 'lever_chart', 'lever_table']
 
-# %% ../../nbs/studies/levers.ipynb #dba56a6c
+# %% ../../nbs/studies/levers.ipynb #da66e3a7
 from pathlib import Path
 
 import altair as alt, pandas as pd
@@ -14,7 +14,7 @@ import altair as alt, pandas as pd
 from ..report.charts import colour_of
 from .conclusions import own_cost
 
-# %% ../../nbs/studies/levers.ipynb #a09a740d
+# %% ../../nbs/studies/levers.ipynb #0a255f83
 TRAINED = {'B': 'distance loss (B)', 'D': 'and three stages (D)', 'tau-0.07': 'temperature .07'}
 SEARCHED = {
     'stop': 'stop rule', 'adapter': 'query adapter', 'bm25': 'BM25 entry points', 'stop, bm25': 'and stop rule',
@@ -85,7 +85,7 @@ def tuned_lever(
     found = {f'change{e}': over[f'change{e}'] for e in ENDS}
     return found | {f'recall{e}': 100 * (exact * (seeds[f'kept{e}'] - 1)).mean() for e in ENDS} | {'at most': False}
 
-# %% ../../nbs/studies/levers.ipynb #e6aee734
+# %% ../../nbs/studies/levers.ipynb #e645e817
 def lever_rows(
     results:str|Path, # nbs/experiments/results
 )->pd.DataFrame: # data, lever, change, recall, in points, and the ends of their 95% intervals; at most
@@ -102,7 +102,7 @@ def lever_rows(
         rows += [{'data': data, 'lever': lever} | tuned_lever(tuned, *where) for lever, where in ways.items()]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/studies/levers.ipynb #a06d537e
+# %% ../../nbs/studies/levers.ipynb #921371e9
 def lever_chart(
     rows:pd.DataFrame, # from `lever_rows`
     width:int=300, # of the left panel, in pixels
@@ -130,7 +130,7 @@ def lever_chart(
     left = panel('change', 'change of visited nodes', '+%', named, width)
     return alt.hconcat(left, panel('recall', 'recall@10, points', '+.1f', unnamed, width * 2 // 3), spacing=16)
 
-# %% ../../nbs/studies/levers.ipynb #c6ae9e76
+# %% ../../nbs/studies/levers.ipynb #16f137c3
 def lever_table(
     rows:pd.DataFrame, # from `lever_rows`
     levers:dict[str, str]=LEVERS, # key → as it is called; those that are shown
