@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['THRESHOLDS', 'QUERIES_APART', 'CROWDED', 'FEW_DIMENSIONS', 'HUBS', 'COPIES', 'EASY', 'OUT_OF_REACH', 'NEARLY_ALL',
            'LONG_TAIL', 'RULES', 'TRYING', 'SAME_INPUTS', 'Evidence', 'Rule', 'apart_signs', 'crowding',
-           'shorter_vectors', 'best_measures', 'suggestions', 'Trying', 'few_links', 'worth_trying', 'cure_command',
-           'notes_of']
+           'shorter_vectors', 'suggestions', 'Trying', 'few_links', 'worth_trying', 'cure_command', 'notes_of']
 
 # %% ../../nbs/evaluation/advice.ipynb #d1ec1696
 import shlex
@@ -155,7 +154,7 @@ HUBS = Rule(
 COPIES = Rule(
     applies=lambda e: e.passes('repeated passages'),
     says=lambda e: (
-        f"{e['repeated passages']:.1%} of the passages repeat the vector of another "
+        f"{e['repeated passages']:.1%} of the passages repeat the vector of an earlier one "
         f"(threshold {THRESHOLDS['repeated passages']:.0%}). "
         'Links between copies lead to nothing new, and a list of results may hold copies of one passage alone. '
         'Leave the copies out. (In ANN recall here any copy will do: a result as near as the k-th counts.)'
@@ -214,12 +213,6 @@ RULES = (
     QUERIES_APART, CROWDED, FEW_DIMENSIONS, HUBS, COPIES, # the space
     EASY, OUT_OF_REACH, NEARLY_ALL, LONG_TAIL, # the search
 )
-
-def best_measures(
-    explains:pd.DataFrame, # from `explain`
-)->pd.DataFrame: # the strongest first
-    "The measures whose correlation with visited nodes is known."
-    return explains[(explains.cost == 'visited') & explains.rho.notna()]
 
 def suggestions(
     facts:dict[str, float], # of `diagnose_vectors`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST_LOOK', 'check_asked', 'results_of_diagnosis', 'sample_of', 'json_value', 'json_rows', 'reach_line',
            'cost_lines', 'first_look', 'diagnosis_of', 'diagnosis_json', 'query_table', 'diagnose', 'folder_name',
-           'comparison_row', 'comparison_page', 'diagnose_several', 'comparison_lines', 'follow_up_lines',
+           'read_cost', 'comparison_row', 'comparison_page', 'diagnose_several', 'comparison_lines', 'follow_up_lines',
            'diagnosis_lines']
 
 # %% ../../nbs/evaluation/diagnosis.ipynb #03c3ec43
@@ -27,7 +27,7 @@ from ..report.page import Page
 from .judging import refuse_other_results, write_table
 from .sample import Sample, encoder_name, encoders_of, text_sample, vector_sample
 from .facts import TARGETS, costs_at, diagnose_vectors, search_times, with_targets
-from .standing import STANDS_AT, Cost95, cost_words, part_graphs, standing
+from .standing import STANDS_AT, Cost95, cost_words, part_graphs, standing, times_words
 from .advice import THRESHOLDS, Evidence, notes_of, suggestions, cure_command, worth_trying
 from .diagnosis_page import Diagnosis, diagnosis_page, show_cost, times_line
 
@@ -215,20 +215,26 @@ def folder_name(
     "The folder of one of several encoders."
     return re.sub(r'[\s/\\]+', '-', encoder_name(encoder))
 
+def read_cost(
+    told:dict, # in diagnosis.json
+)->Cost95:
+    "A cost, with nan where JSON has null."
+    return Cost95(**{name: np.nan if v is None else v for name, v in told.items()})
+
 def comparison_row(
     m:dict, # diagnosis.json of one encoder
 )->dict: # of text
     "What is put side by side."
     number = lambda name: m['numbers'].get(name)
     st = m['standing']
-    share = st['own'] and st['own']['value'] and st['random']['value'] and st['own']['value'] / st['random']['value']
+    own, random = (st[name] and read_cost(st[name]) for name in ('own', 'random'))
     kept = st['kept'] or {}
     shown = lambda value, form: '–' if value is None else format(value, form)
     return {
         'encoder': m['name'],
         'dimensions': str(m['dim']),
         **{f"visited nodes at ANN recall {c['target']}": show_cost(c) for c in m['costs'] if c['target'] in TARGETS},
-        'times random vectors': shown(share, '.2f'),
+        'times random vectors': own and times_words(own, random) or '–',
         'efSearch for 99% of recall@10': shown(kept.get('ef'), ',d'),
         'recall@10': shown(number('recall@10'), '.3f'),
         'nDCG@10': shown(number('ndcg@10'), '.3f'),

@@ -20,8 +20,8 @@ from ..report.page import Page
 from ..representation.maps import project
 from ..hnsw.curves import curve
 from ..hnsw.analysis import Analysis
-from .advice import best_measures
-from .representation import meaning_of, best_line, explain_chart, show_number
+from ..hnsw.difficulty import best_measures
+from .representation import NO_MEASURE, meaning_of, best_line, explain_chart, show_number
 from .sample import Sample
 from .standing import STANDS_AT, Standing, cost_words, published_costs, standing_lines
 
@@ -34,9 +34,7 @@ MORE_MEANING = {
     'kept at a quarter of the axes': (
         'share of the true neighbours that the first quarter of the principal axes keeps'
     ),
-    'repeated passages': 'share of passages with the vector of another',
     'visited, p95 over median': 'visited nodes of the dearest twentieth of queries, against the median',
-    'mahalanobis of queries': 'mean over queries, not divided by the number of axes',
 }
 
 # %% ../../nbs/evaluation/diagnosis_page.ipynb #9de64f33
@@ -249,7 +247,7 @@ def measures_section(page:Page, d:Diagnosis)->None:
     page.heading('What goes with the cost of a query')
     known = best_measures(d.explains)
     if not len(known):
-        page.text('<p>Not told by this data: too few queries, or costs that do not vary.</p>')
+        page.text(f'<p>{NO_MEASURE}</p>')
         return
     best = known.iloc[0]
     page.text(

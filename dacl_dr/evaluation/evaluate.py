@@ -105,7 +105,7 @@ def copies_in(
     index:Index,
     show_progress:bool=True, # progress bars
 )->float:
-    "Share of an index's passages with the vector of another, looked up once."
+    "Share of an index's passages that repeat the vector of an earlier one, looked up once."
     bar = 'looking for copies' if show_progress else None
     share = lambda: np.array([repeated_share(vectors_of(index), bar)])
     return float(kept_beside(index, f'copies-{index.about.digest}', share)[0])

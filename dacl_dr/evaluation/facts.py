@@ -19,7 +19,7 @@ from dacl_dr.representation.spread import (
 )
 from ..representation.summary import SPACE_SAMPLE
 from ..hnsw.curves import Sweep
-from ..hnsw.cost import compare
+from ..hnsw.cost import compare, rising
 from ..hnsw.latency import one_by_one
 from ..hnsw.analysis import Analysis, analyse, parts_bar
 
@@ -123,7 +123,7 @@ def costs_for(
     draws:int=1000, # of the bootstrap over queries
 )->pd.DataFrame: # target, value, low, high, bound ('', 'at most', 'not reached'), ef
     "Visited nodes at matched ANN recall, with 95% intervals, and the smallest efSearch of the sweep that gets there."
-    recall = found.mean('ann recall')
+    recall = rising(found.mean('ann recall')) # which costs are read from
     table = compare({'vectors': [found]}, s, None, 'visited', draws)[['value', 'low', 'high']]
     table = table.assign(target=s.targets, bound='', ef=pd.NA)
     for i, target in enumerate(s.targets):

@@ -240,12 +240,12 @@ def refuse_other_results(
 
 # %% ../../nbs/evaluation/judging.ipynb #ef757e77
 def copies_lines(
-    share:float|None, # of passages with the vector of another; None: not known
+    share:float|None, # of passages that repeat the vector of an earlier one; None: not known
 )->list[str]: # one line, or none
     "What a reader should know about copies."
     if not share: return []
     return [
-        f'{share:.1%} of the passages have the vector of another; '
+        f'{share:.1%} of the passages repeat the vector of an earlier one; '
         'in ANN recall a result as near as the k-th counts, so any copy will do'
     ]
 

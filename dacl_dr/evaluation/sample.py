@@ -233,8 +233,8 @@ def read_digest(
 
 # %% ../../nbs/evaluation/sample.ipynb #05cc8feb
 def check_pair(
-    vectors:str|Path, # .npy of the passages
-    query_vectors:str|Path, # .npy of the queries
+    vectors:str|Path, # of the passages, in a format of `data.vector_files`
+    query_vectors:str|Path, # of the queries, the same
 )->None:
     "Raises `DaclError` for one file given twice, or for files of different dimensions."
     if os.path.realpath(vectors) == os.path.realpath(query_vectors):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STANDS_AT', 'REFERENCE_QUERIES', 'LEAST', 'REFERENCE', 'Cost95', 'cost_of', 'measured', 'part_sizes',
            'reference_size', 'graph_sizes', 'Forecast', 'forecasts', 'Kept', 'kept_quality', 'published_costs',
-           'Standing', 'random_cost', 'Parts', 'part_graphs', 'standing', 'cost_words', 'beside', 'reference_words',
-           'forecast_words', 'kept_words', 'standing_lines']
+           'Standing', 'random_cost', 'Parts', 'part_graphs', 'standing', 'cost_words', 'times_words', 'beside',
+           'reference_words', 'forecast_words', 'kept_words', 'standing_lines']
 
 # %% ../../nbs/evaluation/standing.ipynb #a7c541a4
 import json
@@ -245,6 +245,14 @@ def cost_words(
     known = np.isfinite(c.low) and np.isfinite(c.high)
     return f"{c.bound} {c.value:,.0f}{f' ({c.low:,.0f} to {c.high:,.0f})' if known else ''}".strip()
 
+def times_words(
+    own:Cost95,
+    other:Cost95,
+)->str: # 'at most 0.20'; '' where one of them is not known
+    "How many times another cost a cost is."
+    if own.bound == 'not reached' or not other.known: return ''
+    return f'{own.bound} {own.value / other.value:.2f}'.strip()
+
 def beside(
     own:Cost95,
     other:Cost95,
@@ -252,9 +260,9 @@ def beside(
 )->str:
     "How a cost compares with another."
     if other.bound == 'not reached': return f'{what} cost more than the largest efSearch of the sweep spends'
-    if own.bound == 'not reached' or not other.known: return f'{what} cost {cost_words(other)}'
-    bound = f'{own.bound} ' if own.bound else ''
-    return f'{bound}{own.value / other.value:.2f} times what {what} cost, {cost_words(other)}'
+    times = times_words(own, other)
+    if not times: return f'{what} cost {cost_words(other)}'
+    return f'{times} times what {what} cost, {cost_words(other)}'
 
 # %% ../../nbs/evaluation/standing.ipynb #642688f5
 def reference_words(

@@ -110,10 +110,11 @@ def questions_of(
     "The questions, their absolute target and budget taken from the baseline, averaged over its builds."
     found = [cost_question(cost, f'ANN recall {t}', 'ann recall', target=t) for t in s.targets]
     if not task: return found
-    own = cost_question(cost, f'{s.task_share:.0%} of own exact {task}', task, own_share=s.task_share)
+    percent = lambda share: f'{100 * share:g}%'
+    own = cost_question(cost, f'{percent(s.task_share)} of own exact {task}', task, own_share=s.task_share)
     goal = float(np.mean([s.task_share * np.nanmean(b.exact[task]) for b in baseline]))
     budget = float(np.mean([answer(own, b, cost) for b in baseline]))
-    several = f'{min(s.own_shares):.0%} to {max(s.own_shares):.1%} of own exact {task}'
+    several = f'{percent(min(s.own_shares))} to {percent(max(s.own_shares))} of own exact {task}'
     found += [
         own,
         cost_question(cost, several, task, own_shares=s.own_shares),

@@ -102,7 +102,8 @@ def query_gap(
     return {
         'centroid gap': float(np.linalg.norm(q.mean(0, dtype=np.float64) - whole.mean)),
         'covariance gap': float(np.sqrt(bures_squared(q, whole))),
-        'outside span': outside, # share of the queries' squared distance that no axis holds
+        # share of the queries' squared distance from the passages' mean, off the axes that hold 99% of the variance
+        'outside span': outside,
         'mahalanobis': float(np.sqrt(mean_square)), # root mean square, 1 for the passages themselves
     }
 

@@ -94,7 +94,7 @@ def repeated_share(
     passages, # (N, D): an array, or `Vectors`
     desc:str|None=None, # of the progress bar; None: no bar
 )->float:
-    "Share of passages with the vector of another."
+    "Share of passages that repeat the vector of an earlier one: of four alike, three."
     if isinstance(passages, np.ndarray): passages = InMemory(passages)
     hashed, n = [], len(passages)
     bar = tqdm(total=n, desc=desc, unit='passage', unit_scale=True, leave=False, mininterval=.5, disable=desc is None)

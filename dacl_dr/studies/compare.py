@@ -105,7 +105,7 @@ class Measured(msgspec.Struct):
     quality: dict[str, dict[str, np.ndarray]] # model → metric → (Q,), of exact search
     timed: dict[str, Sweep] # with latencies; empty: no times were taken
     task: str # the end-task metric that is matched
-    copies: dict[str, float] = {} # model → share of passages with the vector of another
+    copies: dict[str, float] = {} # model → share of passages that repeat the vector of an earlier one
     asked: dict = {} # what a reader should know of the questions, from `question_facts`
 
     @property
@@ -202,7 +202,7 @@ def turned(
 
 def ablation_notes(
     corpus:dict, # of run.json
-    copies:dict[str, float], # model → share of passages with the vector of another
+    copies:dict[str, float], # model → share of passages that repeat the vector of an earlier one
 )->list[str]: # a line each, or none
     "What a reader should know beside the numbers."
     return missing_lines(corpus) + [f'{name}: {line}' for name, share in copies.items() for line in copies_lines(share)]

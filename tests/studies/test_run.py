@@ -61,7 +61,7 @@ def test_what_the_encoder_reads_and_copies_of_passages_are_told(tiny_run):
 
 def test_copies_are_in_the_findings_and_the_conclusion(tiny_run):
     t = read_tables(tiny_run[1])
-    line = '30.0% of the passages have the vector of another'
+    line = '30.0% of the passages repeat the vector of an earlier one'
     for share, told in ((.3, True), (0., False)):
         t.tables['study'] = t.study.assign(value=t.study.value.where(t.study.metric != 'repeated passages', share))
         assert (line in ' '.join(findings(t))) == (line in conclusion(t.study)) == told
