@@ -129,7 +129,6 @@ def test_a_front_offers_what_its_modules_have(package):
 def test_notebook_is_fit_to_read(path):
     cells = json.loads(path.read_text())['cells']
     assert 'https://cdn' not in path.read_text(), 'a chart that fetches its library: import dacl_dr.report.charts for its look'
-    assert 'widgets' not in json.loads(path.read_text())['metadata'], 'the state of progress bars'
     first = ''.join(cells[0]['source'])
     assert re.match(r'# .+\n\n> .+', first)
     outputs = [o for c in cells for o in c.get('outputs', [])]

@@ -51,6 +51,7 @@ def test_no_row_of_the_table_is_stale():
 
 # pages and the folder whose tables they show; they are made by executing them with it
 SHOWN = {'index': None, 'zh': None, 'method': None, 'experiments/answer': None, 'experiments/bm25': None, 'experiments/recipes': None, 'experiments/gallery': None, 'experiments/published': None,
+         'reliability': None, 'experiments/performance': None, 'experiments/adapter': None,
          **{f'experiments/{n}': f'results/{folder}' for n, folder in (('weights', 'weights/tldr'), ('temperature', 'temperature/tldr'), ('ablation', 'ablation/tldr-minilm'))}}
 
 def words_of(cells):

@@ -72,13 +72,20 @@ def test_what_a_reader_needs_is_on_view(page):
         assert not tree(c).body or not isinstance(tree(c).body[-1], ast.Assert), f"cell {c['id']} ends with a check: hide it"
 
 def test_no_saved_output_is_a_widget():
-    "Widgets need scripts from elsewhere."
+    "Widgets need scripts from elsewhere, and the state of progress bars is of no use."
     for page in NBS.rglob('*.ipynb'):
         if '.ipynb_checkpoints' in page.parts: continue
         book = json.loads(page.read_text())
         assert 'widgets' not in book['metadata'], page
         kinds = {k for c in book['cells'] for o in c.get('outputs', []) for k in o.get('data', {})}
         assert not [k for k in kinds if 'widget' in k], page
+
+@pytest.mark.parametrize('name', ['data', 'train'])
+def test_a_tutorial_says_whose_outputs_it_shows(name):
+    "Its head names an encoder as theirs only if the outputs do."
+    cells = json.loads((NBS/'tutorials'/f'{name}.ipynb').read_text())['cells']
+    shown = json.dumps([c.get('outputs', []) for c in cells])
+    assert ('MiniLM' in source(cells[1])) == ('MiniLM' in shown)
 
 def test_the_box_of_explore_is_in_the_notebook():
     assert any('widgets.Text(' in source(c) for c in code(NBS/'tutorials'/'explore.ipynb'))

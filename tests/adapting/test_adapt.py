@@ -155,9 +155,20 @@ def test_the_folder_of_an_index_knows_ids(texts, tmp_path):
     assert there.ids[seeds[7, 0]] == 31 and (np.delete(seeds, 7, 0) < 0).all()
 
 def test_another_data_set_is_told(vectors, tmp_path):
-    o = from_vectors(vectors, tmp_path/'out')
-    m = json.loads(adapt(o.but(other_vectors=o.vectors, other_query_vectors=o.query_vectors, other_qrels=o.qrels)).read_text())
-    assert m['other'][0]['metric'] == 'recall@10'
+    "Its numbers are of its own vectors, the queries as they are and adapted."
+    rng = np.random.default_rng(1)
+    passages, gold = unit(rng.normal(size=(300, 16))), rng.integers(0, 300, 80)
+    q = unit(passages[gold] + .3 * rng.normal(size=(80, 16)))
+    for name, x in (('p', passages), ('q', q), ('gold', gold)): np.save(tmp_path/f'{name}.npy', x)
+    p_file, q_file, qrels = (str(tmp_path/f'{name}.npy') for name in ('p', 'q', 'gold'))
+    o = from_vectors(vectors, tmp_path/'out', anyway=True)
+    path = adapt(o.but(other_vectors=p_file, other_query_vectors=q_file, other_qrels=qrels))
+    m, arrays = json.loads(path.read_text()), load_file(path.with_name('adapter.safetensors'))
+    def recall(x): return np.mean([g in near for g, near in zip(gold, np.argsort(-x @ passages.T, 1)[:, :10])])
+    told = m['other'][0]
+    assert told['metric'] == 'recall@10' and told['before'] == pytest.approx(recall(q)) and .3 < told['before'] < 1
+    assert told['after'] == pytest.approx(recall(adapt_queries(q, arrays['W'], arrays['b'])), abs=.013) # a near tie
+    assert told['before'] != m['gains'][0]['before']
 
 @pytest.mark.parametrize('more, said', [
     ({'held': .05}, 'can be held out by group'),

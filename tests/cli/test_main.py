@@ -153,7 +153,7 @@ def test_a_terminal_of_ascii_shows_what_it_can(monkeypatch):
     assert main(['run-study', 'weights', '--dry_run']) == 0
     sys.stdout.flush()
     shown = sys.stdout.buffer.getvalue().decode('ascii')
-    assert '31 runs' in shown or 'runs: A-seed0' in shown
+    assert 'runs: A-seed0' in shown
     r = subprocess.run([sys.executable, '-c', "from dacl_dr.cli.main import main; import sys; from dacl_dr.cli import main as m; m.run_command = lambda argv: print('passages → index ± τ'); main([])"], cwd=ROOT, capture_output=True, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'})
     assert r.stdout == b'passages ? index ? ?\n', r.stderr
 

@@ -7,15 +7,16 @@ import pytest
 import pytrec_eval
 
 import dacl_dr.hnsw.cost as cost
+import dacl_dr.hnsw.latency as latency
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.options import BuildIndex, RunEvaluation
 from dacl_dr.core.settings import EncoderSettings, IndexSettings, Reading, SearchSettings
 from dacl_dr.hnsw.curves import Sweep, curve, sweep
 from dacl_dr.hnsw.cost import answers, compare, cost_at, questions_of
-from dacl_dr.hnsw.latency import time_searches
 from dacl_dr.data.formats import question_json, read_questions, write_questions
 from dacl_dr.search.indexing import make_index, trained_fields
+from dacl_dr.evaluation.ef_sweep import engine_search
 from dacl_dr.evaluation.judging import TaskJudge
 from dacl_dr.evaluation.evaluate import run_evaluation, search_with_counts
 from dacl_dr.search.exact import exact_search
@@ -105,6 +106,10 @@ def test_other_engines_find_the_same_neighbours_at_their_own_cost(home, tmp_path
     assert about['engine'] == engine and about['rounds'] == 0 and table['ann recall'].max() > .9
     assert table.evaluations.is_monotonic_increasing and (table.hops > 10).all()
     assert pd.read_csv(tmp_path/'sweep.costs.csv').question[0] == {'patience': 'visited', 'usearch': 'evaluations'}[engine] + ' at ANN recall 0.9'
+    r = retriever(home)
+    asked = r.encode([q.question for q in read_questions(home/'data'/'toy-dev.json')])
+    theirs, ours = (engine_search(r.index, asked, 10, e, False)(800).ids for e in (engine, 'faiss'))
+    assert ann_recall(theirs, ours).mean() > .99 # with so wide a search
 
 
 def one_line(capsys, code, *parts):
@@ -218,11 +223,17 @@ def test_sweeps_over_other_queries_are_not_compared(swept):
     with pytest.raises(DaclError, match='same ones'): compare({'a': [s], 'b': [fewer]}, draws=10)
 
 
-def test_latency_takes_turns_and_leaves_the_threads_as_they_were(swept):
+def test_latency_takes_turns_and_leaves_the_threads_as_they_were(swept, monkeypatch):
     import faiss
     tracer, q, _, s = swept
-    before = faiss.omp_get_max_threads()
-    time_searches({'a': (tracer.index, q, s)}, rounds=1, sample=20)
+    before, turns, real = faiss.omp_get_max_threads(), [], latency.time_round
+    other, few = build_hnsw(q, 8, 40), Sweep(s.ef[:2], {n: v[:2] for n, v in s.values.items()}, s.exact)
+    def noted(index, ef, *more):
+        turns.append(('b' if index is other else 'a', ef))
+        return real(index, ef, *more)
+    monkeypatch.setattr(latency, 'time_round', noted)
+    latency.time_searches({'a': (tracer.index, q, s), 'b': (other, q, few)}, rounds=2, sample=20)
+    assert turns == [(name, ef) for i, ef in enumerate(s.ef) for _ in range(3) for name in ('ab' if i < 2 else 'a')]
     assert faiss.omp_get_max_threads() == before
     assert (~np.isnan(s.values['latency ms'])).sum(1).tolist() == [20] * len(s.ef)
     assert curve(s)['latency ms p99'].min() > 0 and len(questions_of([s], SearchSettings(), cost='latency ms')) == 6

@@ -37,9 +37,9 @@ def test_a_full_disk(world, undisturbed, record, disk, name, share):
     whole, _ = undisturbed(name, disk, 'disk')
     before = room(fresh(disk, command, world))
     assert mount('-o', f'remount,size={4 * int(before + share * max(8, undisturbed.pages[name, "disk"] - before))}k', disk).returncode == 0
-    record(name, 'full disk')
     p = Process(command, world, disk, logs).wait()
-    if p.code: one_line(p, 2) # else it fitted
+    record(name, 'full disk', met=p.code != 0) # else it fitted
+    if p.code: one_line(p, 2)
     assert not litter(disk), litter(disk)
     for n, f in files(disk).items(): content(f)
     again(command, world, disk, logs, whole)
@@ -52,6 +52,7 @@ def test_a_folder_that_cannot_be_written(world, undisturbed, record, disk, name)
     whole, _ = undisturbed(name, disk, 'disk')
     fresh(disk, command, world)
     assert mount('-o', 'remount,ro', disk).returncode == 0
-    record(name, 'read-only folder')
-    one_line(Process(command, world, disk, logs).wait(), 2)
+    p = Process(command, world, disk, logs).wait()
+    record(name, 'read-only folder', met=p.code != 0)
+    one_line(p, 2)
     again(command, world, disk, logs, whole)

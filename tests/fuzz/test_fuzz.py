@@ -64,6 +64,24 @@ def read_with(sound, name, file, content):
     assert not how.startswith('failed'), f'{name}, {file}: {how}'
 
 
+WRONG = { # reader → its result, wrong
+    'Python source': lambda found: found[:-1],
+    'plan of a study': lambda found: ['another', *found[1:]],
+    'sweep of a run': lambda found: [found[0], {n: v + 1 for n, v in found[1].items()}, found[2]],
+    'dacl preprocess-dpr': lambda found: (1, found[1]),
+    'dacl bm25-eval': lambda found: (0, found[1].replace('9 passages', '8 passages')),
+    'dacl run-study --dry_run': lambda found: (0, found[1].replace(' runs:', '0 runs:')),
+}
+
+@pytest.mark.parametrize('name', WRONG)
+def test_a_wrong_result_is_seen(sound, name):
+    work, (reader, _, result) = sound(name)
+    assert not reader.judge(work/'case', result, result) and reader.judge(work/'case', WRONG[name](result), result)
+    if name != 'dacl preprocess-dpr': return
+    with open(work/'case'/'data'/'psgs.tsv', 'a') as f: f.write('p10\tone more\tTitle\n')
+    assert reader.judge(work/'case', result, result) == '9 passages counted, 10 are there'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name, file', [('biencoder JSON', 'x-train.json'), ('question TSV with gold file', 'x-test-gold.json')])
 @given(st.lists(VALUES, max_size=4))
