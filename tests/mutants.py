@@ -188,7 +188,7 @@ MUTANTS = {
         ],
     ),
     'statistics': Topic(('metrics.statistics',), ('representation/test_formulas.py -k "holm or study"', 'metrics/statistics'), [
-        Mutant('draws of queries are ignored', '0. if means is None else means.var(ddof=1)', '0.'),
+        Mutant('draws of queries are ignored', '0. if means is None else variance_of(means)', '0.'),
         Mutant('a one-sided p-value', 'float(2 * stats.t.sf(', 'float(stats.t.sf('),
         Mutant('models are not paired', 'if a.shape[-1] != b.shape[-1]: b = b.mean', 'b = b.mean'),
         Mutant('queries are drawn without replacement', 'rng.integers(0, n, n)', 'rng.permutation(n)'),

@@ -125,6 +125,8 @@ class TrainSettings(Frozen):
             raise ValueError('no stage has an epoch; give at least one')
         if len({s.name for s in self.stages}) < len(self.stages):
             raise ValueError('two stages have one name; name each differently')
+        if self.term == 'route' and self.prefix is not None:
+            raise ValueError('term route surpasses cosines of all dimensions and goes with no prefix; leave out one')
         for s in self.stages:
             if s.epochs and self.hard_negatives < LEAST_NEGATIVES[s.negatives]:
                 raise ValueError(
@@ -355,6 +357,9 @@ class Settings(Frozen):
                 if not re.fullmatch(r'[A-Za-z0-9._-]+', name):
                     raise ValueError(f"{what} '{name}' names files; use letters, digits, dots and hyphens")
                 if name in RECIPES: raise ValueError(f"{what} '{name}' has the name of a recipe; choose another")
+        for name, r in self.named_recipes.items():
+            if (r.term or self.training.term) == 'route' and (r.prefix or self.training.prefix):
+                raise ValueError(f"recipe '{name}' has term route and a prefix; leave out one")
         widest = max(filter(None, (t.prefix for t in (self.training, *self.named_recipes.values()))), default=0)
         if self.model is None and widest > self.encoder.dim:
             raise ValueError(

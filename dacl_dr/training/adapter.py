@@ -194,8 +194,7 @@ class AdapterRun:
 
     def note(self, *losses): # mean total, InfoNCE and distance of an epoch; none before training
         "Take an epoch into the history, and its weights if it is the best."
-        recall = dev_recall(self.adapter, *self.dev, self.passages)
-        self.history.append(AdapterEpoch(len(self.history), recall, *losses))
+        self.history.append(AdapterEpoch(len(self.history), dev_recall(self.adapter, *self.dev, self.passages), *losses))
         if self.best_epoch() == len(self.history) - 1: self.best = self.weights()
 
     def save(self):

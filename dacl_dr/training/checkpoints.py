@@ -22,6 +22,7 @@ from ..core.errors import DaclError
 from dacl_dr.core.files import (
     NoRoom, atomic_folder, file_digest, read_sealed, write_json, write_manifest,
 )
+from ..curriculum.loader import FrontierNodes
 
 # %% ../../nbs/training/checkpoints.ipynb #755d61f8
 def optimizer_files(
@@ -76,11 +77,13 @@ class TrainingState(msgspec.Struct):
     trainer_json: str # transformers' `TrainerState`
     scaler: dict|None = None # state of the gradient scaler of fp16
     negatives: np.ndarray|None = None # (Q, H) hard negatives in use
+    routes: FrontierNodes|None = None # in use
 
     def arrays(self)->dict[str, np.ndarray]:
         "The arrays by name."
         found = {'random': self.random}
         if self.negatives is not None: found['negatives'] = self.negatives.astype(np.int64)
+        if self.routes is not None: found |= {f'route_{name}': x for name, x in self.routes._asdict().items()}
         return found
 
 # %% ../../nbs/training/checkpoints.ipynb #c8a53cb9
@@ -159,6 +162,12 @@ class Restored(NamedTuple):
     facts: dict # of trainer/checkpoint.json
     optimizer: dict # for its `load_state_dict`
     arrays: dict[str, np.ndarray] # by name
+
+    @property
+    def routes(self)->FrontierNodes|None: # None: there were none
+        "The frontier nodes in use."
+        if 'route_nodes' not in self.arrays: return None
+        return FrontierNodes(self.arrays['route_nodes'], self.arrays['route_edge'])
 
 def check_contents(
     folder:Path, # one checkpoint

@@ -20,10 +20,11 @@ from ..hnsw.tracer import Tracer
 # %% ../../nbs/training/routes.ipynb #b1d13063
 def parents_of(
     route:np.ndarray, # (E, 3) of `Tracer.route`: node, level, the node it was reached from
-)->dict[int, int]: # node → node from which it was first reached, -1 for the entry point
-    "The tree of a search on the lowest level, and the way down to it."
+)->dict[int, int]: # node → node from which it was first reached; the first of the level has none, or -1
+    "The tree of a search on the lowest level."
     found = {}
-    for node, _, origin in route.tolist(): found.setdefault(node, origin)
+    for node, level, origin in route.tolist():
+        if level == 0: found.setdefault(node, origin)
     return found
 
 def frontier_node(
@@ -35,7 +36,7 @@ def frontier_node(
 )->int: # -1 if the wide search loses it too, or the narrow one saw it
     "The first node on the way to the positive that a narrow search did not expand."
     parent = parents_of(tracer.route(query, k, wide))
-    expanded = set(tracer.route(query, k, k)[:, 2].tolist())
+    expanded = set(parents_of(tracer.route(query, k, k)).values())
     node = positive
     while node in parent and parent[node] >= 0 and parent[node] not in expanded: node = parent[node]
     reached = node != positive and node in parent and parent[node] in expanded

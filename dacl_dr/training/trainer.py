@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DTYPES', 'place_vectors', 'BatchLosses', 'batch_losses', 'TrainingBar', 'Curriculum', 'training_arguments',
            'recorded', 'was_evaluated', 'SavingTrainer', 'check_same_recipe', 'SafeTrainer', 'bad_loss', 'Means',
-           'TrainingRun', 'LoggedTrainer', 'CurriculumTrainer', 'RecipeTrainer', 'History', 'rows_of', 'history_of',
-           'train']
+           'TrainingRun', 'LoggedTrainer', 'check_term', 'CurriculumTrainer', 'RecipeTrainer', 'History', 'rows_of',
+           'history_of', 'train']
 
 # %% ../../nbs/training/trainer.ipynb #4626fce8
 import contextlib, dataclasses, json, os, tempfile, time
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ..core.errors import DaclError
-from ..core.settings import RecipeSettings
+from ..core.settings import RecipeSettings, TrainSettings
 from ..losses.distance import Losses
 from ..losses.terms import Objective, Routes, recipe_loss
 from ..losses.gradcache import average_gradients, cached_backward, gather
@@ -113,7 +113,7 @@ class Curriculum(TrainerCallback):
         if stage_epoch == 0 and into == 0: t.say(negatives_message(stage, t.settings))
         t.batches.epoch = epoch
         t.collate.negatives = t.negatives.of(stage, stage_epoch, begins=into == 0)
-        t.find_routes(stage, stage_epoch)
+        t.find_routes(stage, stage_epoch, begins=into == 0)
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_evaluate = self.trainer.measure is not None
@@ -191,7 +191,7 @@ class SavingTrainer(Trainer):
         return TrainingState(
             self.model, self.optimizer.state_dict(), self.lr_scheduler.state_dict(), random, facts,
             trainer_json=json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True),
-            scaler=scaler and scaler.state_dict(), negatives=self.negatives.mined)
+            scaler=scaler and scaler.state_dict(), negatives=self.negatives.mined, routes=self.collate.routes)
 
     def random_bytes(self)->torch.Tensor: # (bytes,) uint8: the CPU's state, then the GPU's
         gpu = [torch.cuda.get_rng_state(self.args.device)] if self.args.device.type == 'cuda' else []
@@ -221,7 +221,7 @@ class SafeTrainer(SavingTrainer):
         check_same_recipe(resume_from_checkpoint, self.restored.facts, self.settings, self.data.stamp)
         self.model.load_state_dict(load_encoder(resume_from_checkpoint).state_dict())
         self.random = torch.from_numpy(self.restored.arrays['random'])
-        self.negatives.mined = self.restored.arrays.get('negatives')
+        self.negatives.mined, self.collate.routes = self.restored.arrays.get('negatives'), self.restored.routes
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if checkpoint is None: return
@@ -304,6 +304,20 @@ class LoggedTrainer(SafeTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+# %% ../../nbs/training/trainer.ipynb #7091d9a1
+def check_term(
+    encoder:Encoder, # to train
+    t:TrainSettings,
+    processes:int,
+):
+    "Refuse a term or a prefix that such vectors, or so many processes, can't be trained with. Raises `DaclError`."
+    if t.prefix is not None and t.prefix > encoder.dim:
+        raise DaclError(f'training.prefix {t.prefix} is more than the {encoder.dim} dimensions of vectors; train fewer')
+    if t.term != 'distance' and not encoder.normalized:
+        raise DaclError(f'training.term {t.term} takes vectors of norm 1; set model.normalize, or choose distance')
+    if t.term == 'route' and processes > 1:
+        raise DaclError('training.term route is trained by one process; start one, or choose another term')
+
 # %% ../../nbs/training/trainer.ipynb #940e6b5d
 class CurriculumTrainer(LoggedTrainer):
     "Gives each step its batch, with the negatives of its stage."
@@ -318,6 +332,7 @@ class CurriculumTrainer(LoggedTrainer):
         self.folder, self.measure, self.say = run.folder, run.measure, run.say
         self.stages = recipe_stages(settings.recipe, t)
         super().__init__(encoder, training_arguments(settings, run.work, sum(s.epochs for s in self.stages)))
+        check_term(encoder, t, self.args.world_size)
         self.remove_callback(PrinterCallback)
         self.batches = batches_of(len(data.positives), settings, self.args.world_size)
         self.steps_per_epoch = len(self.batches) // m.gradient_accumulation_steps
@@ -325,20 +340,19 @@ class CurriculumTrainer(LoggedTrainer):
         self.collate = Collator(data, tokens, t.mask, self.args.process_index, self.args.world_size)
         self.how = MiningPass(DTYPES[m.precision], run.desc and 'mining')
         self.negatives = Negatives(encoder, data, settings, run.folder, self.how)
-        if t.term == 'route' and self.args.world_size > 1:
-            raise DaclError('training.term route is trained by one process; start one, or choose another term')
         self.negatives.log = self.log_mining
         self.progress = TrainingBar(run.desc, t.batch_size * m.gradient_accumulation_steps)
         self.means = Means()
         for c in (Curriculum(self), self.progress): self.add_callback(c)
 
-    def find_routes(self, stage, stage_epoch:int): # of the recipe; 0 is the stage's first
-        "Where routes are trained, find them anew if it is time."
-        if self.settings.training.term != 'route' or not any(stage.w): return
-        due = stage_epoch % self.settings.mining.refresh_every == 0
-        if self.collate.routes is not None and not due: return
-        self.collate.routes, facts = mine_routes(self.model, self.data, self.how)
-        self.log_mining(facts)
+    def find_routes(self, stage, stage_epoch:int, begins:bool): # see `Negatives.of`
+        "Where routes are trained, find them anew if it is time; a stage without a weight has none."
+        trained = self.settings.training.term == 'route' and any(stage.w)
+        due = begins and stage_epoch % self.settings.mining.refresh_every == 0
+        if not trained: self.collate.routes = None
+        elif self.collate.routes is None or due:
+            self.collate.routes, facts = mine_routes(self.model, self.data, self.how)
+            self.log_mining(facts)
 
     def get_train_dataloader(self):
         workers = self.args.dataloader_num_workers

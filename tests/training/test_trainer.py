@@ -13,7 +13,7 @@ from dacl_dr.encoders.static import StaticEncoder, TokenBags
 from dacl_dr.curriculum.loader import Collator, TrainingData
 from dacl_dr.curriculum.mining import Negatives, mine
 from dacl_dr.losses.terms import Objective
-from dacl_dr.training.trainer import batch_losses, train
+from dacl_dr.training.trainer import RecipeTrainer, batch_losses, train
 
 VOCAB = 600
 STAGES = (Stage('warm-up', 1, (0, 0)), Stage('distance', 2, (0, 1), 'bm25'), Stage('joint', 2, (1, 1), 'model'))
@@ -128,6 +128,29 @@ def test_bm25_and_mined_negatives_together(world, source):
     found, mined = Negatives(enc, data, recipe('D', hard_negatives=2)).of(stage, 0, True), mine(enc, data, recipe('D', hard_negatives=2))[0]
     assert (found[:, 0] == (mined if source == 'model' else data.bm25)[:, 0]).all() # half from each
     assert (found[:, 1] == mined[:, 1]).all() if source == 'model' else np.mean(found[:, 1] == mined[:, 0]) > .9
+
+
+def test_a_resumed_training_keeps_its_routes(world, tmp_path, monkeypatch):
+    "Stopped in the epoch after the one that found them: the same nodes are trained, and the same weights come out."
+    tokenizer, data = world
+    stages = Stage('routes', 2, (1, 1)), Stage('none', 1, (0, 0))
+    settings = recipe('D', term='route', stages=stages, batch_size=256).but(run=RunSettings(report_to=(), eval_questions=0, save_every=2))
+    fresh = lambda: StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
+    compute, stop, ends = RecipeTrainer.training_step, [6], []
+    def stopped(self, *args, **kwargs):
+        if self.state.global_step in stop:
+            stop.clear()
+            raise KeyboardInterrupt
+        ends.append(self.collate.routes is None)
+        return compute(self, *args, **kwargs)
+    whole, resumed = fresh(), fresh()
+    history = train(whole, data, settings, tmp_path/'whole', desc=None, say=lambda text: None)
+    monkeypatch.setattr(RecipeTrainer, 'training_step', stopped)
+    with pytest.raises(KeyboardInterrupt): train(resumed, data, settings, tmp_path/'parts', desc=None, say=lambda text: None)
+    again = train(resumed, data, settings, tmp_path/'parts', desc=None, say=lambda text: None)
+    assert [m['step'] for m in again.minings] == [m['step'] for m in history.minings] == [0] and history.minings[0]['routed'] > 0
+    for k, x in whole.state_dict().items(): assert torch.equal(x, resumed.state_dict()[k]), k
+    assert ends == [False] * 8 + [True] * 4 # a stage without a weight needs none
 
 
 def test_tokenizer_and_idf_see_training_texts_only(tiny_run):
