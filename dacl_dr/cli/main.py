@@ -79,10 +79,11 @@ def repeated_argv(
 
 def repeat_command(o:Repeat)->int: # 1 if something differs
     "Say what has changed since a command ran, run it again elsewhere, and compare what it wrote."
-    from dacl_dr.cli.repeat import changed_since, compare_runs, read_record
+    from dacl_dr.cli.repeat import changed_since, compare_runs, is_shared, read_record
     record = read_record(o.run_dir)
     changed = changed_since(record)
-    same = 'nothing has changed since: versions, threads and inputs are the same'
+    told = ', '.join(['versions', 'threads', *(f'the content of {p}' for p in record['inputs'])])
+    same = f'nothing has changed since: {told} are the same'
     print('\n'.join(f'changed since: {line}' for line in changed) or same)
     if o.check: return 1 if changed else 0
     missing = [line for line in changed if ': not here now' in line]
@@ -94,10 +95,11 @@ def repeat_command(o:Repeat)->int: # 1 if something differs
     code = main(repeated_argv(record, new))
     if code: return code
     n, differ = compare_runs(old, new)
-    found = f'{len(differ)} differ' if differ else 'all the same'
+    found = f'{len(differ)} differ' if differ else 'all the same' if n else 'none to compare'
     print(f'\n{n} files compared with those of {old}: {found}')
     for name, what in differ.items(): print(f'  {name}: {what}')
-    return 1 if differ else 0
+    if is_shared(old): print('other commands wrote there too, so files that only the first run has were not looked at')
+    return 1 if differ or not n else 0
 
 # %% ../../nbs/cli/main.ipynb #1c36bf96
 PROGRAM = (*COMMANDS, Command('repeat', Repeat, repeat_command))

@@ -124,9 +124,9 @@ def to_context(
     raw:RawContext, # as the file has it
 )->Context:
     "A passage of a question under one name for its id. Raises `ValueError` for one with neither text nor id."
-    id = next((i for i in (raw.passage_id, raw.psg_id, raw.id) if i is not None), None)
-    if id is None and not raw.text: raise ValueError('one of its passages has neither text nor passage_id')
-    return Context(raw.title or '', raw.text, '' if id is None else str(id), float(raw.score or 0))
+    id = next((str(i) for i in (raw.passage_id, raw.psg_id, raw.id) if i not in (None, '')), '')
+    if not id and not raw.text: raise ValueError('one of its passages has neither text nor passage_id')
+    return Context(raw.title or '', raw.text, id, float(raw.score or 0))
 
 # %% ../../nbs/data/formats.ipynb #24ac0a73
 def to_question(

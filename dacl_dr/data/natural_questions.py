@@ -53,8 +53,10 @@ TAG = re.compile(r'</?[A-Za-z][A-Za-z0-9]*>')
 def page_title(
     url:str, # such as https://en.wikipedia.org//w/index.php?title=Email_marketing&amp;oldid=814071202
 )->str: # '' if there is none
-    "The title of a page from its address."
-    return parse_qs(urlsplit(html.unescape(url)).query).get('title', [''])[0].replace('_', ' ')
+    "The title of a page from its address. Raises `ValueError` for what is none."
+    try: query = urlsplit(html.unescape(url)).query
+    except ValueError: raise ValueError(f"document_url '{url[:120]}' is no address") from None
+    return parse_qs(query).get('title', [''])[0].replace('_', ' ')
 
 def words_of(
     tokens:list[str], # of the page
@@ -133,6 +135,7 @@ def raw_questions(
                 )
             try:
                 raw = decoder.decode(line)
+                page_title(raw.document_url) # a fault of it has a line here
             except (ValueError, RecursionError) as e:
                 bad(f'line {n}', f'{e}; expected a line of simplified-nq-train.jsonl'.replace('`', ''))
                 continue
