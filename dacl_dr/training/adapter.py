@@ -173,8 +173,8 @@ class AdapterRun:
         folder:Path|None=None, # gets what is needed to go on; None: nothing is written
     ):
         self.pairs, self.passages, self.dev, self.s = pairs, passages, (dev_q, judged), s
-        self.path = folder and Path(folder)/'adapter.state'
-        self.key = adapter_key(pairs, passages, dev_q, judged, s) if folder else ''
+        self.path, self.key = folder and Path(folder)/'adapter.state', None
+        if folder: self.key = adapter_key(pairs, passages, dev_q, judged, s)
         self.adapter = QueryAdapter(passages.shape[1], s.rank, s.seed)
         self.stages = tuple(weighted(stage, s.w) for stage in s.stages if stage.epochs)
         self.epochs, self.steps = sum(x.epochs for x in self.stages), len(pairs.q) // s.batch_size
@@ -194,8 +194,9 @@ class AdapterRun:
 
     def note(self, *losses): # mean total, InfoNCE and distance of an epoch; none before training
         "Take an epoch into the history, and its weights if it is the best."
-        self.history.append(AdapterEpoch(len(self.history), dev_recall(self.adapter, *self.dev, self.passages), *losses))
-        if self.best_epoch() == len(self.history) - 1: self.best = self.weights()
+        epoch, recall = len(self.history), dev_recall(self.adapter, *self.dev, self.passages)
+        self.history.append(AdapterEpoch(epoch, recall, *losses))
+        if self.best_epoch() == epoch: self.best = self.weights()
 
     def save(self):
         "Write all that is needed to go on, atomically."
@@ -216,8 +217,7 @@ class AdapterRun:
             history = msgspec.json.decode(about['history'], type=list[AdapterEpoch])
             self.adapter.load_state_dict(part('now.'))
             state = self.optimiser.state_dict()
-            n = len(list(self.adapter.parameters())) if history[1:] else 0
-            state['state'] = {i: part(f'adam.{i}.') for i in range(n)}
+            state['state'] = {i: part(f'adam.{i}.') for i, _ in enumerate(self.adapter.parameters()) if history[1:]}
             self.optimiser.load_state_dict(state)
             self.best, self.history = part('best.'), history
             return True
