@@ -16,6 +16,7 @@ import msgspec, numpy as np, pandas as pd
 from ..core.options import Diagnose
 from ..encoders.encoder import coverage_line, coverage_warnings
 from ..hnsw.curves import Sweep
+from ..hnsw.difficulty import best_measures
 
 # %% ../../nbs/evaluation/advice.ipynb #c395f24c
 THRESHOLDS = {
