@@ -9,7 +9,7 @@ __all__ = ['VALUE_WORDS', 'FLAG_TABLE', 'PAGE_KINDS', 'RECORD', 'SETTING_TABLE',
            'notebook', 'pages', 'write_pages']
 
 # %% ../../nbs/cli/reference.ipynb #1ada0689
-import hashlib, json, re, types, typing
+import hashlib, json, types, typing
 from pathlib import Path
 from typing import Annotated, Literal
 
