@@ -18,8 +18,9 @@ KINDS = {
 
 
 def same(a, b):
-    one, other = msgspec.structs.astuple(a)[:7], msgspec.structs.astuple(b)[:7]
-    return all(np.array_equal(x, y) for x, y in zip(one, other))
+    one, other = (msgspec.structs.astuple(t)[:7] for t in (a, b))
+    exact = all(np.array_equal(x, y) for i, (x, y) in enumerate(zip(one, other)) if i != 1)
+    return exact and np.allclose(a.distances, b.distances, rtol=1e-6, atol=1e-6) # faiss rounds four at once otherwise
 
 
 @given(st.integers(0, 10**6), st.sampled_from([faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT]), st.sampled_from([*KINDS]),
