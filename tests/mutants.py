@@ -167,7 +167,7 @@ MUTANTS = {
     'data': Topic(('data.formats', 'data.benchmarks'), ('data/formats', 'data/benchmarks', 'data/test_formats.py'), [
         Mutant('rows with too many columns pass', 'if len(row) != 3: bad(', 'if len(row) < 3: bad('),
         Mutant('repeated ids pass', 'if id in seen: raise', 'if False: raise'),
-        Mutant('passage id 0 is no id', '(raw.passage_id, raw.psg_id, raw.id) if i is not None)', '(raw.passage_id, raw.psg_id, raw.id) if i)'),
+        Mutant('passage id 0 is no id', "(raw.passage_id, raw.psg_id, raw.id) if i not in (None, ''))", '(raw.passage_id, raw.psg_id, raw.id) if i)'),
         Mutant('judgements of 0 count as relevant', 'for p, s in grades.items() if s > 0}', 'for p, s in grades.items() if s >= 0}'),
         Mutant(
             'gold passages go by line, whatever the question',

@@ -82,8 +82,8 @@ def repeat_command(o:Repeat)->int: # 1 if something differs
     from dacl_dr.cli.repeat import changed_since, compare_runs, is_shared, read_record
     record = read_record(o.run_dir)
     changed = changed_since(record)
-    told = ', '.join(['versions', 'threads', *(f'the content of {p}' for p in record['inputs'])])
-    same = f'nothing has changed since: {told} are the same'
+    *told, last = ['versions', 'threads', *(f'the content of {p}' for p in record['inputs'])]
+    same = f"nothing has changed since: {', '.join(told)} and {last} are the same"
     print('\n'.join(f'changed since: {line}' for line in changed) or same)
     if o.check: return 1 if changed else 0
     missing = [line for line in changed if ': not here now' in line]
