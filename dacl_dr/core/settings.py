@@ -357,9 +357,6 @@ class Settings(Frozen):
                 if not re.fullmatch(r'[A-Za-z0-9._-]+', name):
                     raise ValueError(f"{what} '{name}' names files; use letters, digits, dots and hyphens")
                 if name in RECIPES: raise ValueError(f"{what} '{name}' has the name of a recipe; choose another")
-        for name, r in self.named_recipes.items():
-            if (r.term or self.training.term) == 'route' and (r.prefix or self.training.prefix):
-                raise ValueError(f"recipe '{name}' has term route and a prefix; leave out one")
         widest = max(filter(None, (t.prefix for t in (self.training, *self.named_recipes.values()))), default=0)
         if self.model is None and widest > self.encoder.dim:
             raise ValueError(
