@@ -38,7 +38,7 @@ TUNED = { # data → lever → data and way in the table of `benchmarks/tune.py`
 }
 ENDS = ('', ' low', ' high')
 
-# %% ../../nbs/studies/levers.ipynb #06a507f9
+# %% ../../nbs/studies/levers.ipynb #c6c8eae0
 def trained_lever(
     study:pd.DataFrame, # of a study, tidy
     model:str, # of it
@@ -62,7 +62,7 @@ def searched_lever(
     found = {f'change{e}': cost['change high'] if at_most else cost[f'change{e}'] for e in ENDS}
     return found | {f'recall{e}': quality[f'change{e}'] for e in ENDS} | {'at most': at_most}
 
-# %% ../../nbs/studies/levers.ipynb #f1a58544
+# %% ../../nbs/studies/levers.ipynb #1c9456a2
 def best_lever(
     rows:pd.DataFrame, # of the table of best combinations, of one data set
     group:str, # of levers
