@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from dacl_dr.adapting.gain import found_metrics
-from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.files import make_folder
 from dacl_dr.core.settings import AdapterSettings, SearchSettings
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
@@ -29,6 +29,7 @@ from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.search.exact import exact_search, similarity
 from dacl_dr.search.graph import build_hnsw
 from dacl_dr.training.adapter import Pairs, query_pairs, train_adapter
+from measuring import put_into # benchmarks/measuring.py
 from tune import embedded # benchmarks/tune.py
 
 
@@ -122,10 +123,9 @@ def main():
     rows = [quality(m, before[m], np.stack([x[m] for x in after]), draws) for m in before]
     rows += costs(compare({'before': [frozen], 'after': sweeps}, s))
     table += [about | {'seed': 'all'} | row for row in rows]
-    table, path = pd.DataFrame(table), Path(a.table)
+    table = pd.DataFrame(table)
     print(table[['seed', 'what', 'before', 'after', 'change', 'change low', 'change high']].to_string())
-    kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
-    with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
+    put_into(a.table, a.name, table)
 
 
 if __name__ == '__main__': main()

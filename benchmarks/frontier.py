@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
-from dacl_dr.core.files import atomic_file
 from dacl_dr.hnsw.cost import compare, cost_over
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
 from dacl_dr.studies.conclusions import above_temperature, own_cost
 from dacl_dr.studies.tables import sweeps_of
 from dacl_dr.studies.workers import read_study
+from measuring import put_into # benchmarks/measuring.py
 
 
 def recall_change(model, baseline, drawn):
@@ -67,9 +67,7 @@ def main():
             'recall': r.value, 'recall low': r.low, 'recall high': r.high})
     new = pd.DataFrame(rows)
     print(new.to_string())
-    path = Path(a.table)
-    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
-    with atomic_file(path) as tmp: pd.concat([*kept, new]).to_csv(tmp, index=False, float_format='%.5g')
+    put_into(a.table, name, new)
 
 
 if __name__ == '__main__': main()

@@ -31,14 +31,14 @@ import numpy as np, pandas as pd
 
 from dacl_dr.core.files import atomic_file, make_folder
 from dacl_dr.core.rows import spaced
-from dacl_dr.core.stamps import stamp
 from dacl_dr.core.settings import AdapterSettings
+from dacl_dr.core.stamps import stamp
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.hnsw.cost import answers, compare, cost_over, questions_of
 from dacl_dr.hnsw.curves import Sweep, pooled
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import against, drawn_means, query_draws
-from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep
+from dacl_dr.studies.measures import graph_order, read_sweep, save_sweep, vectors_by
 from dacl_dr.studies.task import Task
 from dacl_dr.studies.workers import read_study
 from dacl_dr.training.adapter import query_pairs, train_adapter
@@ -46,6 +46,7 @@ from dacl_dr.tuning.material import Half, Material
 from dacl_dr.tuning.runner import Graphs, Runner
 from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.ways import Way
+from measuring import put_into # benchmarks/measuring.py
 
 BY_EF = {'M 8': Way(m=8), 'plain': Way(m=16), 'M 32': Way(m=32)}
 BY_RULE = {
@@ -91,34 +92,21 @@ def searched(runner, half, knobs):
     return Sweep(np.array(knobs), values, half.best)
 
 
-class Trained:
-    "The encoders of a study."
-    def __init__(self, study):
-        self.plan, self.corpus = read_study(study)
-        self.study, self.encoder = Path(study), None
-
-    def name(self, v): return v.label(self.plan.settings)
-
-    def take(self, v): self.encoder = load_encoder(self.study/v.folder(self.plan.settings)/'train'/'encoder')
-
-    def vectors(self, task, which): return task.encode(self.encoder, which)
-
-
-def adapted_by(models, task, passages, q, seed):
+def adapted_by(encoder, task, passages, q, seed):
     "Queries by an adapter that the part's training questions trained."
-    pairs = query_pairs(models.vectors(task, 'train'), [[i] for i in task.train.gold])
-    dev = models.vectors(task, 'dev'), Judgements.of(task.dev.gold)
+    pairs = query_pairs(task.encode(encoder, 'train'), [[i] for i in task.train.gold])
+    dev = task.encode(encoder, 'dev'), Judgements.of(task.dev.gold)
     return train_adapter(pairs, passages, *dev, AdapterSettings(seed=seed)).adapter.vectors(q)
 
 
-def sweeps_of_model(models, asked:Asked, v, work):
-    "Way → sweep of one encoder, searched now or before."
+def sweeps_of_model(study, asked:Asked, v, work):
+    "Way → sweep of one trained encoder, searched now or before."
     task = asked.task
-    name = lambda way: f'{v.folder(models.plan.settings)}-{way.replace(", ", "-").replace(" ", "")}.parquet'
-    paths = {way: work/name(way) for way in WAYS}
+    home = v.folder(task.settings)
+    paths = {way: work/f'{home}-{way.replace(", ", "-").replace(" ", "")}.parquet' for way in WAYS}
     if not all(p.exists() for p in paths.values()):
-        models.take(v)
-        q, passages = (models.vectors(task, which) for which in ('test', 'all'))
+        encoder = load_encoder(study/home/'train'/'encoder')
+        q, passages = vectors_by(encoder, task)
         q, order = np.ascontiguousarray(q[asked.rows]), graph_order(task, v)
         place = np.argsort(order) # of each passage in the graph
         rows = asked.lexical.rows
@@ -128,7 +116,7 @@ def sweeps_of_model(models, asked:Asked, v, work):
             'lexical': {'bm25': asked.lexical._replace(rows=np.where(rows < 0, -1, place[rows]))},
         }
         m = Material(q=q, **shared)
-        adapted = adapted_by(models, task, passages, q, v.seed)
+        adapted = adapted_by(encoder, task, passages, q, v.seed)
         halves = {way: Half(Material(q=x, **shared), np.arange(len(q)), 'recall@10')
                   for way, x in ((False, q), (True, adapted))} # the queries that are asked are a model's own
         graphs, m.adapted = Graphs(m), adapted
@@ -138,19 +126,19 @@ def sweeps_of_model(models, asked:Asked, v, work):
     return {way: read_sweep(p) for way, p in paths.items()}
 
 
-def all_sweeps(models, wanted, work, a):
+def all_sweeps(plan, corpus, work, a):
     "(model, way) → seed → part → sweep."
-    s, found = models.plan.settings, {}
-    whole = Task(models.corpus, s)
-    for fold in range(min(a.folds or s.scale.folds, s.scale.folds)):
+    s, found = plan.settings, {}
+    whole = Task(corpus, s)
+    for fold in range(a.folds):
         asked = None
-        for v in models.plan.runs:
-            if v.fold != fold or models.name(v) not in wanted: continue
+        for v in plan.runs:
+            if v.fold != fold or v.label(s) not in a.models: continue
             if asked is None: asked = Asked.of(whole.part(fold), a.questions)
-            for way, sweep in sweeps_of_model(models, asked, v, work).items():
-                found.setdefault((models.name(v), way), {}).setdefault(v.seed, []).append(sweep)
-            print(models.name(v), v.folder(s), flush=True)
-    return {(m, w): found[m, w] for m in wanted for w in WAYS}
+            for way, sweep in sweeps_of_model(Path(a.study), asked, v, work).items():
+                found.setdefault((v.label(s), way), {}).setdefault(v.seed, []).append(sweep)
+            print(v.folder(s), flush=True)
+    return {(m, w): found[m, w] for m in a.models for w in WAYS}
 
 
 def over_parts(found, which):
@@ -249,20 +237,12 @@ def best_rows(found, s, draws):
             yield told | {'question': question.name} | row | {'at most': is_bound}
 
 
-def put_into(path, name, table):
-    "Rows of a data set in a table, in place of those it had."
-    path = Path(path)
-    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
-    with atomic_file(path) as tmp: pd.concat([*kept, table]).to_csv(tmp, index=False, float_format='%.5g')
-
-
-def check(p, models, a):
+def check(p, plan, a):
     "Ends the program for models that are not there, or parts too few to choose on one."
-    known = {models.name(v) for v in models.plan.runs}
+    known = {v.label(plan.settings) for v in plan.runs}
     strange = sorted(set(a.models) - known)
     if strange: p.error(f'--models: {strange} are not of the study, which has {sorted(known)}')
-    parts = min(a.folds or models.plan.settings.scale.folds, models.plan.settings.scale.folds)
-    if a.best and parts < 2: p.error('--best chooses on one part and reports on the others: it needs two at least')
+    if a.best and a.folds < 2: p.error('--best chooses on one part and reports on the others: it needs two at least')
 
 
 def main():
@@ -276,12 +256,12 @@ def main():
     p.add_argument('--questions', type=int, help='asked of each part; all of them without')
     p.add_argument('--draws', type=int, default=400)
     a = p.parse_args()
-    models = Trained(a.study)
-    plan = models.plan
-    check(p, models, a)
-    name, s = f'{plan.dataset}-{plan.encoder}', plan.settings.search
+    plan, corpus = read_study(a.study)
+    name, s, parts = f'{plan.dataset}-{plan.encoder}', plan.settings.search, plan.settings.scale.folds
+    a.folds = min(a.folds or parts, parts)
+    check(p, plan, a)
     key = stamp([str(a.study), plan.settings.scale, a.questions, {n: (w, GRID[w.stop]) for n, w in WAYS.items()}])
-    found = all_sweeps(models, a.models, make_folder(Path(a.work)/f'{name}-{key}'), a)
+    found = all_sweeps(plan, corpus, make_folder(Path(a.work)/f'{name}-{key}'), a)
     table = table_of(name, over_parts(found, slice(None)), s, a.draws)
     print(table[['model', 'way', 'question', 'value', *CHANGE]].to_string())
     put_into(a.table, name, table)

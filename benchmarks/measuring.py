@@ -61,6 +61,13 @@ def short(word):
     return '/'.join(Path(word).parts[-2:]) if Path(word).is_absolute() else str(word)
 
 
+def put_into(table, name, rows):
+    "Put rows in place of those that a table has of this name."
+    path = Path(table)
+    kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
+    with atomic_file(path) as tmp: pd.concat([*kept, rows]).to_csv(tmp, index=False, float_format='%.5g')
+
+
 def save(table, rows, packages=()):
     "Put rows in place of the table's own of these parts; beside it, what they were measured with."
     path = Path(table)

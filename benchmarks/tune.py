@@ -37,6 +37,7 @@ from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.timing import FAISS, InFaiss, faiss_round, time_rows, turn_of
 from dacl_dr.tuning.trials import Bench, chosen_knob
 from dacl_dr.tuning.ways import Way
+from measuring import put_into # benchmarks/measuring.py
 
 
 def embedded(model, work, name, texts, kind):
@@ -136,9 +137,7 @@ def main():
         print(tables[-1][shown].to_string())
     tables.append(over_seeds(a, costs))
     print(tables[-1].to_string())
-    path = Path(a.table)
-    kept = [pd.read_csv(path).query('name != @a.name')] if path.exists() else []
-    with atomic_file(path) as tmp: pd.concat([*kept, *tables]).to_csv(tmp, index=False, float_format='%.5g')
+    put_into(a.table, a.name, pd.concat(tables))
 
 
 if __name__ == '__main__': main()

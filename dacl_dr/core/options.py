@@ -393,7 +393,7 @@ class RunStudy(Options, kw_only=True):
 class RunAblation(Options, kw_only=True):
     "Compare models that are trained and indexed already: quality, cost at matched recall, latency in turns."
     FLAGS = {'k': 'search.k', 'ef_values': 'search.ef_values'} | READING
-    LAST = ('model_dirs', 'index_dirs') # a name given twice is another place for it
+    LAST = ('model_dirs', 'index_dirs') # given again, they replace all that were given before
     model_dirs: tuple[str, ...] # encoders as NAME=PATH; the first is the baseline
     index_dirs: tuple[str, ...] # their indexes as NAME=PATH, of one corpus
     test_file: str # DPR's .json or .csv, .gz too, or FOLDER/qrels/SPLIT.tsv of a BEIR folder

@@ -7,7 +7,7 @@ __all__ = ['Positive', 'NonNegative', 'Share', 'Weight', 'Temperature', 'PACKAGE
            'EF_VALUES', 'RECIPES', 'Frozen', 'Reading', 'Prefixes', 'CorpusSettings', 'EncoderSettings', 'Stage',
            'TrainSettings', 'MiningSettings', 'AdapterSettings', 'EmbedSettings', 'IndexSettings', 'SearchSettings',
            'ModelSettings', 'DataSettings', 'MachineSettings', 'RunSettings', 'ScaleSettings', 'quick_training',
-           'NamedRecipe', 'Settings', 'RecipeSettings', 'flat']
+           'NamedRecipe', 'check_together', 'Settings', 'RecipeSettings', 'flat']
 
 # %% ../../nbs/core/settings.ipynb #7e51c7b6
 import re
@@ -322,6 +322,26 @@ class NamedRecipe(Frozen):
     prefix: Annotated[int, msgspec.Meta(ge=2, lt=2**31)]|None = None
     stages: tuple[Stage, ...]|None = None
 
+    def changes(self)->dict: # name of a setting of the training → value
+        "What differs."
+        found = {n: getattr(self, n) for n in self.__struct_fields__ if n != 'recipe'}
+        return {n: value for n, value in found.items() if value is not None}
+
+def check_together(
+    training:TrainSettings,
+    mining:MiningSettings,
+    machine:MachineSettings,
+)->None:
+    "Raises `ValueError` for settings of a training that do not go together."
+    if mining.depth < training.hard_negatives:
+        raise ValueError(
+            f'mining.depth {mining.depth} is below training.hard_negatives {training.hard_negatives}; '
+            'look at more candidates')
+    if machine.grad_cache and machine.gradient_checkpointing:
+        raise ValueError(
+            'machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; '
+            'use grad_cache with a smaller chunk_tokens')
+
 # %% ../../nbs/core/settings.ipynb #cabbdd06
 class Settings(Frozen):
     "All settings of a quickstart or a study."
@@ -362,22 +382,13 @@ class Settings(Frozen):
             raise ValueError(
                 f'prefix {widest} is more than encoder.dim {self.encoder.dim}; '
                 'train fewer dimensions, or give vectors more')
-        if self.mining.depth < self.training.hard_negatives:
-            raise ValueError(
-                f'mining.depth {self.mining.depth} is below training.hard_negatives {self.training.hard_negatives}; '
-                'look at more candidates')
-        if self.machine.grad_cache and self.machine.gradient_checkpointing:
-            raise ValueError(
-                'machine.grad_cache and machine.gradient_checkpointing both compute forward passes twice; '
-                'use grad_cache with a smaller chunk_tokens')
+        check_together(self.training, self.mining, self.machine)
         self.check_trainings()
 
     def check_trainings(self)->None:
         "Raises `ValueError` naming a curriculum or a named recipe that cannot be trained."
         changes = {f'curricula.{name}': {'stages': stages} for name, stages in self.curricula.items()}
-        for name, r in self.named_recipes.items():
-            own = {n: getattr(r, n) for n in ('w', 'temperature', 'term', 'prefix', 'stages')}
-            changes[f'named_recipes.{name}'] = {n: value for n, value in own.items() if value is not None}
+        changes |= {f'named_recipes.{name}': r.changes() for name, r in self.named_recipes.items()}
         for where, changed in changes.items():
             try: self.training.but(**changed)
             except ValueError as e: raise ValueError(f'{where}: {e}') from None
@@ -396,18 +407,7 @@ class RecipeSettings(Frozen):
     run: RunSettings = RunSettings()
 
     def __post_init__(self):
-        if self.mining.depth < self.training.hard_negatives:
-            raise ValueError(
-                f'mining.depth {self.mining.depth} '
-                f'is below training.hard_negatives {self.training.hard_negatives}; '
-                'look at more candidates'
-            )
-        if self.machine.grad_cache and self.machine.gradient_checkpointing:
-            raise ValueError(
-                'machine.grad_cache and machine.gradient_checkpointing '
-                'both compute forward passes twice; '
-                'use grad_cache with a smaller chunk_tokens'
-            )
+        check_together(self.training, self.mining, self.machine)
         if self.recipe in 'BD' and not self.training.w:
             without = 'A' if self.recipe == 'B' else 'C'
             raise ValueError(

@@ -122,7 +122,7 @@ def raw_questions(
     path:str|Path, # .jsonl or .jsonl.gz
     bad:BadRecords|None=None, # None: the first bad record raises
     **reading, # digest and show_progress
-): # yields (`NaturalQuestion`, tokens of its page)
+): # yields (`NaturalQuestion`, tokens of its page, the page's title)
     "The lines of a raw file. Raises `DaclError` naming file and line."
     bad, decoder = bad or BadRecords(path), msgspec.json.Decoder(NaturalQuestion)
     with open_data(path, **reading) as f:
@@ -135,12 +135,12 @@ def raw_questions(
                 )
             try:
                 raw = decoder.decode(line)
-                page_title(raw.document_url) # a fault of it has a line here
+                title = page_title(raw.document_url)
             except (ValueError, RecursionError) as e:
                 bad(f'line {n}', f'{e}; expected a line of simplified-nq-train.jsonl'.replace('`', ''))
                 continue
             tokens = raw.document_text.split(' ')
-            if spans_fit(raw, len(tokens)): yield raw, tokens
+            if spans_fit(raw, len(tokens)): yield raw, tokens, title
             else: bad(f'line {n}', f'a span lies outside the page of {len(tokens)} tokens; was document_text changed?')
 
 # %% ../../nbs/data/natural_questions.ipynb #5d14117b
@@ -174,8 +174,8 @@ class Preprocessor:
 
     def passages(self, lines):
         "Yield the new passages of each page; put aside its question."
-        for raw, tokens in lines:
-            title, blocks = page_title(raw.document_url), page_blocks(raw, tokens)
+        for raw, tokens, title in lines:
+            blocks = page_blocks(raw, tokens)
             contexts = []
             for block in blocks:
                 text = ' '.join(tokens[i] for i in block)

@@ -95,6 +95,7 @@ def first_dimensions(
     n:int,
 )->np.ndarray: # (N, n) unit norm, contiguous
     "The first dimensions of vectors, as a search over a Matryoshka prefix takes them. Raises `DaclError` for too many."
+    if n == x.shape[1]: return x # as they are
     if n > x.shape[1]: raise DaclError(f'training.prefix {n} is more than the {x.shape[1]} dimensions of the vectors')
     return x[:, :n] / np.linalg.norm(x[:, :n], axis=1, keepdims=True)
 
@@ -158,8 +159,7 @@ def latency_step(
     for name, home in homes.items():
         q = task.encode(load_encoder(home/'train'/'encoder'), 'test', few)
         index = load_index(home/'search'/'index.faiss')
-        if index.d < q.shape[1]: q = first_dimensions(q, index.d) # a prefix is searched
-        models[name] = index, q, Sweep(np.array(LATENCY_EFS), {}, {})
+        models[name] = index, first_dimensions(q, index.d), Sweep(np.array(LATENCY_EFS), {}, {})
     time_searches(models, task.settings.search.k, sample=sample, desc='timing')
     timed = [curve(s).assign(model=name) for name, (_, _, s) in models.items()]
     pd.concat(timed).to_parquet(folder/'latency.parquet')

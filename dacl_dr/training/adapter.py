@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['QueryAdapter', 'Pairs', 'query_pairs', 'batch_passages', 'mined_rows', 'step_losses', 'AdapterEpoch', 'Adapted',
-           'dev_recall', 'adapter_key', 'AdapterRun', 'mined_for', 'train_epoch', 'train_adapter']
+           'dev_recall', 'adapter_key', 'AdapterRun', 'save_run', 'load_run', 'mined_for', 'train_epoch',
+           'train_adapter']
 
 # %% ../../nbs/training/adapter.ipynb #40e8824c
 import hashlib
@@ -198,30 +199,35 @@ class AdapterRun:
         self.history.append(AdapterEpoch(epoch, recall, *losses))
         if self.best_epoch() == epoch: self.best = self.weights()
 
-    def save(self):
-        "Write all that is needed to go on, atomically."
-        if self.path is None: return
-        arrays = {f'now.{n}': x for n, x in self.weights().items()} | {f'best.{n}': x for n, x in self.best.items()}
-        for i, state in self.optimiser.state_dict()['state'].items():
-            arrays |= {f'adam.{i}.{n}': x for n, x in state.items()}
-        about = {'key': self.key, 'history': msgspec.json.encode(self.history).decode()}
-        with atomic_file(self.path) as tmp: save_file({n: x.contiguous() for n, x in arrays.items()}, tmp, about)
+# %% ../../nbs/training/adapter.ipynb #5ef05219
+def save_run(
+    run:AdapterRun,
+)->None:
+    "Write all that is needed to go on, atomically; nothing without a folder."
+    if run.path is None: return
+    arrays = {f'now.{n}': x for n, x in run.weights().items()} | {f'best.{n}': x for n, x in run.best.items()}
+    for i, state in run.optimiser.state_dict()['state'].items():
+        arrays |= {f'adam.{i}.{n}': x for n, x in state.items()}
+    about = {'key': run.key, 'history': msgspec.json.encode(run.history).decode()}
+    with atomic_file(run.path) as tmp: save_file({n: x.contiguous() for n, x in arrays.items()}, tmp, about)
 
-    def load(self)->bool: # is there something to go on from?
-        "Go on where the same training was stopped."
-        try:
-            with safe_open(self.path, 'pt') as f:
-                about, arrays = f.metadata(), {n: f.get_tensor(n) for n in f.keys()}
-            if about['key'] != self.key: return False
-            part = lambda head: {n.removeprefix(head): x for n, x in arrays.items() if n.startswith(head)}
-            history = msgspec.json.decode(about['history'], type=list[AdapterEpoch])
-            self.adapter.load_state_dict(part('now.'))
-            state = self.optimiser.state_dict()
-            state['state'] = {i: part(f'adam.{i}.') for i, _ in enumerate(self.adapter.parameters()) if history[1:]}
-            self.optimiser.load_state_dict(state)
-            self.best, self.history = part('best.'), history
-            return True
-        except (OSError, TypeError, SafetensorError, LookupError, ValueError, RuntimeError): return False
+def load_run(
+    run:AdapterRun, # that has just begun
+)->bool: # is there something to go on from?
+    "Go on where the same training was stopped."
+    try:
+        with safe_open(run.path, 'pt') as f:
+            about, arrays = f.metadata(), {n: f.get_tensor(n) for n in f.keys()}
+        if about['key'] != run.key: return False
+        part = lambda head: {n.removeprefix(head): x for n, x in arrays.items() if n.startswith(head)}
+        history = msgspec.json.decode(about['history'], type=list[AdapterEpoch])
+        run.adapter.load_state_dict(part('now.'))
+        state = run.optimiser.state_dict()
+        state['state'] = {i: part(f'adam.{i}.') for i, _ in enumerate(run.adapter.parameters()) if history[1:]}
+        run.optimiser.load_state_dict(state)
+        run.best, run.history = part('best.'), history
+        return True
+    except (OSError, TypeError, SafetensorError, LookupError, ValueError, RuntimeError): return False
 
 # %% ../../nbs/training/adapter.ipynb #ba364227
 def mined_for(
@@ -270,12 +276,12 @@ def train_adapter(
         raise DaclError(
             f'{len(pairs.q):,} training pairs do not fill a batch of {s.batch_size}; give more, or lower --batch_size')
     run = AdapterRun(pairs, passages, dev_q, judged, s, folder)
-    if not run.load(): run.note()
+    if not load_run(run): run.note()
     done = len(run.history) - 1
     with tqdm(total=run.epochs * run.steps, initial=done * run.steps, desc=desc, unit='step', leave=False,
             disable=desc is None) as bar:
         while not run.is_over():
             run.note(*train_epoch(run, len(run.history) - 1, bar).mean(0).tolist())
-            run.save()
+            save_run(run)
     run.adapter.load_state_dict(run.best)
     return Adapted(run.adapter.eval(), run.history, run.best_epoch())

@@ -18,7 +18,7 @@ from dacl_dr.evaluation.index_sample import index_sample
 from dacl_dr.evaluation.judging import OthersJudged
 from dacl_dr.evaluation.sample import vector_sample
 from dacl_dr.metrics.ranking import Judgements
-from dacl_dr.training.adapter import AdapterRun, QueryAdapter, dev_recall, query_pairs, train_adapter
+from dacl_dr.training.adapter import AdapterRun, QueryAdapter, dev_recall, load_run, query_pairs, train_adapter
 from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes, Stage
 from dacl_dr.search.indexing import make_index
 from dacl_dr.tuning.inputs import material_of
@@ -214,7 +214,7 @@ def test_only_missing_epochs_are_trained(vectors, tmp_path, monkeypatch):
     assert trained == [0, 1, 'stopped', 2, 3] and len(whole.history) == 5
     assert train().history == whole.history and len(trained) == 5 # nothing is left to train
     other = Judgements.of(np.roll(task.dev.judged.best, 1))
-    assert not AdapterRun(task.train, task.passages, task.dev.q, other, s, tmp_path).load() # its best epoch may be another
+    assert not load_run(AdapterRun(task.train, task.passages, task.dev.q, other, s, tmp_path)) # its best epoch may be another
 
 def test_a_query_that_stands_in_the_corpus_has_ten_results_besides():
     angles = .01 * np.arange(12)
