@@ -199,7 +199,7 @@ class AdapterRun:
         self.history.append(AdapterEpoch(epoch, recall, *losses))
         if self.best_epoch() == epoch: self.best = self.weights()
 
-# %% ../../nbs/training/adapter.ipynb #5ef05219
+# %% ../../nbs/training/adapter.ipynb #f21d499e
 def save_run(
     run:AdapterRun,
 )->None:
