@@ -1,13 +1,15 @@
-"""Is a model cheaper than every temperature of the baseline that ranks as well?
+"""Is a model cheaper than every temperature of the baseline that ranks as well? Or than any other model of its study?
 
     dacl run-study answer --jobs 2
     python benchmarks/frontier.py --study runs/answer-codedocs-static --table nbs/experiments/results/frontier.csv
+    python benchmarks/frontier.py --study runs/curriculum-tldr-static --table nbs/experiments/results/stages.csv \
+        --against A D "C no-mining" "D no-mining"
 
-Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, paired by
-seed and question. Columns: name of the data, model, `against` (which of A's), change of the cost at own shares and its
-95% interval, change of recall@10 of exact search, in points, and its interval. Rows against `curve` hold recall@10
-above A's curve over temperatures at the model's own cost, drawn straight in the logarithm of the cost: mean and
-Student's interval over seeds.
+Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, or with
+each of `--against`, paired by seed and question. Columns: name of the data, model, `against`, change of the cost at own
+shares and its 95% interval, of visited nodes at ANN recall 0.95 (`neighbours`), and of recall@10 of exact search, in
+points. Rows against `curve` hold recall@10 above A's curve over temperatures at the model's own cost, drawn straight in
+the logarithm of the cost: mean and Student's interval over seeds.
 """
 import argparse
 from pathlib import Path
@@ -41,31 +43,46 @@ def above_curve(found, curve, s):
     return above_temperature(pd.DataFrame(rows), 'recall@10', 'cost')
 
 
+ENDS = '', ' low', ' high'
+
+
+def rows_against(first, found, s, draws):
+    "All models against one of them: a row a model."
+    drawn = query_draws(len(found[first][0].exact['recall@10']), draws)
+    others = {m: x for m, x in found.items() if m != first}
+    table = compare({first: found[first]} | others, s.search, draws=draws).rename(columns={'question': 'metric'})
+    asked = {'change': own_cost(table), 'neighbours': 'visited at ANN recall 0.95'}
+    table = table.set_index(['metric', 'model'])
+    for model, sweeps in others.items():
+        costs = {
+            name + end: table.loc[(metric, model), 'change' + end]
+            for name, metric in asked.items() for end in ENDS
+        }
+        q = recall_change(sweeps, found[first], drawn)
+        recall = {'recall': q.value, 'recall low': q.low, 'recall high': q.high}
+        yield {'model': model, 'against': first, **costs, **recall}
+
+
+def rows_above(found, curve, s):
+    "Recall above the baseline's curve: a row a model."
+    for r in above_curve(found, curve, s.search).itertuples():
+        yield {'model': r.model, 'against': 'curve', 'recall': r.value, 'recall low': r.low, 'recall high': r.high}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--study', required=True, help='folder of a finished study')
     p.add_argument('--table', required=True)
+    p.add_argument('--against', nargs='+', help="models of the study; without it, A's temperatures and their curve")
     p.add_argument('--draws', type=int, default=200)
     a = p.parse_args()
     plan, _ = read_study(a.study)
     name, s = f'{plan.dataset}-{plan.encoder}', plan.settings
     found = sweeps_of(Path(a.study), s, plan.runs)
     curve = dict.fromkeys(v.label(s) for v in plan.runs if v.recipe == 'A' and found.get(v.label(s)))
-    drawn, rows = query_draws(len(next(iter(found.values()))[0].exact['recall@10']), a.draws), []
-    for first in curve:
-        table = compare({first: found[first]} | {m: x for m, x in found.items() if m != first}, s.search, draws=a.draws)
-        table = table.rename(columns={'question': 'metric'})
-        table = table[(table.metric == own_cost(table)) & (table.model != first)]
-        for r in table.to_dict('records'):
-            q = recall_change(found[r['model']], found[first], drawn)
-            rows.append({'name': name, 'model': r['model'], 'against': first}
-                        | {c: r[c] for c in ('change', 'change low', 'change high')}
-                        | {'recall': q.value, 'recall low': q.low, 'recall high': q.high})
-    for r in above_curve(found, curve, s.search).itertuples():
-        rows.append({
-            'name': name, 'model': r.model, 'against': 'curve',
-            'recall': r.value, 'recall low': r.low, 'recall high': r.high})
-    new = pd.DataFrame(rows)
+    rows = [r for first in a.against or curve for r in rows_against(first, found, s, a.draws)]
+    if not a.against: rows += rows_above(found, curve, s)
+    new = pd.DataFrame([{'name': name, **r} for r in rows])
     print(new.to_string())
     put_into(a.table, name, new)
 

@@ -17,10 +17,9 @@ from .. import __version__
 
 from ..core.errors import DaclError
 from ..core.settings import flat
-from ..core.files import file_digest, write_json
+from ..core.files import HASHED, file_digest, write_json
 from ..core.stamps import stamp
 from ..core.steps import environment
-from ..data.conversion import HASHED
 
 # %% ../../nbs/cli/repeat.ipynb #ab1594a2
 OUTPUTS = ('output_dir', 'output_path', 'output_base')

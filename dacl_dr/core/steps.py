@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import DaclError
-from .files import atomic_folder, read_sealed, write_manifest
+from .files import HASHED, atomic_folder, file_digest, read_sealed, write_manifest
 from .stamps import stamp
 
 # %% ../../nbs/core/steps.ipynb #3c6bb586
@@ -45,10 +45,11 @@ def is_whole(
     folder:Path, # of a step
     key:str, # it should have been made with
 )->bool:
-    "Is the step finished, of this key, and are all its files there?"
+    "Is the step finished, of this key, and do all its files hold what was written?"
     manifest = read_manifest(folder)
-    files = manifest.get('files', ['manifest.json'])
-    return manifest.get('key') == key and all((folder/f).is_file() for f in files)
+    if manifest.get('key') != key: return False
+    try: return all(file_digest(folder/name, HASHED) == digest for name, digest in manifest['files'].items())
+    except (OSError, LookupError, AttributeError): return False # a file is missing, or the manifest is an older one
 
 # %% ../../nbs/core/steps.ipynb #9b0ba039
 def step(
@@ -58,7 +59,7 @@ def step(
     say=print, # told when the step is done or reused
     label:str|None=None, # its name when told; None: the folder's
 )->Path: # the folder
-    "Make a folder once, and again when `made_from` changes or a file is missing. Raises `DaclError`."
+    "Make a folder once, and again when `made_from` changes or a file is not what was written. Raises `DaclError`."
     folder, key, label = Path(folder), stamp(made_from), label or Path(folder).name
     if is_whole(folder, key):
         say(f'{label:<24} reused')
@@ -69,7 +70,7 @@ def step(
         facts = make(tmp) or {}
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
         spent = {'wall_s': round(wall, 2), 'cpu_s': round(cpu, 2)}
-        files = sorted(str(f.relative_to(tmp)) for f in tmp.rglob('*') if f.is_file())
+        files = {str(f.relative_to(tmp)): file_digest(f, HASHED) for f in sorted(tmp.rglob('*')) if f.is_file()}
         manifest = {'key': key, 'made_from': made_from, 'facts': facts, 'files': files}
         write_manifest(tmp/'manifest.json', {**manifest, **spent, 'environment': environment()})
     say(f"{label:<24} {spent['wall_s']:7.1f} s   cpu {spent['cpu_s']:7.1f} s")

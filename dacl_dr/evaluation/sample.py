@@ -17,7 +17,7 @@ import msgspec, numpy as np
 
 from ..core.errors import DaclError, did_you_mean
 from ..core.options import Diagnose
-from ..core.files import file_digest
+from ..core.files import HASHED, file_digest
 from ..core.settings import Reading
 from ..core.rows import sample_rows, spaced
 from ..data.named import is_named
@@ -32,7 +32,6 @@ from ..encoders.static import load_encoder
 from ..data.vector_files import open_vectors
 from ..search.vectors import check_unit, embed_texts, encoder_key
 from ..search.indexing import trained_fields
-from ..data.conversion import HASHED
 from .judging import OthersJudged, is_graded, judgements_of
 from .row_judgements import row_judgements
 

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from ..core.errors import DaclError, did_you_mean
 from ..core.settings import Reading
 from dacl_dr.core.files import (
-    atomic_folder, file_digest, make_folder, read_sealed, write_json, write_manifest,
+    HASHED, atomic_folder, file_digest, make_folder, read_sealed, write_json, write_manifest,
 )
 from ..core.stamps import stamp
-from ..data.conversion import HASHED, cache_home, locked
+from ..data.conversion import cache_home, locked
 from ..data.store import Passages
 from ..data.pool import FIELDS
 from ..data.tokeniser import TOKENISER, words

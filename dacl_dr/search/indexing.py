@@ -46,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: Prefixes = Prefixes() # of queries and passages, beside the encoder's own
     bytes: dict[str, int] # of index.faiss and ids.arrow
     digest: str # of index.faiss
+    ids: str = '' # digest of ids.arrow; '' in an index of before it was taken
     degrees: list[dict] # of each level
     build_s: float
     threads: int
@@ -86,8 +87,9 @@ def node_ids(
     "The nodes of passages. Raises `DaclError` for a file that is missing or damaged."
     path, about = Path(folder)/'ids.arrow', read_manifest_of(folder)
     try:
+        if about.ids not in ('', file_digest(path)): raise ValueError('its bytes have changed since it was written')
         with pa.memory_map(str(path)) as f: ids = pa.ipc.open_file(f).read_all().column('id').to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError) as e:
+    except (OSError, ValueError, KeyError) as e:
         raise DaclError(
             f'{path}: cannot be read ({one_line(e)}); delete {folder} and build the index again') from None
     if len(ids) == about.rows: return {id: node for node, id in enumerate(ids)}
@@ -205,7 +207,7 @@ def outcome(
 )->dict: # fields of a `Manifest`
     "What came out."
     return {'bytes': {f: (folder/f).stat().st_size for f in ('index.faiss', 'ids.arrow')},
-        'digest': file_digest(folder/'index.faiss'),
+        'digest': file_digest(folder/'index.faiss'), 'ids': file_digest(folder/'ids.arrow'),
         'degrees': graph_degrees(index) if s.index_type == 'hnsw' else [],
         'threads': faiss.omp_get_max_threads(), 'environment': environment()}
 

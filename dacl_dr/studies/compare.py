@@ -16,7 +16,7 @@ import msgspec, numpy as np, pandas as pd
 from ..core.errors import DaclError
 from ..core.options import RunAblation
 from ..core.settings import RECIPES, Reading, SearchSettings, Settings
-from ..core.files import check_name, make_folder, write_json
+from ..core.files import check_name, make_folder
 from ..core.steps import environment
 from ..metrics.statistics import drawn_means, query_draws, study_table
 from ..report.charts import COLOURS, Axis, Series, series_panel
@@ -34,7 +34,7 @@ from dacl_dr.evaluation.judging import (
 from ..evaluation.evaluate import about_index, copies_in, true_neighbours
 from ..evaluation.ef_sweep import sweep_index
 from .measures import LATENCY_EFS
-from .tables import PUBLISHED
+from .tables import PUBLISHED, write_about
 from .findings import summary
 
 # %% ../../nbs/studies/compare.ipynb #010e0e72
@@ -321,9 +321,9 @@ def run_ablation(
         out/'run.json', of, results_of_models, 'choose another --output or --dataset_name')
     measured = measure_models(retrievers, questions, o)
     tables = ablation_tables(measured, o.search, o.draws)
-    for name, table in tables.items(): write_table(out/f'{name}.csv', table)
+    written = [write_table(out/f'{name}.csv', table) for name, table in tables.items()]
     corpus = {'pairs': len(first.index), 'test': len(questions), 'positives_not_in_corpus': missing} | measured.asked
-    write_json(out/'run.json', {
+    about = {
         'settings': Settings(search=o.search),
         'dataset': o.dataset_name,
         'corpus': corpus,
@@ -332,7 +332,8 @@ def run_ablation(
         'coverage': {name: retriever.coverage for name, retriever in retrievers.items()},
         'published': True,
         'environment': environment(),
-    })
+    }
+    write_about(out, about, written)
     told = ablation_notes(corpus, measured.copies)
     page = ablation_page(tables, o.dataset_name, len(questions), told) # after the numbers
     page.write(out/'ablation.html')

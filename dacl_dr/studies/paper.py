@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..core.errors import DaclError
 from ..core.files import atomic_file, make_folder, read_sealed
 from ..report.page import chart_page
-from .tables import About
+from .tables import read_about
 from .drawing import by_weight, collect, runs_below
 from .training_figures import distributions, losses, maps, planes
 from .weight_figures import matched, positives, ranking
@@ -136,7 +136,7 @@ def command_of(
     weights, # that it shall have besides its own
 )->str:
     "The command that makes a run with these models, what it has being used again."
-    about = msgspec.json.decode((run/'run.json').read_bytes(), type=About)
+    about = read_about(run)
     more = ['--recipes', *recipes, *(['--weights', *(f'{w:g}' for w in weights)] if weights else [])]
     try: study = read_sealed(run/'study.json')
     except (OSError, ValueError): study = {}
@@ -228,8 +228,7 @@ def runs_by_dataset(
     results_dir:str|Path,
 )->dict[str, Path]:
     "A run of each data set."
-    decode = msgspec.json.Decoder(About).decode
-    return {decode((run/'run.json').read_bytes()).dataset: run for run in runs_below(results_dir)}
+    return {read_about(run).dataset: run for run in runs_below(results_dir)}
 
 def generate_figures(
     results_dir:str|Path,

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TABLES', 'WHO', 'COLUMNS', 'WORDS', 'PUBLISHED', 'table_file', 'epoch_means', 'columns_of', 'bm25_folder', 'numbered',
            'bm25_tables', 'model_sweep', 'mean_facts', 'model_tables', 'whole_models', 'homes_of', 'gather_tables',
-           'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_tables', 'fault_of', 'column_fault',
-           'study_fault', 'read_table', 'About', 'Tables', 'coverage_in', 'read_tables', 'publish']
+           'quality_study', 'space_study', 'study_of', 'sweeps_of', 'write_about', 'write_tables', 'fault_of',
+           'column_fault', 'study_fault', 'read_table', 'About', 'Tables', 'coverage_in', 'read_about', 'read_tables',
+           'publish']
 
 # %% ../../nbs/studies/tables.ipynb #cc5feeb5
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec, numpy as np, pandas as pd
 
 from ..core.errors import DaclError
 from ..core.settings import Settings
-from ..core.files import atomic_file, make_folder, write_json
+from ..core.files import HASHED, atomic_file, file_digest, make_folder, read_sealed, write_manifest
 from ..core.steps import read_manifest
 from ..encoders.encoder import TextCoverage
 from ..metrics.ranking import METRICS, task_metrics
@@ -229,6 +230,15 @@ def sweeps_of(
     return found
 
 # %% ../../nbs/studies/tables.ipynb #0ed961e6
+def write_about(
+    run_dir:Path, # gets run.json
+    about:dict, # of `About`
+    tables:list[Path], # that were written there
+)->Path:
+    "Tell what a run's tables are about, with their digests, under a seal."
+    digests = {path.name: file_digest(path, HASHED) for path in tables}
+    return write_manifest(run_dir/'run.json', about | {'digests': digests})
+
 def write_tables(
     run_dir:Path,
     task:Task,
@@ -240,7 +250,7 @@ def write_tables(
     tables['study'] = study_of(tables, sweeps_of(run_dir, s, done), s)
     for name, table in tables.items(): write_table(table_file(run_dir, name), table)
     about = {'settings': s, 'dataset': dataset, 'corpus': task.facts, 'coverage': task.coverage}
-    write_json(run_dir/'run.json', about)
+    write_about(run_dir, about, [table_file(run_dir, name) for name in tables])
 
 # %% ../../nbs/studies/tables.ipynb #97a3de7d
 COLUMNS = { # what each table must have
@@ -295,11 +305,12 @@ def study_fault(
 
 def read_table(
     path:Path, # .csv or .parquet, named after one of `TABLES`
+    digest:str|None=None, # of the file when it was written; None: not known
 )->pd.DataFrame:
     "A table of a run. Raises `DaclError` if it is damaged."
-    table = read_frame(path)
-    if fault := fault_of(path.stem, table):
-        raise DaclError(f'{path}: damaged ({fault}); run again, or take it from where it was made')
+    if digest not in (None, file_digest(path, HASHED)): fault = 'its bytes have changed since it was written'
+    else: fault = fault_of(path.stem, table := read_frame(path))
+    if fault: raise DaclError(f'{path}: damaged ({fault}); run again, or take it from where it was made')
     if 'curriculum' not in table: return table
     return table.assign(curriculum=table.curriculum.astype(object).fillna('')) # a CSV knows no empty text
 
@@ -311,6 +322,7 @@ class About(msgspec.Struct):
     corpus: dict # facts of the data set
     coverage: dict = {} # what the encoder could read of 'queries' and 'passages'; empty: it was not counted
     published: bool = False
+    digests: dict[str, str] = {} # of the tables, by their files' names
 
 class Tables(msgspec.Struct):
     "What a report reads."
@@ -334,16 +346,22 @@ def coverage_in(
 # %% ../../nbs/studies/tables.ipynb #fa77d383
 PUBLISHED = tuple(n for n in TABLES if n not in ('difficulty', 'ranks'))
 
+def read_about(
+    run_dir:Path,
+)->About:
+    "What a run's tables are about. Raises `OSError` if it is not told, `ValueError` if it is not what was written."
+    return msgspec.convert(read_sealed(run_dir/'run.json'), About)
+
 def read_tables(
     run_dir:str|Path, # of a finished run, or of a published one
 )->Tables:
     "Read a run's tables. Raises `DaclError` if the run is not finished."
     run_dir = Path(run_dir)
     try:
-        about = msgspec.json.decode((run_dir/'run.json').read_bytes(), type=About)
+        about = read_about(run_dir)
         if about.published: places = {n: (run_dir/n).with_suffix('.csv') for n in PUBLISHED}
         else: places = {n: table_file(run_dir, n) for n in TABLES}
-        tables = {n: read_table(path) for n, path in places.items()}
+        tables = {n: read_table(path, about.digests.get(path.name)) for n, path in places.items()}
         return Tables(about.settings, about.dataset, about.corpus, tables, coverage_in(about.coverage))
     except OSError as e: what = e.filename or e
     except (ValueError, RecursionError) as e: what = f'run.json: {e}'
@@ -360,5 +378,5 @@ def publish(
     about = {
         'settings': t.settings, 'dataset': t.dataset, 'corpus': t.corpus, 'coverage': t.coverage, 'published': True,
     }
-    write_json(folder/'run.json', about)
+    write_about(folder, about, [folder/f'{n}.csv' for n in PUBLISHED])
     return folder

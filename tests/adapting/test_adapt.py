@@ -1,5 +1,5 @@
 "An adapter from texts to a folder that sentence-transformers opens alone; what is refused; stopped and started again."
-import json, subprocess, sys
+import json, re, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -22,6 +22,7 @@ from dacl_dr.training.adapter import AdapterRun, QueryAdapter, dev_recall, load_
 from dacl_dr.core.settings import AdapterSettings, IndexSettings, Prefixes, Stage
 from dacl_dr.search.indexing import make_index
 from dacl_dr.tuning.inputs import material_of
+from hostile import IMAGE, SCRIPT, shows_only
 
 
 def unit(x): return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype('f4')
@@ -233,3 +234,14 @@ def test_known_positives_are_never_pushed_away():
     assert loss.infonce < 1e-6
     alone = step_losses(QueryAdapter(8), Pairs(q, known[:, :1]), passages, np.array([0, 3, 4, 5]), np.array([[4], [5], [3]]), .05, 0.)
     assert alone.infonce > 1 # the same passages, of which nothing is known
+
+
+def test_texts_and_groups_are_shown_and_not_run(texts, tmp_path):
+    for name in ('psgs.tsv', 'train.json'):
+        whole = (texts/name).read_text()
+        evil = json.dumps(SCRIPT)[1:-1] if name == 'train.json' else SCRIPT
+        changed = re.sub(r'\bt(\d)\b', f'{IMAGE}\\1', whole).replace('q1 ', f'{evil} q1 ')
+        (tmp_path/name).write_text(changed)
+    (tmp_path/'bert').symlink_to(texts/'bert')
+    path = adapt(from_texts(tmp_path, tmp_path/'out', anyway=True))
+    shows_only(path.with_name('adapter.html'), IMAGE)

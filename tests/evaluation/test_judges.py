@@ -18,6 +18,7 @@ from dacl_dr.evaluation.facts import diagnose_vectors
 from dacl_dr.evaluation.sample import unit_rows
 from dacl_dr.hnsw.tracer import Tracer
 from dacl_dr.search.vectors import Vectors
+from hostile import SCRIPT, shows_only
 
 QUIET, SMALL = Reading(show_progress=False), SearchSettings(m=8, ef_construction=40)
 
@@ -226,6 +227,14 @@ def test_results_of_something_else_are_not_overwritten(home, tmp_path, capsys):
     assert ablation('encoder', 'other') == 0
     assert set(json.loads((tmp_path/'ablation'/'x'/'run.json').read_text())['repeated_passages']) == {'encoder', 'other'}
     one_line(capsys, ablation('encoder'), 'holds results of another set of models')
+
+
+def test_names_of_models_are_shown_and_not_run(home, tmp_path):
+    of = lambda *names: ['--model_dirs', *(f'{n}={home/"encoder"}' for n in names), '--index_dirs', *(f'{n}={home/"encoder-index"}' for n in names)]
+    assert dacl(
+        'run-ablation', *of('A', SCRIPT), '--test_file', home/'beir'/'qrels'/'test.tsv', '--dataset_name', 'x',
+        '--output_path', tmp_path, '--rounds', 0, '--draws', 20, '--cache_dir', home/'cache') == 0
+    shows_only(tmp_path/'x'/'ablation.html', SCRIPT)
 
 
 def test_representation_says_what_is_missing_before_it_encodes(home, tmp_path, capsys, monkeypatch):

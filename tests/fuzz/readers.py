@@ -1,5 +1,5 @@
 "Every reader of the package: what it reads, how it is called, and how its result is checked without it."
-import ast, contextlib, csv, gzip, html, io, json, math, re, shutil, struct
+import ast, contextlib, gzip, html, io, json, math, re, shutil, struct
 from pathlib import Path
 
 import numpy as np
@@ -661,6 +661,11 @@ def make_published(home):
     for f in (home/'run').glob('*.csv'):
         rows = f.read_text().splitlines(keepends=True)
         f.write_text(''.join(rows[:1] + [r for r in rows[1:] if f.stem in ('study', 'results') or hash_of(r) < 40]))
+    tell(home/'run', json.loads((home/'run'/'run.json').read_text()))
+def tell(run, about):
+    "What the tables that stand there are about."
+    from dacl_dr.studies.tables import write_about
+    write_about(run, {k: v for k, v in about.items() if k not in ('digests', 'seal')}, sorted(f for f in run.iterdir() if f.name != 'run.json'))
 def hash_of(row): return sum(row.encode()) % 400
 
 def make_tables(home):
@@ -670,30 +675,25 @@ def make_tables(home):
     t = read_tables(home/'run')
     run = json.loads((home/'run'/'run.json').read_text()); del run['published']
     for f in (home/'run').iterdir(): f.unlink()
-    (home/'run'/'run.json').write_text(json.dumps(run))
     ranks = pd.DataFrame({'rank': [1, 0], 'question': [0, 1], 'dataset': 'tldr', 'model': 'A', 'recipe': 'A', 'w': 0., 'temperature': .05, 'curriculum': '', 'seed': 0})
     for n in TABLES:
         table = t.tables.get(n, ranks)
         (table.to_csv if (f := table_file(home/'run', n)).suffix == '.csv' else table.to_parquet)(f, index=False)
-
-def tables_judge(home, found, sound):
-    for n, rows in found[0].items():
-        f = home/'run'/f'{n}.csv'
-        if f.is_file() and rows != (there := sum(bool(r) for r in csv.reader(io.StringIO(f.read_bytes().decode().removeprefix('\ufeff'), newline=''))) - 1): return f'{n}: {rows} rows read, {there} are there'
-    return ''
+    tell(home/'run', run)
 
 def tables_read(home):
+    import msgspec
     from dacl_dr.studies.tables import read_tables
     from dacl_dr.studies.findings import findings, summary
     from dacl_dr.studies.drawing import collect
     t = read_tables(home/'run')
     summary(t.study), findings(t)
     collect(home)
-    return [{n: len(x) for n, x in t.tables.items()}, t.dataset]
+    return [{n: x.to_csv(index=False) for n, x in t.tables.items()}, t.dataset, msgspec.to_builtins(t.settings)]
 
-@reader('result tables, published', 'run/*', make=make_published, judge=tables_judge, tried=250)
+@reader('result tables, published', 'run/*', make=make_published, tried=250)
 def _(home): return tables_read(home)
-@reader('result tables of a run', 'run/*', make=make_tables, judge=tables_judge, tried=250)
+@reader('result tables of a run', 'run/*', make=make_tables, tried=250)
 def _(home): return tables_read(home)
 
 def make_sweep(home):

@@ -14,7 +14,7 @@ from dacl_dr.core.settings import EmbedSettings, IndexSettings
 from dacl_dr.core.files import write_manifest
 from dacl_dr.search.exact import InMemory, exact_search
 from dacl_dr.search.graph import draw_levels, fill_index, insertion_order
-from dacl_dr.search.indexing import Index, build_index
+from dacl_dr.search.indexing import Index, build_index, node_ids
 from processes import start
 
 N, D = 1500, 24
@@ -130,6 +130,13 @@ def test_damage_is_found(made):
         with pytest.raises(DaclError, match=f'{name}: missing'): Index(made)
         path.write_bytes(whole)
     Index(made)
+
+
+def test_other_ids_are_not_believed(made):
+    f, good = made/'ids.arrow', (made/'ids.arrow').read_bytes()
+    assert list(node_ids(made))[:2] == ['p0', 'p1']
+    f.write_bytes(good.replace(b'p1p2', b'p1p3', 1))
+    with pytest.raises(DaclError, match='ids.arrow: cannot be read .its bytes have changed'): node_ids(made)
 
 
 @pytest.mark.parametrize('text', ['', '{"rows": 5}', 'null', '{'])

@@ -6,6 +6,7 @@ import faiss, numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from hostile import BOLD, shows_only
 from made import clumps, flags, of, tune, tuned, unit, write
 
 from dacl_dr.core.settings import EncoderSettings
@@ -232,3 +233,9 @@ def test_encoders_with_texts(tmp_path, capsys):
     assert table['folders'] == ['one', 'two'] and [r['dimensions'] for r in table['rows']] == [32, 16]
     assert untimed(tuned(tmp_path/'both', 'one')['rows']) == untimed(tuned(tmp_path, 'alone')['rows'])
     assert 'one' in capsys.readouterr().out
+
+
+def test_names_of_files_are_shown_and_not_run(data, tmp_path):
+    (tmp_path/f'{BOLD}.faiss').symlink_to(data/'mine.faiss')
+    assert tune(tmp_path, *flags(data, *INDEX[1:]), '--index', tmp_path/f'{BOLD}.faiss', *FEW) == 0
+    shows_only(tmp_path/'out'/'tuning.html', f'{BOLD}.faiss')
