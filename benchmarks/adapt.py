@@ -19,7 +19,7 @@ from dacl_dr.core.settings import AdapterSettings, SearchSettings
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
-from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
+from dacl_dr.data.texts import open_corpus, open_queries, texts_at
 from dacl_dr.hnsw.cost import compare
 from dacl_dr.hnsw.curves import sweep
 from dacl_dr.hnsw.passes import Passes

@@ -22,7 +22,7 @@ from dacl_dr.encoders.encoder import chunk_rows
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.encoders.transformer import cut_texts
 from dacl_dr.evaluation.judging import judgements_of
-from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
+from dacl_dr.data.texts import open_corpus, open_queries, texts_at
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.search.exact import exact_search
 

@@ -3,7 +3,7 @@
     dacl run-study answer --jobs 2
     python benchmarks/frontier.py --study runs/answer-codedocs-static --table nbs/experiments/results/frontier.csv
     python benchmarks/frontier.py --study runs/curriculum-tldr-static --table nbs/experiments/results/stages.csv \
-        --against A D "C no-mining" "D no-mining"
+        --against A C D "C no-mining" "D no-mining"
 
 Compares all models of a finished study with each of those trained with recipe A, whatever their temperature, or with
 each of `--against`, paired by seed and question. Columns: name of the data, model, `against`, change of the cost at own

@@ -24,7 +24,7 @@ from dacl_dr.encoders.adapted import adapt_queries, read_adapter
 from dacl_dr.encoders.encoder import on_device
 from dacl_dr.encoders.static import load_encoder
 from dacl_dr.evaluation.judging import is_graded, judgements_of
-from dacl_dr.evaluation.sample import open_corpus, open_queries, texts_at
+from dacl_dr.data.texts import open_corpus, open_queries, texts_at
 from dacl_dr.metrics.ranking import Judgements
 from dacl_dr.metrics.statistics import drawn_means, query_draws
 from dacl_dr.search.exact import exact_search

@@ -256,10 +256,11 @@ MUTANTS = {
     'runs': Topic(('core.files', 'core.stamps', 'core.steps'), ('core/files', 'core/steps',), [
         Mutant('every block of a file has the digest of the first', 'f.seek(start)', 'f.seek(0)'),
         Mutant('a name may lead out of its folder', r"[\s/\\\0]|^\.*$", r'[\s\0]|^$'),
+        Mutant('a file of a step that was changed is used', 'file_digest(folder/name, HASHED) == digest', '(folder/name).is_file()'),
     ]),
     'index': Topic(
         ('search.graph', 'search.exact', 'search.indexing'),
-        ("search/test_indexing.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused'", 'search/graph'),
+        ("search/test_indexing.py -k 'levels or faiss_byte or checked or nodes or flat or blocks or norm or damage or refused or believed'", 'search/graph'),
         [
             Mutant(
                 'the seed of the insertion order is ignored',
@@ -273,6 +274,7 @@ MUTANTS = {
                 'vectors.take(order[i:i + s.chunk_rows])',
             ),
             Mutant('nodes of the level below are counted', 'np.flatnonzero(levels > level)', 'np.flatnonzero(levels >= level)'),
+            Mutant('ids that were changed are believed', "if about.ids not in ('', file_digest(path))", 'if False'),
             Mutant('ids stand in the order of the corpus', "passages.column('id', rows)", "passages.column('id', np.arange(i, i + len(rows)))"),
         ],
     ),

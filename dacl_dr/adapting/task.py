@@ -15,7 +15,8 @@ from ..core.errors import DaclError
 from ..core.cure_options import Adapt
 from ..data.store import Passages
 from ..evaluation.judging import some_judged
-from ..evaluation.sample import Lines, Sample, open_corpus
+from ..data.texts import Lines, open_corpus
+from ..evaluation.sample import Sample
 from ..metrics.ranking import Judgements
 from ..training.adapter import Pairs, query_pairs
 

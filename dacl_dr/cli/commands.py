@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'print_frame', 'print_summary', 'seeds_given', 'quickstart_command', 'report_command', 'harvest_command',
            'download_command', 'preprocess_dpr_command', 'preprocess_nq_command', 'bm25_eval_command',
            'bm25_negatives_command', 'recipe_of', 'training_given', 'helps_another', 'check_data_dir', 'train_command',
-           'train_ablation_command', 'check_models', 'check_asked_files', 'build_index_command',
+           'train_ablation_command', 'check_models', 'check_questions', 'check_asked_files', 'build_index_command',
            'run_evaluation_command', 'run_ef_sweep_command', 'run_representation_eval_command', 'diagnose_command',
            'tune_command', 'adapt_command', 'generate_figures_command', 'one_seed_note', 'run_study_command',
            'run_ablation_command', 'Command']
@@ -168,10 +168,13 @@ def helps_another()->bool:
     return bool(int(os.environ.get('RANK', 0)))
 
 def check_data_dir(o:TrainBaseline|TrainDistanceAware|TrainAblation):
-    "Raises `DaclError` for data that are not there, before libraries are loaded."
-    from dacl_dr.data.folders import data_set, find_data_sets
-    if name := o.settings.data.dataset: data_set(name, o.data_dir)
-    else: find_data_sets(o.data_dir)
+    "Raises `DaclError` for data that are not there or cannot be read, before libraries are loaded."
+    from dacl_dr.data.folders import training_files
+    from dacl_dr.data.store import open_passages, open_questions
+    files = training_files(o.data_dir, o.settings.data.dataset)
+    reading = o.reading.but(skip_bad=o.settings.data.skip_bad)
+    open_questions(files.splits['train'], reading)
+    if files.corpus: open_passages(files.corpus, reading)
 
 def train_command(o:TrainBaseline|TrainDistanceAware)->int:
     "Train one encoder, print its dev metrics, name its folder."
@@ -208,19 +211,33 @@ def check_models(*names):
     from dacl_dr.encoders.loading import check_there
     for name in names: check_there(name)
 
-def check_asked_files(
-    o, # with `encoder`, `vectors` and `query_vectors`
+def check_questions(
+    path:str|Path,
+    reading, # `Reading`: cache, bad records to pass over, progress bars
 ):
-    "Raises `DaclError` for an encoder that is nowhere or a bad file of vectors, before libraries are loaded."
+    "Raises `DaclError` for questions that cannot be read, before libraries are loaded."
+    from dacl_dr.data.store import open_questions
+    open_questions(path, reading=reading)
+
+def check_asked_files(
+    o, # with `encoder`, `vectors`, `query_vectors`, `corpus`, `queries` and `reading`
+):
+    "Raises `DaclError` for an encoder that is nowhere or a file that is bad, before libraries are loaded."
     check_models(*(o.encoder or ()))
     given = [path for path in (o.vectors, o.query_vectors) if path is not None]
-    if not given: return
-    from dacl_dr.data.vector_files import glance_at_vectors
-    for path in given: glance_at_vectors(path)
+    if given:
+        from dacl_dr.data.vector_files import glance_at_vectors
+        for path in given: glance_at_vectors(path)
+    if o.queries or o.corpus:
+        from dacl_dr.data.texts import open_corpus, open_queries
+        if o.queries: open_queries(o.queries, o.reading)
+        if o.corpus: open_corpus(o.corpus, o.reading)
 
 def build_index_command(o:BuildIndex)->int:
     "Embed a corpus and build its index, print what came out."
     check_models(o.encoder_path)
+    from dacl_dr.data.store import open_passages
+    open_passages(o.corpus_path, o.reading) # what cannot be read is told before libraries are loaded
     from dacl_dr.search.indexing import make_index
     built = make_index(o)
     if built is None: return 0 # one process of several tells
@@ -237,6 +254,7 @@ def build_index_command(o:BuildIndex)->int:
 def run_evaluation_command(o:RunEvaluation)->int:
     "Evaluate an index, print the metrics, name the files."
     check_models(o.encoder_path)
+    check_questions(o.test_file, o.reading)
     from dacl_dr.evaluation.evaluate import metrics_lines, run_evaluation
     check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_evaluation(o)
@@ -248,6 +266,7 @@ def run_evaluation_command(o:RunEvaluation)->int:
 def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
     check_models(o.encoder_path)
+    check_questions(o.test_file, o.reading)
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
     from dacl_dr.evaluation.judging import copies_lines, missing_lines
@@ -267,6 +286,7 @@ def run_ef_sweep_command(o:RunEfSweep)->int:
 def run_representation_eval_command(o:RunRepresentationEval)->int:
     "Analyse an encoder's space, print the numbers, name the page."
     check_models(o.encoder_path)
+    check_questions(o.dev_file, o.reading)
     from dacl_dr.evaluation.representation import meaning_of, run_representation_eval, searched_line
     with claimed(o.output_path): path = run_representation_eval(o)
     print(searched_line(path))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'OTHER_CORPUS', 'DataSet', 'split_files', 'corpus_file', 'find_data_set', 'holds_questions', 'data_folders',
-           'find_data_sets', 'data_set', 'split_of']
+           'find_data_sets', 'data_set', 'only_data_set', 'training_files', 'split_of']
 
 # %% ../../nbs/data/folders.ipynb #412cfdb2
 import hashlib, re
@@ -117,6 +117,33 @@ def data_set(
     if name.lower() not in by_name:
         raise DaclError(f"{data_dir}: has no data set '{name}'.{did_you_mean(name, found)}")
     return find_data_set(by_name[name.lower()])
+
+# %% ../../nbs/data/folders.ipynb #b2ca67c3
+def only_data_set(
+    data_dir:str|Path, # folder of the data sets
+)->DataSet:
+    "The only data set with a training split, or NQ. Raises `DaclError` if there is a choice, or none."
+    sets = {name: d for name, d in find_data_sets(data_dir).items() if 'train' in d.splits}
+    if not sets:
+        raise DaclError(
+            f'{data_dir}: no data set here has a training split; '
+            'expected a file such as NQ/nq-train.json')
+    nq = [name for name in sets if name.lower() == 'nq']
+    if len(sets) > 1 and not nq:
+        raise DaclError(f"{data_dir}: holds {', '.join(sets)}; choose one with --dataset")
+    return sets[nq[0] if nq else next(iter(sets))]
+
+def training_files(
+    data_dir:str|Path, # folder of the data sets
+    name:str|None=None, # None: the only data set, or NQ
+)->DataSet:
+    "The data set to train on. Raises `DaclError` if there is a choice, or no training split."
+    found = data_set(name, data_dir) if name else only_data_set(data_dir)
+    if 'train' not in found.splits:
+        raise DaclError(
+            f'{data_dir}: data set {found.name} has no training split; '
+            f'expected a file such as {found.name.lower()}-train.json')
+    return found
 
 # %% ../../nbs/data/folders.ipynb #fd5dea3f
 def split_of(

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach('dacl_dr.training', submod_at
     'routes': ['frontier_node', 'mine_routes', 'routes_over'],
     'trainer': ['History', 'RecipeTrainer', 'train'],
     'adapter': ['Pairs', 'QueryAdapter', 'query_pairs', 'train_adapter'],
-    'sources': ['open_sources', 'read_data', 'training_files'],
+    'sources': ['open_sources', 'read_data'],
     'card': ['model_card'],
     'recipe': ['train_ablation', 'train_recipe'],
 })

@@ -22,8 +22,10 @@ from ..evaluation.diagnosis import check_asked
 from ..evaluation.index_sample import check_index
 from ..evaluation.judging import query_ids
 from ..evaluation.row_judgements import read_ids
-from ..evaluation.sample import Sample, only_encoder, open_corpus, open_queries
-from ..evaluation.sample import read_vectors, texts_at
+from ..data.texts import open_corpus, open_queries
+from ..evaluation.sample import Sample, only_encoder
+from ..data.texts import texts_at
+from ..evaluation.sample import read_vectors
 from ..search.exact import exact_search
 from ..search.foreign_faiss import Foreign
 from ..search.indexing import node_ids

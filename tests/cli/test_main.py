@@ -1,5 +1,5 @@
 "The program as its users meet it: help, and one line with exit code 2 for what they can mend."
-import io, os, subprocess, sys
+import io, os, re, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -183,3 +183,24 @@ def test_what_is_nowhere_is_refused_before_libraries_are_loaded(words, tmp_path)
     r = subprocess.run([sys.executable, '-c', code, *words], cwd=tmp_path, capture_output=True, text=True, env=env)
     one_line(r, 'nowhere')
     assert r.stdout == 'False\n' and [f.name for f in tmp_path.iterdir()] == ['psgs.tsv']
+
+
+DAMAGED = ('--corpus', 'bad.tsv', '--queries', 'bad.tsv')
+
+@pytest.mark.parametrize('words', [
+    ('train-baseline', '--data_dir', 'bad', '--model', 'bert'), ('build-index', '--encoder', 'bert', *DAMAGED[:2], '--output', 'x'),
+    ('run-evaluation', '--encoder', 'bert', '--index', 'bert', *DAMAGED[2:]), ('run-representation-eval', '--encoder', 'bert', *DAMAGED[2:]),
+    *((c, '--encoder', 'bert', *DAMAGED) for c in ('diagnose', 'tune', 'adapt')),
+], ids=lambda words: words[0])
+def test_what_is_damaged_is_refused_before_libraries_are_loaded(words, tmp_path):
+    (tmp_path/'bert').mkdir() # what is in it is not looked at
+    (tmp_path/'bert'/'config.json').write_text('{"model_type": "bert"}')
+    (tmp_path/'bert'/'manifest.json').write_text('{}')
+    (tmp_path/'bad').mkdir()
+    (tmp_path/'bad'/'bad-train.json').write_text('[{"question": 3}]')
+    (tmp_path/'bad.tsv').write_text('id\ttext\ttitle\n1\t"never closed\n')
+    code = 'import sys; from dacl_dr.cli.main import main; c = main(); print("torch" in sys.modules); sys.exit(c)'
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'DACL_CACHE': str(tmp_path/'cache')}
+    r = subprocess.run([sys.executable, '-c', code, *words], cwd=tmp_path, capture_output=True, text=True, env=env)
+    assert r.returncode == 2 and r.stdout == 'False\n', r.stderr
+    assert re.search(r'dacl: bad(.tsv|/bad-train.json) (line|record) ', r.stderr), r.stderr

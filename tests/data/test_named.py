@@ -13,7 +13,8 @@ from dacl_dr.core.options import Diagnose
 from dacl_dr.core.settings import Reading
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.evaluation.judging import is_graded
-from dacl_dr.evaluation.sample import choose_rows, open_corpus, open_queries
+from dacl_dr.data.texts import open_corpus, open_queries
+from dacl_dr.evaluation.sample import choose_rows
 from dacl_dr.search.indexing import corpus_place
 from dacl_dr.search.retriever import corpus_of
 

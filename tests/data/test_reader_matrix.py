@@ -13,7 +13,7 @@ from dacl_dr.data.folders import find_data_sets
 from dacl_dr.data.formats import Context, Passage, Question, write_passages, write_questions
 from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.data.vector_files import open_vectors
-from dacl_dr.evaluation.sample import Lines, open_queries
+from dacl_dr.data.texts import Lines, open_queries
 
 TEXTS = ['the nile flows north', 'mount everest is tall', 'le été à Paris', '北京是首都', 'python “code”', 'cats are mammals']
 ASKED = ['where does the nile flow', 'how tall is everest', 'quand est l’été', '首都']

@@ -20,7 +20,8 @@ from dacl_dr.evaluation.diagnosis_page import cost_map, dearest, times_line
 from dacl_dr.evaluation.diagnosis import diagnose, diagnosis_lines
 from dacl_dr.core.rows import sample_rows
 from dacl_dr.data.positives import positives_in
-from dacl_dr.evaluation.sample import Lines, open_queries, open_vectors, read_vectors, text_sample, unit_rows, vector_sample
+from dacl_dr.data.texts import Lines, open_queries
+from dacl_dr.evaluation.sample import open_vectors, read_vectors, text_sample, unit_rows, vector_sample
 from dacl_dr.data.store import open_passages, open_questions
 
 SEEDS, SMALL = st.integers(0, 10_000), SearchSettings(m=8, ef_construction=40)

@@ -142,7 +142,7 @@ def make_beir(home):
 def rows_of(t): return [(p.id, p.text, p.title) for p in t]
 def asked(t): return [(q.question, len(q.positive_ctxs), len(q.answers), len(q.hard_negative_ctxs)) for q in t]
 
-@reader('passage TSV', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=800)
+@reader('passage TSV', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=1400)
 def _(home): return rows_of(opened(home, 'psgs.tsv', False))
 @reader('passage TSV, gzipped', 'psgs.tsv.gz', make=lambda home: make_tsv(home, 'psgs.tsv.gz'), judge=tsv_judge, tried=300)
 def _(home): return rows_of(opened(home, 'psgs.tsv.gz', False))
@@ -154,13 +154,13 @@ def _(home): return rows_of(opened(home, 'psgs.tsv.zst', False))
 def _(home):
     from dacl_dr.data.formats import read_passages
     return rows_of(read_passages(home/'psgs.tsv'))
-@reader('biencoder JSON', 'x-train.json', make=make_json, judge=json_judge, tried=900)
+@reader('biencoder JSON', 'x-train.json', make=make_json, judge=json_judge, tried=1600)
 def _(home): return asked(opened(home, 'x-train.json', True))
 @reader('biencoder JSON, gzipped', 'x-train.json.gz', make=lambda home: make_json(home, True), judge=json_judge, tried=300)
 def _(home): return asked(opened(home, 'x-train.json.gz', True))
 @reader('question TSV with gold file', 'x-test.csv', 'x-test-gold.json', make=make_qa, judge=qa_judge, tried=700)
 def _(home): return [(q.question, q.answers, tuple(c.passage_id for c in q.positive_ctxs)) for q in opened(home, 'x-test.csv', True)]
-@reader('BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge, tried=900)
+@reader('BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge, tried=1600)
 def _(home): return [(p.id, p.text) for p in opened(home, 'set', False)], [(q.question, sorted((c.passage_id, c.score) for c in q.positive_ctxs)) for q in opened(home, 'set/qrels/test.tsv', True)]
 
 # --- the formats of benchmarks
@@ -302,7 +302,7 @@ def tables_of_numbers_judge(home, found, sound):
     for kind, x in zip(TABLES, found):
         if not np.array_equal(x.astype(float), table_there(home/f'x.{kind}').astype(float), equal_nan=True): return f'{kind}: other numbers than are there'
     return ''
-@reader('vector files', *(f'x.{kind}' for kind in TABLES), make=make_tables_of_numbers, judge=tables_of_numbers_judge, tried=800)
+@reader('vector files', *(f'x.{kind}' for kind in TABLES), make=make_tables_of_numbers, judge=tables_of_numbers_judge, tried=1400)
 def _(home):
     from dacl_dr.data.vector_files import open_vectors
     return [np.array(open_vectors(home/f'x.{kind}')) for kind in TABLES]
@@ -362,7 +362,7 @@ def lines_judge(home, found, sound):
     return '' if found == wanted else f'{len(found)} lines read, {len(wanted)} are there, or they differ'
 @reader('plain texts', 'texts.txt', make=make_lines, judge=lines_judge, tried=200)
 def _(home):
-    from dacl_dr.evaluation.sample import Lines
+    from dacl_dr.data.texts import Lines
     return list((ls := Lines(home/'texts.txt')).take(np.arange(len(ls))))
 
 def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum'/'stages.py', home/'code.py')
@@ -409,7 +409,7 @@ machine: {grad_cache: true}
 run: {eval_questions: 500, report_to: []}
 '''
 def make_recipe(home): (home/'recipe.yaml').write_text(FULL)
-@reader('settings of a training', 'recipe.yaml', make=make_recipe, judge=yaml_judge, tried=900)
+@reader('settings of a training', 'recipe.yaml', make=make_recipe, judge=yaml_judge, tried=1600)
 def _(home):
     import msgspec
     from dacl_dr.core.settings import RecipeSettings
