@@ -256,6 +256,7 @@ def main(
     def say(text, code):
         print(f'dacl: {text}', file=sys.stderr)
         return code
+    if argv is None: sys.modules.setdefault('rfc3987_syntax', None)
     forgiving()
     if home := settle_home(): print(f'dacl: no home folder here; caches go to {home}, or set HOME', file=sys.stderr)
     try:
