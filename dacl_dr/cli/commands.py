@@ -233,6 +233,7 @@ def check_asked_files(
         if o.queries: open_queries(o.queries, o.reading)
         if o.corpus: open_corpus(o.corpus, o.reading)
 
+# %% ../../nbs/cli/commands.ipynb #bcc61b68
 def build_index_command(o:BuildIndex)->int:
     "Embed a corpus and build its index, print what came out."
     check_models(o.encoder_path)

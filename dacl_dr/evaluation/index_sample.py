@@ -16,7 +16,9 @@ from ..core.cure_options import Adapt, Tune
 from ..core.rows import spaced
 from .row_judgements import row_judgements
 from ..data.texts import open_queries, texts_at
-from .sample import Sample, choose_rows, encoders_of, only_encoder, read_digest, read_vectors, text_facts
+from dacl_dr.evaluation.sample import (
+    Sample, choose_rows, encoders_of, only_encoder, read_digest, read_vectors, text_facts,
+)
 from ..metrics.ranking import Judgements
 from ..search.foreign import open_index
 from ..search.foreign_faiss import Foreign, stored_vectors
