@@ -23,13 +23,13 @@ with efSearch at the M that is cheapest on the first part; a group whose best is
 the narrowest search of some seed finds more than was asked for, the change is a bound (`at most`). `recall@10`: points
 of exact search above the baseline; `found`: of recall@10 by the narrowest search, above exact search of the baseline.
 """
-import argparse
+import argparse, sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from dacl_dr.core.files import atomic_file, make_folder
+from dacl_dr.core.files import atomic_file, claimed
 from dacl_dr.core.rows import spaced
 from dacl_dr.core.settings import AdapterSettings
 from dacl_dr.core.stamps import stamp
@@ -46,7 +46,7 @@ from dacl_dr.tuning.material import Half, Material
 from dacl_dr.tuning.runner import Graphs, Runner
 from dacl_dr.tuning.seeds import bm25_seeds
 from dacl_dr.tuning.ways import Way
-from measuring import put_into # benchmarks/measuring.py
+from measuring import in_order, put_into # benchmarks/measuring.py
 
 BY_EF = {'M 8': Way(m=8), 'plain': Way(m=16), 'M 32': Way(m=32)}
 BY_RULE = {
@@ -96,7 +96,9 @@ def adapted_by(encoder, task, passages, q, seed):
     "Queries by an adapter that the part's training questions trained."
     pairs = query_pairs(task.encode(encoder, 'train'), [[i] for i in task.train.gold])
     dev = task.encode(encoder, 'dev'), Judgements.of(task.dev.gold)
-    return train_adapter(pairs, passages, *dev, AdapterSettings(seed=seed)).adapter.vectors(q)
+    s = AdapterSettings(seed=seed)
+    s = s.but(batch_size=min(s.batch_size, len(pairs.q)))
+    return train_adapter(pairs, passages, *dev, s).adapter.vectors(q)
 
 
 def sweeps_of_model(study, asked:Asked, v, work):
@@ -261,7 +263,8 @@ def main():
     a.folds = min(a.folds or parts, parts)
     check(p, plan, a)
     key = stamp([str(a.study), plan.settings.scale, a.questions, {n: (w, GRID[w.stop]) for n, w in WAYS.items()}])
-    found = all_sweeps(plan, corpus, make_folder(Path(a.work)/f'{name}-{key}'), a)
+    work = Path(a.work)/f'{name}-{key}'
+    with claimed(work): found = all_sweeps(plan, corpus, work, a)
     table = table_of(name, over_parts(found, slice(None)), s, a.draws)
     print(table[['model', 'way', 'question', 'value', *CHANGE]].to_string())
     put_into(a.table, name, table)
@@ -271,4 +274,4 @@ def main():
     put_into(a.best, name, best)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': sys.exit(in_order(main))

@@ -12,10 +12,25 @@ from statistics import median
 
 import pandas as pd
 
-from dacl_dr.core.files import atomic_file
+from dacl_dr.cli.main import Terminated, orderly_end
+from dacl_dr.core.errors import DaclError
+from dacl_dr.core.files import atomic_file, clear_left_behind, make_folder
 
 COLUMNS = ['part', 'case', 'unit', 'way', 'median', 'least', 'most', 'ratio', 'ratio least', 'ratio most', 'rounds']
 OURS = 'this project'
+
+
+def in_order(work):
+    "Work that Ctrl-C or SIGTERM may stop: its exit code, after a line that says what stopped it."
+    try:
+        with orderly_end(): work()
+        return 0
+    except DaclError as e: line, code = str(e), 2
+    except KeyboardInterrupt as e:
+        line = 'interrupted; the same command goes on from what is kept'
+        code = 143 if isinstance(e, Terminated) else 130
+    print(f'dacl: {line}', file=sys.stderr)
+    return code
 
 
 def timed(work):
@@ -64,6 +79,7 @@ def short(word):
 def put_into(table, name, rows):
     "Put rows in place of those that a table has of this name."
     path = Path(table)
+    clear_left_behind(make_folder(path.parent), f'{path.name}.')
     kept = [pd.read_csv(path).query('name != @name')] if path.exists() else []
     with atomic_file(path) as tmp: pd.concat([*kept, rows]).to_csv(tmp, index=False, float_format='%.5g')
 

@@ -169,7 +169,7 @@ PASSED_OVER = (
 )
 TIMES = (
     r'(^|[._ ])(seal|wall_s|cpu_s|build_s|seconds?|times?|environment|latency|qps|ms'
-    r'|queries per second|train_runtime)([._ ]|$)'
+    r'|queries per second|queries/s|train_runtime)([._ ]|$)'
     r'|_per_second$|_seconds?$|_s$'
 )
 

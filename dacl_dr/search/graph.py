@@ -145,7 +145,7 @@ class BuildProgress:
     def save(self, index:faiss.IndexHNSW):
         "Write the links if there is a folder and the last time is long enough ago."
         if self.folder is None or time.monotonic() - self.last < self.every_s: return
-        unnamed = save_index(index, self.folder/f'.{self.key}.links.partial', faiss.IO_FLAG_SKIP_STORAGE)
+        unnamed = save_index(index, self.folder/f'.{self.key}.links.{os.getpid()}.partial', faiss.IO_FLAG_SKIP_STORAGE)
         os.replace(unnamed, self.folder/f'{self.key}-{index.ntotal}-{file_digest(unnamed)}.links')
         for f in self.files()[1:]: f.unlink()
         self.last = time.monotonic()

@@ -190,7 +190,7 @@ class SavingTrainer(Trainer):
         }
         return TrainingState(
             self.model, self.optimizer.state_dict(), self.lr_scheduler.state_dict(), random, facts,
-            trainer_json=json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True),
+            trainer_json=json.dumps(dataclasses.asdict(state), indent=1), # its order is that of the card's columns
             scaler=scaler and scaler.state_dict(), negatives=self.negatives.mined, routes=self.collate.routes)
 
     def random_bytes(self)->torch.Tensor: # (bytes,) uint8: the CPU's state, then the GPU's

@@ -36,22 +36,21 @@ def undisturbed(world):
 
 @pytest.fixture
 def record(request):
-    "Count a trial; it survived if the test goes on to its end."
+    "Count a trial; it survived if the test passes."
     counted = []
     def tried(command, fault, met=True): counted.append((command, fault)); TRIED[command, fault] += 1; MET[command, fault] += met
     yield tried
-    if request.node.stash.get(FAILED, False) is False:
+    if request.node.stash.get(PASSED, False):
         for c in counted: SURVIVED[c] += 1
 
 
-FAILED = pytest.StashKey()
+PASSED = pytest.StashKey()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-        print(f'\n{item.name}: {report.longreprtext[-900:]}', file=sys.__stderr__, flush=True)
+    if report.when == 'call': item.stash[PASSED] = report.passed
+    if report.failed: print(f'\n{item.name}: {report.longreprtext[-900:]}', file=sys.__stderr__, flush=True)
     return report
 
 

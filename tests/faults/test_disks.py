@@ -6,7 +6,7 @@ import pytest
 
 from trials import COMMANDS, Process, content, files, fresh, litter, one_line, room, same_results
 
-HARMED = ('convert', 'train, stage 3', 'build-index', 'run-ef-sweep', 'diagnose', 'quickstart')
+HARMED = ('convert', 'train, stage 3', 'build-index', 'run-ef-sweep', 'diagnose', 'tune', 'adapt', 'quickstart')
 
 
 def mount(*args): return subprocess.run(['mount', *map(str, args)], capture_output=True, text=True)

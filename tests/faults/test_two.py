@@ -6,7 +6,7 @@ import pytest
 
 from trials import COMMANDS, Process, files, fresh, indexing, litter, one_line, results, same_results, training
 
-COMMON = ('convert', 'train, stage 1', 'embed', 'build-index', 'run-ef-sweep', 'diagnose', 'quickstart')
+COMMON = ('convert', 'train, stage 1', 'embed', 'build-index', 'run-ef-sweep', 'diagnose', 'tune', 'adapt', 'quickstart')
 pytestmark = pytest.mark.slow
 
 
@@ -39,7 +39,7 @@ def test_two_with_one_cache(world, undisturbed, record, tmp_path_factory):
     assert not litter(home)
 
 
-@pytest.mark.parametrize('name', ('convert', 'train, stage 1', 'build-index', 'quickstart'))
+@pytest.mark.parametrize('name', ('convert', 'train, stage 1', 'build-index', 'tune', 'quickstart'))
 def test_a_clock_that_runs_backwards(world, undisturbed, record, tmp_path_factory, name):
     "The same results; and what is done stays done whatever the times of the files are."
     command, home = COMMANDS[name], tmp_path_factory.getbasetemp()/'kills'
@@ -48,7 +48,7 @@ def test_a_clock_that_runs_backwards(world, undisturbed, record, tmp_path_factor
     p = Process(command, world, fresh(home, command, world), logs, clock=time.time()).wait()
     assert p.code == 0, p.err()[-3000:]
     same_results(home, whole)
-    kept = {n: f for n, f in files(home).items() if n.endswith(('data.arrow', 'model.safetensors', '.npy', 'index.faiss', 'sweep.parquet'))}
+    kept = {n: f for n, f in files(home).items() if n.endswith(('data.arrow', 'model.safetensors', '.npy', 'index.faiss', 'sweep.parquet', '.trial'))}
     inodes = {n: f.stat().st_ino for n, f in kept.items()}
     assert inodes
     for when in (1e9, 4e9): # long ago, far ahead

@@ -7,19 +7,29 @@ from typing import Callable, NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from dacl_dr.data.formats import Passage, read_passages, write_passages
+from dacl_dr.core.files import write_manifest
+from dacl_dr.core.options import RunStudy
 from dacl_dr.core.settings import ModelSettings
 from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
-from dacl_dr.studies.run import tiny_settings
+from dacl_dr.studies.plan import study_plan
+from dacl_dr.studies.run import begin_run, study_data, tiny_settings
+from dacl_dr.studies.steps import train_step
+from dacl_dr.studies.tables import bm25_folder
+from dacl_dr.studies.task import Task
 from dacl_dr.data.toy import toy_data
 from dacl_dr.cli.repeat import values_of
 
 HERE = Path(__file__).parent
-os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
+PATHS = [str(p) for p in (HERE.parents[1], HERE, HERE.parent/'tuning', HERE.parents[1]/'benchmarks')]
+sys.path += PATHS[2:]
+from made import flags, write # tests/tuning/made.py
+os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join(PATHS)}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.training.recipe', 'dacl_dr.evaluation.ef_sweep', 'dacl_dr.evaluation.diagnosis', 'dacl_dr.studies.study', 'dacl_dr.cli.main', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
+CONTEXT.set_forkserver_preload(['dacl_dr.training.recipe', 'dacl_dr.evaluation.ef_sweep', 'dacl_dr.evaluation.diagnosis', 'dacl_dr.studies.study', 'dacl_dr.tuning.tuner', 'dacl_dr.adapting.adapt', 'dacl_dr.cli.main', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
 
 
 class Command(NamedTuple):
@@ -29,6 +39,7 @@ class Command(NamedTuple):
     nth: int = 1 # call of it
     until: str = '' # the work ends with that call, not with the program
     slow: dict = {} # arguments that make more moments
+    constants: dict = {} # 'module:NAME' → a value that makes more moments
 
 
 class World(NamedTuple):
@@ -67,8 +78,25 @@ def make_world(root:Path)->World:
     tiny = msgspec.to_builtins(tiny_settings()) | {'recipes': ['A', 'D']}
     (root/'quick.yaml').write_text(json.dumps(tiny))
     (root/'study.yaml').write_text(json.dumps(tiny | {'question': 'What is left?', 'notebook': 'weights', 'recipes': ['A', 'B']}))
+    (root/'folds.yaml').write_text(json.dumps(tiny | {'question': 'What adds up?', 'notebook': 'weights', 'recipes': ['A'], 'scale': tiny['scale'] | {'folds': 2}}))
+    make_study(root/'folds.yaml', root/'study')
+    toy_data(root/'asked', 600)
+    (root/'vectors').mkdir()
+    write(root/'vectors')
     assert main(list(map(str, indexing(World(root), root/'index')))) == 0
     return World(root)
+
+
+def make_study(settings:Path, out:Path):
+    "A study whose models are trained, and not yet searched: what benchmarks/levers.py reads of one."
+    quiet, plan = (lambda text: None), study_plan(RunStudy(study=str(settings)))
+    corpus = study_data(plan.folder, out/'data', plan.settings, quiet)
+    write_manifest(out/'study.json', {'plan': plan, 'corpus': str(corpus)})
+    task = Task(corpus, plan.settings)
+    begin_run(task, out, quiet)
+    for v in plan.runs:
+        (home := out/v.folder(plan.settings)/'train').mkdir(parents=True)
+        train_step(home, task.part(v.fold), v, bm25_folder(out, v.fold))
 
 
 def indexing(world, out): return ['build-index', '--encoder_path', world/'encoder', '--corpus_path', world/'middle.tsv', '--output_path', out, '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--chunk_rows', 100, '--shard_rows', 100, '--cache_dir', world/'cache']
@@ -79,6 +107,9 @@ def sweeping(world, home): return ['run-ef-sweep', '--encoder_path', world/'enco
 def diagnosing(world, home): return ['diagnose', '--encoder', world/'encoder', '--corpus', world/'middle.tsv', '--queries', world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--cache_dir', home/'cache']
 def quickstarting(world, home): return ['quickstart', '--config', world/'quick.yaml', '--data_dir', home/'data', '--output_dir', home/'run']
 def studying(world, home): return ['run-study', world/'study.yaml', '--data_dir', home/'data', '--output_dir', home/'run', '--jobs', 2]
+def tuning(world, home): return ['tune', *flags(world/'vectors', 'vectors', 'query_vectors', 'qrels', 'run'), '--hnsw_m', 8, '--levers', 'm', 'stop', 'run', '--build_seconds', 1000, '--rounds', 0, '--output_path', home/'results']
+def adapting(world, home): return ['adapt', '--encoder', world/'bert', '--corpus', world/'asked'/'psgs.tsv', '--queries', world/'asked'/'toy-train.json', '--held', .3, '--batch_size', 32, '--random_passages', 100, '--num_epochs', 20, '--anyway', '--output_path', home/'results', '--cache_dir', world/'cache']
+def pulling(world, home): return ['levers', '--study', world/'study', '--models', 'A', '--table', home/'tables'/'levers.csv', '--best', home/'tables'/'best.csv', '--work', home/'work', '--questions', 20, '--draws', 10]
 
 
 STAGE = 'dacl_dr.curriculum.mining:negatives_message' # called when a stage begins
@@ -90,6 +121,9 @@ COMMANDS = {c.name: c for c in (
     Command('build-index', embedding, 'dacl_dr.search.indexing:build_index', slow={'save_every_s': 0}),
     Command('run-ef-sweep', sweeping, 'dacl_dr.evaluation.ef_sweep:run_ef_sweep'),
     Command('diagnose', diagnosing, 'dacl_dr.evaluation.diagnosis:diagnose'),
+    Command('tune', tuning, 'dacl_dr.tuning.tuner:tuned_from', constants={'dacl_dr.tuning.runner:LONG_BUILD': 0}),
+    Command('adapt', adapting, 'dacl_dr.adapting.adapt:adaptation'),
+    Command('levers', pulling, 'levers:all_sweeps'),
     Command('run-study', studying, 'dacl_dr.studies.study:run_study'),
     Command('quickstart', quickstarting, 'dacl_dr.studies.run:quickstart'))}
 
@@ -107,6 +141,7 @@ def fresh(home:Path, command:Command, world:World)->Path:
 
 def watched(command:Command, log:Path):
     "Let calls of the marks be noted with their times."
+    for place, value in command.constants.items(): setattr(importlib.import_module(place.split(':')[0]), place.split(':')[1], value)
     for place in filter(None, {command.mark, command.until}):
         module, path = place.split(':')
         *owners, name = path.split('.')
@@ -118,7 +153,9 @@ def watched(command:Command, log:Path):
             try: return inner(*args, **kwargs)
             finally:
                 with open(log, 'a') as f: f.write(f'end {place} {time.monotonic()}\n')
-        setattr(owner, name, noted)
+        original = getattr(owner, name)
+        for m in [owner, *(m for n, m in [*sys.modules.items()] if n.split('.')[0] in ('dacl_dr', 'levers'))]: # those that imported it by name too
+            for known in [k for k, v in vars(m).items() if v is original]: setattr(m, known, noted)
 
 
 def program(argv, command, logs:Path, limit, clock):
@@ -131,6 +168,10 @@ def program(argv, command, logs:Path, limit, clock):
         time.time = lambda: 2 * clock - real() # runs backwards
     if limit: import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     watched(command, logs/'marks')
+    if command.name == 'levers':
+        import levers, measuring # of benchmarks/
+        sys.argv = argv
+        sys.exit(measuring.in_order(levers.main))
     from dacl_dr.cli.main import main
     sys.exit(main(argv))
 
@@ -186,12 +227,13 @@ class Process:
     @property
     def code(self): return self.p.exitcode
     def out(self): return (self.logs/'out').read_text()
-    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and ('%|' not in l or 'dacl: ' in l)) # without progress bars
+    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and (not re.search(r'%\||\d\w+ \[\d\d:\d\d', l) or 'dacl: ' in l)) # without progress bars
 
 
 def one_line(p:Process, code:int):
     assert p.code == code, (p.code, p.err()[-3000:])
-    assert len(p.err().splitlines()) == 1 and p.err().startswith('dacl: '), p.err()[-3000:]
+    told = [l for l in p.err().splitlines() if not re.match(r'dacl: [\d,]+ [a-z ]+: [\d.]+% of their tokens', l)] # else of what was read
+    assert len(told) == 1 and told[0].startswith('dacl: '), p.err()[-3000:]
 
 
 # ---- results
@@ -201,8 +243,11 @@ LITTER = re.compile(r'\.partial$|\.old$|^tmp|\.tmp$|\.ipynb$(?<=\.\d\.ipynb)')
 def content(path:Path):
     "What of a file must be equal, and fails if it is cut."
     kind = path.suffix
+    if path.parent.name == 'tried' and kind == '.json': float(path.read_text()); return None # seconds
+    if kind in ('.trial', '.state'):
+        with safe_open(path, 'np') as f: return {k: hashlib.sha256(f.get_tensor(k).tobytes()).hexdigest() for k in f.keys()} | {k: re.sub(r'"seconds":[^,}]+', '', v) for k, v in f.metadata().items()}
     if kind in ('.json', '.csv', '.parquet'): # digests in a manifest cover times; the files themselves are compared
-        return {k: v for k, v in values_of(path).items() if path.name != 'manifest.json' or not k.startswith('files.') and (path.parent.name != 'report' or not re.match('key|made_from', k))}
+        return {k: v for k, v in values_of(path).items() if path.name != 'manifest.json' or not re.match(r'files\.|sources\.\d+\.mtime_ns$', k) and (path.parent.name != 'report' or not re.match('key|made_from', k))}
     if kind == '.npy': return hashlib.sha256(np.load(path).tobytes()).hexdigest()
     if kind == '.safetensors': return {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in load_file(path).items()}
     if kind == '.arrow': return hashlib.sha256(pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_string().encode() + path.read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 import dacl_dr.search.graph as graph
 from dacl_dr.core.errors import DaclError
 from dacl_dr.core.settings import EmbedSettings, IndexSettings
-from dacl_dr.core.files import write_manifest
+from dacl_dr.core.files import alone_in, write_manifest
 from dacl_dr.search.exact import InMemory, exact_search
 from dacl_dr.search.graph import draw_levels, fill_index, insertion_order
 from dacl_dr.search.indexing import Index, build_index, node_ids
@@ -224,3 +224,13 @@ def test_a_graph_from_a_gpu_is_in_the_order_that_was_asked_for(tmp_path, monkeyp
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path):
     if hasattr(faiss, 'GpuIndexCagra') and faiss.get_num_gpus(): pytest.skip('there is one')
     with pytest.raises(DaclError, match="'cagra' needs a GPU"): build_index(Toy(unit()), IDS, tmp_path/'i', IndexSettings(builder='cagra'), show_progress=False)
+
+
+def test_links_that_were_not_named_yet_are_swept(tmp_path, monkeypatch):
+    "A kill between writing and naming them leaves a file that the next run in the folder removes."
+    def killed(path): raise KeyboardInterrupt
+    monkeypatch.setattr(graph, 'file_digest', killed)
+    index = graph.build_hnsw(unit(100), 8, 40)
+    with pytest.raises(KeyboardInterrupt): graph.BuildProgress(tmp_path, 'k', 0).save(index)
+    assert [f.suffix for f in tmp_path.iterdir()] == ['.partial']
+    with alone_in(tmp_path): assert [f.name for f in tmp_path.iterdir()] == ['.lock']

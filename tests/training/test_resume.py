@@ -87,6 +87,11 @@ def history(home, name):
     return [[{k: v for k, v in row.items() if k not in ('questions_per_s', 'seconds')} for row in log[part]] for part in ('steps', 'minings', 'evaluations')]
 
 
+def card(home, name):
+    "The model card, without the seconds of its minings."
+    return re.sub(r'[\d.]+ \|$', '', (home/name/'final_model'/'README.md').read_text(), flags=re.M)
+
+
 # random steps, drawn once from the 6, 6 and 9 steps of the three stages; 13 and 15 are in the middle of an epoch with mined negatives
 @pytest.mark.parametrize('step, moment', [(1, 'step'), (4, 'step'), (7, 'step'), (12, 'step'), (13, 'step'), (20, 'step'), (4, 'checkpoint'), (14, 'checkpoint')])
 def test_killed_and_resumed(world, step, moment):
@@ -100,6 +105,7 @@ def test_killed_and_resumed(world, step, moment):
     assert ('going on from' in r.stdout) == bool(whole)
     a, b = weights(world, 'whole'), weights(world, name)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert card(world, name) == card(world, 'whole')
     assert history(world, name) == history(world, 'whole') # the log too, without gap or repetition
     assert not list((world/name).rglob('*.partial')) and len(list((world/name/'checkpoints').iterdir())) <= 2
 
