@@ -78,8 +78,9 @@ def last_line(done, *folders):
 
 
 def run(*command, **options):
-    "A process, its words captured as UTF-8 as far as they are."
-    options = {'timeout': 1800, 'encoding': 'utf-8', 'errors': 'replace'} | options
+    "A process, its words captured as UTF-8 as far as they are; the checkout is not on its path."
+    own = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    options = {'timeout': 3000, 'encoding': 'utf-8', 'errors': 'replace', 'env': own} | options
     return subprocess.run([*map(str, command)], capture_output=True, **options)
 
 
