@@ -16,8 +16,8 @@ that they can, whose environment gets the first one's packages as links, and the
 A Python of --bare gets no torch, where that would bring gigabytes of CUDA: the versions that the first Python chose are
 installed without it, and in place of the quickstart there is `dacl diagnose`, which needs no torch.
 
-Each trial runs in a folder of its own: `import dacl_dr` and `dacl --help`, medians of five, and a quickstart on about
-300 pairs whose page has to be there. A file that it leaves in the environment is a failure, except for what Python and
+Each trial runs in a folder of its own: `import dacl_dr` and `dacl --help`, seconds of a processor, medians of five, and
+a quickstart on about 300 pairs whose page has to be there. A file that it leaves in the environment is a failure, except for what Python and
 numba compile. Circumstances that need root, a network namespace or a locale's source are left out where there is none,
 which is told. What is told besides: versions, and files that were compiled. Environments stay in --work and are used
 again, where only the project itself is installed anew; rows of the table that are not tried again (--only) stay too.
@@ -165,12 +165,13 @@ def circumstances(work):
 
 
 def seconds(command, **options):
-    "Median of five."
+    "Median of five: seconds of a processor, which other work on the machine does not prolong."
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         done = run(*command, **options)
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
         if done.returncode: return float('nan')
     return median(times)
 
