@@ -17,10 +17,11 @@ A Python of --bare gets no torch, where that would bring gigabytes of CUDA: the 
 installed without it, and in place of the quickstart there is `dacl diagnose`, which needs no torch.
 
 Each trial runs in a folder of its own: `import dacl_dr` and `dacl --help`, seconds of a processor, medians of five, and
-a quickstart on about 300 pairs whose page has to be there. A file that it leaves in the environment is a failure, except for what Python and
-numba compile. Circumstances that need root, a network namespace or a locale's source are left out where there is none,
-which is told. What is told besides: versions, and files that were compiled. Environments stay in --work and are used
-again, where only the project itself is installed anew; rows of the table that are not tried again (--only) stay too.
+a quickstart on about 300 pairs whose page has to be there. A file that it leaves in the environment is a failure,
+except for what Python and numba compile. Circumstances that need root, a network namespace or a locale's source are
+left out where there is none, which is told. What is told besides: versions, and files that were compiled. Environments
+stay in --work and are used again, where only the project itself is installed anew; rows of the table that are not tried
+again (--only) stay too.
 
 Columns: python, from (wheel, sdist, git, or wheel with the oldest dependencies), where (the circumstance), install and
 quickstart ('works', or the last line of the error), import s, --help s.
