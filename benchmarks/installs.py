@@ -97,16 +97,15 @@ class Venv:
     def __init__(self, python, folder):
         self.folder, self.bin = folder, folder/'bin'
         if not self.bin.exists(): called(python, '-m', 'venv', folder)
-        self.pip('uninstall', '-y', 'dacl-dr') # of an earlier run
         self.version = called(self.bin/'python', '-c', 'import platform; print(platform.python_version())')
         self.site = folder/'lib'/f"python{self.version.rpartition('.')[0]}"/'site-packages'
 
     def pip(self, *words): return run(self.bin/'python', '-m', 'pip', *words, cwd=self.folder)
 
-    def install(self, *words):
+    def install(self, *words, check=True):
         "'works', or why not."
-        if done := self.failed('install', *words): return done
-        return self.failed('check') or 'works'
+        self.pip('uninstall', '-y', 'dacl-dr') # of an earlier run
+        return self.failed('install', *words) or (self.failed('check') if check else '') or 'works'
 
     def failed(self, *words):
         done = self.pip(*words)
@@ -283,7 +282,7 @@ class Trials:
         if python in self.a.bare:
             frozen = [x for x in Venv(self.a.pythons[0], self.work/'first').freeze() if not x.startswith('torch==')]
             (self.work/'bare.txt').write_text('\n'.join(frozen))
-            installed = venv.failed('install', '--no-deps', '-r', self.work/'bare.txt', self.wheel) or 'works'
+            installed = venv.install('--no-deps', '-r', self.work/'bare.txt', self.wheel, check=False)
         else: installed = venv.install(*self.a.pins, self.wheel)
         print(venv.version, *(x for x in venv.freeze() if x.split('==')[0] in TOLD), flush=True)
         return venv, installed
