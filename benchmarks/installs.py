@@ -72,7 +72,7 @@ def check_conda(root=ROOT):
 
 def last_line(done, *folders):
     "The last line that a failed process said, without folders of this machine."
-    said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    said = [line for line in (done.stderr or done.stdout).splitlines() if line and not line[0].isspace()]
     text = said[-1].strip() if said else f'ended with {done.returncode}'
     for folder in folders: text = text.replace(str(folder), '...')
     return text
@@ -238,7 +238,8 @@ def elsewhere(venv, python, folder, wheel):
     shutil.rmtree(folder, ignore_errors=True)
     other = Venv(python, folder)
     shutil.rmtree(other.site)
-    shutil.copytree(venv.site, other.site, copy_function=os.link, symlinks=True)
+    for old, new in ((venv.site, other.site), (venv.folder/'share', folder/'share'), (venv.folder/'etc', folder/'etc')):
+        if old.exists(): shutil.copytree(old, new, copy_function=os.link, symlinks=True)
     return other, other.install('--no-deps', '--force-reinstall', wheel)
 
 
