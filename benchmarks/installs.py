@@ -10,8 +10,8 @@ again, with which the circumstances are tried: users who do not own the environm
 with spaces and other letters than ASCII, locales; at last, in an environment of its own, the oldest dependencies that
 settings.ini allows. --pins hold for all, and name what may be newer than its lower bound there.
 
-Other users cannot run an interpreter that lies in a home folder: --shared names one of the same version of the language
-that they can, whose environment gets the first one's packages as links, and the wheel.
+Other users cannot run an interpreter that lies in a home folder: --shared names one that they can, which gets an
+environment of its own.
 
 A Python of --bare gets no torch, where that would bring gigabytes of CUDA: the versions that the first Python chose are
 installed without it, and there is no quickstart.
@@ -303,9 +303,8 @@ class Trials:
         for of_users in (False, True):
             these = [c for c in wanted if (c.user is not None) == of_users]
             if not these: continue
-            venv, installed = self.fresh(self.a.pythons[0], 'first')
-            if of_users and self.a.shared:
-                venv, installed = elsewhere(venv, self.a.shared, self.work/'shared', self.wheel)
+            shared = of_users and self.a.shared
+            venv, installed = self.fresh(self.a.shared, 'shared') if shared else self.fresh(self.a.pythons[0], 'first')
             for c in these: self.tried(venv, 'wheel', c, installed)
 
     def path(self):
