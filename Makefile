@@ -17,7 +17,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed by constraints.txt, this is {sys.version.split()[0]}; try make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11, 5) else f"Python 3.11.5 or newer is needed by constraints.txt, this is {sys.version.split()[0]}; try make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 # what a user needs, and no more

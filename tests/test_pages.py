@@ -4,6 +4,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest, yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT/'nbs'
@@ -146,6 +148,13 @@ def test_the_conda_environment_fits_the_constraints():
     assert {'python=3.11', 'pip'} <= {d for d in data['dependencies'] if isinstance(d, str)}
     assert any(str(d).startswith('quarto') for d in data['dependencies'])
     assert not [*environment_faults(data)]
+
+def test_what_is_pinned_lies_in_the_ranges():
+    pins = dict(re.findall(r'^([\w.-]+)==(\S+)', (ROOT/'constraints.txt').read_text(), re.M))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    for r in map(Requirement, SETTINGS['requirements'].split()):
+        assert r.specifier.contains(pins[canonicalize_name(r.name)]), r
+        assert [s.operator for s in r.specifier].count('>=') == 1, f'{r}: benchmarks/installs.py tries the oldest'
 
 @pytest.mark.parametrize('wrong', ['torch==1.0', 'torch', 'no-such-package==1'])
 def test_a_wrong_pin_is_told(wrong):

@@ -18,8 +18,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..core.errors import DaclError
+from ..core.home import settle_compiled
 
 # %% ../../nbs/hnsw/kernels.ipynb #bfc3db0f
+settle_compiled()
+
 KERNELS = {
     'dacl_l2': '_ZN5faiss10fvec_L2sqrEPKfS1_m',
     'dacl_l2_4': '_ZN5faiss18fvec_L2sqr_batch_4EPKfS1_S1_S1_S1_mRfS2_S2_S2_',

@@ -11,6 +11,7 @@ import warnings
 import numpy as np, pandas as pd
 
 from ..core.errors import DaclError, did_you_mean
+from ..core.home import settle_compiled
 from ..core.rows import spaced
 
 # %% ../../nbs/representation/maps.ipynb #9e20da31
@@ -30,6 +31,7 @@ METHODS = ('umap', 't-sne')
 
 def umap_kept_compiled()->type:
     "The class `UMAP`, what is slow to compile kept on disk by numba."
+    settle_compiled()
     from umap import UMAP, umap_
     for f in (umap_.fast_knn_indices, umap_.smooth_knn_dist, umap_.compute_membership_strengths): f.enable_caching()
     return UMAP

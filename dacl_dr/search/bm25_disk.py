@@ -34,8 +34,11 @@ from ..data.pool import FIELDS
 from ..data.tokeniser import TOKENISER, words
 from ..core.rows import spaced
 from .bm25 import Analyzer, Bm25, Bm25Settings, RankBm25, say_unread
+from ..core.home import settle_compiled
 
 # %% ../../nbs/search/bm25_disk.ipynb #54d3fe58
+settle_compiled()
+
 def append(
     path:Path, # a file, made if it is missing
     *parts, # bytes or arrays

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dacl_dr.cli.main import build_parser, main
+from dacl_dr.core.home import settle_compiled, settle_home
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,6 +166,21 @@ def test_without_a_home_folder(tmp_path):
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
     home = tmp_path/f'dacl-home-{os.getuid()}'
     assert r.stdout.split() == [str(home), 'True', str(home/'.cache'/'dacl-dr')], r.stderr
+
+
+def test_a_home_folder_that_is_anothers(tmp_path, monkeypatch):
+    "As under sudo -u: it is there and cannot be written to; so numba, which refuses to be imported without a cache, gets one too."
+    mine = tmp_path/f'dacl-home-{os.getuid()}'
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    for name, value in (('HOME', str(ROOT)), ('NUMBA_CACHE_DIR', 'kept')): monkeypatch.setenv(name, value) # put back afterwards
+    monkeypatch.setattr('numba.config.CACHE_DIR', '')
+    assert settle_compiled() is None and settle_home() is None
+    del os.environ['NUMBA_CACHE_DIR']
+    assert settle_compiled() is None # beside the package
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    assert settle_compiled() == mine/'numba' == Path(os.environ['NUMBA_CACHE_DIR']) and settle_compiled() is None
+    monkeypatch.setattr('os.access', lambda path, mode: mine in (path, *path.parents))
+    assert settle_home() == mine and Path.home() == mine and settle_home() is None
 
 
 TEXTS = ('--corpus', 'psgs.tsv', '--queries', 'psgs.tsv')
