@@ -257,7 +257,7 @@ def main(
         print(f'dacl: {text}', file=sys.stderr)
         return code
     forgiving()
-    if home := settle_home(): print(f'dacl: no home folder to write to; caches go to {home}, or set HOME', file=sys.stderr)
+    if home := settle_home(): print(f'dacl: no home to write to; caches go to {home}, or set HOME', file=sys.stderr)
     try:
         with orderly_end(): return run_command(sys.argv[1:] if argv is None else argv)
     except DaclError as e: return say(e, 2)
