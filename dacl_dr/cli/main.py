@@ -258,12 +258,8 @@ def main(
         return code
     if argv is None: sys.modules.setdefault('rfc3987_syntax', None)
     forgiving()
-<<<<<<< HEAD
     if home := settle_home():
-        print(f'dacl: no home folder to write to; caches go to {home}, or set HOME', file=sys.stderr)
-=======
-    if home := settle_home(): print(f'dacl: no home to write to; caches go to {home}, or set HOME', file=sys.stderr)
->>>>>>> 9d7eca2c5c14c15152f4a6fbba3a272339deb0dc
+        print(f'dacl: no home to write to; caches go to {home}, or set HOME', file=sys.stderr)
     try:
         with orderly_end(): return run_command(sys.argv[1:] if argv is None else argv)
     except DaclError as e: return say(e, 2)
