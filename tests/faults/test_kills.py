@@ -7,7 +7,7 @@ import pytest
 from trials import COMMANDS, Process, content, files, fresh, one_line, same_results, visible
 
 SIGNALS = {'SIGKILL': signal.SIGKILL, 'SIGTERM': signal.SIGTERM, 'Ctrl-C': signal.SIGINT}
-TIMES = {'run-study': 1, 'quickstart': 1, 'embed': 3, 'convert': 3, 'build-index': 3, 'levers': 3, 'tune': 4, 'adapt': 4} # of each signal; 2 of the others
+TIMES = {'run-study': 1, 'quickstart': 1, 'embed': 3, 'convert': 3, 'build-index': 3, 'levers': 5, 'tune': 6, 'adapt': 6} # of each signal; 2 of the others
 
 
 def moments(name, fault, n): # shares of the undisturbed time
