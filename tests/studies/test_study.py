@@ -3,6 +3,7 @@ import json, os, re, signal, subprocess, sys, tempfile, time
 
 import pandas as pd
 import pytest
+from processes import left_on_screen
 
 from dacl_dr.cli.main import main
 from dacl_dr.core.errors import DaclError
@@ -133,8 +134,8 @@ def test_the_same_study_under_ray(six, tmp_path, data):
     (['--recipes', 'E'], "unknown recipe 'E'"), (['--dataset', 'nothing'], "no dataset 'nothing'"), (['--encoder', 'minlm'], "Did you mean 'minilm'"), (['--seeds', '1', '1'], 'each once')])
 def test_a_bad_study_is_refused_before_it_starts(tmp_path, capsys, change, says):
     assert main(['run-study', 'weights', '--output_dir', str(tmp_path/'runs'), *change]) == 2
-    said = capsys.readouterr()
-    assert says in said.err and len(said.err.splitlines()) == 1 and not (tmp_path/'runs').exists()
+    said = left_on_screen(capsys.readouterr().err)
+    assert says in said and len(said.splitlines()) == 1 and not (tmp_path/'runs').exists()
 
 
 def test_a_setting_in_a_file_is_refused_by_line(tmp_path, capsys):

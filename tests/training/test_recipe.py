@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import left_on_screen
 
 from dacl_dr.data.answers import has_answer
 from dacl_dr.training.checkpoints import checkpoints
@@ -98,6 +99,7 @@ def test_bad_flags_are_one_line(world, dacl, tmp_path, flags, parts):
     (world/'empty').mkdir(exist_ok=True)
     flags = [{'ALL': str(world), 'EMPTY': str(world/'empty')}.get(f, f) for f in flags]
     code, _, err = dacl('train-distance-aware', tmp_path/'run', *([] if '--data_dir' in flags else ['--data_dir', world/'one']), *STAGES, *flags)
+    err = left_on_screen(err)
     assert code == 2 and len(err.splitlines()) == 1 and err.startswith('dacl: '), err
     for p in parts: assert p in err, err
     assert not (tmp_path/'run'/'checkpoints').exists() and not (tmp_path/'run'/'final_model').exists()
@@ -115,7 +117,7 @@ def test_after_a_failed_start_the_mended_command_goes_on(world, dacl, tmp_path):
 def test_bad_yaml_is_one_line(world, tmp_path, capsys, text, parts):
     (tmp_path/'mine.yaml').write_text(text)
     code = main(['train-distance-aware', '--config', str(tmp_path/'mine.yaml'), '--data_dir', str(world/'one'), '--output_dir', str(tmp_path/'run')])
-    err = capsys.readouterr().err.strip()
+    err = left_on_screen(capsys.readouterr().err).strip()
     assert code == 2 and len(err.splitlines()) == 1 and 'mine.yaml' in err, err
     for p in parts: assert p in err, err
     assert [p.name for p in tmp_path.iterdir()] == ['mine.yaml']

@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from hostile import BOLD, shows_only
 from made import clumps, flags, of, tune, tuned, unit, write
+from processes import left_on_screen
 
 from dacl_dr.core.settings import EncoderSettings
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, train_tokenizer
@@ -95,7 +96,7 @@ def test_bad_input_is_one_line(name, bad, capsys, monkeypatch, tmp_path):
     for word in words.split(): given.append(str(bad/word) if (bad/word).is_file() else word)
     monkeypatch.chdir(tmp_path)
     assert tune(tmp_path, *given) == 2
-    err = capsys.readouterr().err
+    err = left_on_screen(capsys.readouterr().err)
     assert err.count('\n') == 1 and err.startswith('dacl: ') and said in err, err
     assert not (tmp_path/'out'/'tuned.json').exists()
 
