@@ -27,6 +27,7 @@ Columns: python, from (wheel, sdist, git, or wheel with the oldest dependencies)
 quickstart ('works', or the last line of the error), import s, --help s.
 """
 import argparse, configparser, os, re, shutil, subprocess, sys, time
+from datetime import date
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ from packaging.utils import canonicalize_name
 from dacl_dr.core.files import atomic_file
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = ['python', 'from', 'where', 'install', 'quickstart', 'import s', '--help s']
+COLUMNS = ['python', 'from', 'where', 'install', 'quickstart', 'import s', '--help s', 'date']
 NOBODY, NAMELESS = 65534, 54321 # users of most systems, and of none
 TOLD = ['torch', 'transformers', 'numpy', 'faiss-cpu', 'pandas']
 SMALL = {
@@ -177,7 +178,7 @@ def worked(folder, words, venv, circumstance, **options):
 
 
 def trial(venv, circumstance, work, bare=False):
-    "What is tried of an installed environment, as the last three columns."
+    "What is tried of an installed environment, as three columns."
     folder = work/'runs'/re.sub(r'[^\w]+', '-', f'{venv.version} {time.time_ns()}')
     if not venv.folder.name.isascii(): folder = folder.with_name(f'läufe и {folder.name}')
     home = folder/'home'
@@ -202,7 +203,7 @@ class Table:
         self.rows = pd.read_csv(self.path).to_dict('records') if known else []
 
     def add(self, *values):
-        row, key = dict(zip(COLUMNS, values)), values[:3]
+        row, key = dict(zip(COLUMNS, [*values, date.today().isoformat()])), values[:3]
         print(*values, sep=' | ', flush=True)
         at = [i for i, r in enumerate(self.rows) if tuple(r[c] for c in COLUMNS[:3]) == key]
         if at: self.rows[at[0]] = row

@@ -6,6 +6,7 @@ Run it with `make mutants`. It writes the rows of these modules in nbs/experimen
 exits with 1 if a mutant survives.
 """
 import argparse, csv, json, multiprocessing, os, re, shlex, shutil, sys, tempfile, time
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -474,7 +475,8 @@ def try_topic(name, topic, world, tmp, begin)->list[dict]: # rows of the table
         # numba looks at the changed cell only, not at those that call it
         cache = tmp/f'numba-{name}-{i}' if compiled else tmp/'numba'
         caught = try_mutant(topic, m, world, cache, limits)
-        rows.append({'module': home_of(topic, m), 'mutant': m.words, 'caught by': caught})
+        today = date.today().isoformat()
+        rows.append({'module': home_of(topic, m), 'mutant': m.words, 'caught by': caught, 'date': today})
         print(f"{time.monotonic() - begin:6.0f} s  {name}: {m.words}: {caught or 'SURVIVED'}", flush=True)
     return rows
 

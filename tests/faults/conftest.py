@@ -1,6 +1,7 @@
 "One world for all faults, and the table of what was tried and what survived."
 import os, sys
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -61,4 +62,5 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line(row('command', 'fault', 'tried', 'met', 'survived'))
     rows = [(c, f, n, MET[c, f], SURVIVED[c, f]) for (c, f), n in TRIED.items()]
     for r in [*rows, ('all', '', *(sum(r[i] for r in rows) for i in (2, 3, 4)))]: terminalreporter.write_line(row(*r))
-    if out := os.environ.get('FAULTS_CSV'): pd.DataFrame(rows, columns=['command', 'fault', 'tried', 'met', 'survived']).to_csv(out, index=False)
+    table = pd.DataFrame(rows, columns=['command', 'fault', 'tried', 'met', 'survived']).assign(date=date.today().isoformat())
+    if out := os.environ.get('FAULTS_CSV'): table.to_csv(out, index=False)

@@ -1,6 +1,7 @@
 "The campaign of damaged inputs: every reader gives the right result, or one line that names the file."
 import csv, json, os, shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import pytest, yaml
@@ -30,10 +31,11 @@ def test_the_campaign(tmp_path):
     with ThreadPoolExecutor(int(os.environ.get('FUZZ_WORKERS', 2))) as pool: done = dict(zip(READERS, pool.map(lambda r: run_reader(r.name, r.tried, SEED, tmp_path), READERS.values())))
     rows = [[name, sum(counts.values()), *(counts[k] for k in ('correct', 'refused', 'failed'))] for name, (counts, _, _) in done.items()]
     header, total = ['reader', 'tried', 'correct', 'refused', 'failed'], ['all', *(sum(r[i] for r in rows) for i in range(1, 5))]
+    today = date.today().isoformat()
     for row in (header, *rows, total): print(f'{row[0]:<34}' + ''.join(f'{v:>9}' for v in row[1:]))
     failures = [f'{name} {told([f])}' for name, (_, fs, _) in done.items() for f in fs]
     if SEED == 0:
-        with open(TABLE, 'w', newline='') as f: csv.writer(f, lineterminator='\n').writerows([header, *rows, total])
+        with open(TABLE, 'w', newline='') as f: csv.writer(f, lineterminator='\n').writerows([[*header, 'date'], *([*r, today] for r in [*rows, total])])
     assert not failures, '\n'.join(failures)
     assert total[1] >= 20_000
 
