@@ -254,10 +254,10 @@ def build_index_command(o:BuildIndex)->int:
 
 def run_evaluation_command(o:RunEvaluation)->int:
     "Evaluate an index, print the metrics, name the files."
+    check_name(o.experiment_name, 'experiment_name')
     check_models(o.encoder_path)
     check_questions(o.test_file, o.reading)
     from dacl_dr.evaluation.evaluate import metrics_lines, run_evaluation
-    check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_evaluation(o)
     print(metrics_lines(path))
     stem = str(path).removesuffix('.metrics.json')
@@ -266,12 +266,12 @@ def run_evaluation_command(o:RunEvaluation)->int:
 
 def run_ef_sweep_command(o:RunEfSweep)->int:
     "Sweep efSearch, print curve and costs, name the files."
+    check_name(o.experiment_name, 'experiment_name')
     check_models(o.encoder_path)
     check_questions(o.test_file, o.reading)
     import pandas as pd
     from dacl_dr.evaluation.ef_sweep import run_ef_sweep
     from dacl_dr.evaluation.judging import copies_lines, missing_lines
-    check_name(o.experiment_name, 'experiment_name')
     with claimed(o.output_path, o.experiment_name): path = run_ef_sweep(o)
     stem = str(path).removesuffix('.costs.csv')
     curve = pd.read_csv(f'{stem}.sweep.csv')

@@ -51,6 +51,8 @@ def test_its_tables_are_those_of_all_questions(crossed):
     assert set(t.study[t.study.model == 'A'].seeds) == {2} # seeds, not models
     sweeps = sweeps_of(run, s, variants(s))
     assert [len(x) for x in sweeps.values()] == [2, 2]
+    assert [len(x.exact['recall@10']) for x in sweeps['A']] == [sum(sizes)] * 2
+    assert np.mean([x.exact['recall@10'].mean() for x in sweeps['A']]) == pytest.approx(np.mean(recalls), abs=1e-6)
     own = 'visited at 95% to 99.5% of own exact recall@10'
     values = [cost_over(s.search.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited')) for x in sweeps['A']]
     assert rows.loc[(own, 'A'), 'value'] == pytest.approx(np.mean(values), rel=1e-6)
