@@ -107,7 +107,8 @@ def outcome_rows(
     rows = [row_of(bench, f, ef if f.name == 'have' else f.trial.knob, draws) for f in choice.found]
     costs = {f.name: costs_at_goal(f.trial.report, bench.aim, draws) for f in choice.found}
     for row in rows:
-        if row.name not in ('have', 'plain'): row.change = change_of(costs[row.name], costs['plain'])
+        if row.name in ('have', 'plain') or row.knob is None: continue
+        row.change = change_of(costs[row.name], costs['plain'])
     return rows
 
 # %% ../../nbs/tuning/outcome.ipynb #89398b95

@@ -175,6 +175,7 @@ def test_a_budget_of_milliseconds(data, tmp_path, capsys, monkeypatch):
     assert all(f'within {ms} ms' in said for ms in ('0.01', '4', '50'))
     for name in ('plain', 'together'):
         assert none[name]['knob'] is None and few[name]['evaluations']['value'] < 440 # queries that did not choose
+        assert none[name]['change'] is None # nothing was searched
     assert 'Not reached on the queries that settings are chosen on: efSearch at the best M' in said
     assert few['plain']['knob'] < many['plain']['knob'] and many['plain']['evaluations']['value'] > 440
     assert few['together']['quality']['value'] >= few['plain']['quality']['value'] - .02
