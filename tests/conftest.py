@@ -94,8 +94,11 @@ def copy(values):
 def demo_package(tmp_path_factory):
     "A distribution called dacl-demo on sys.path, with tests, a vendored copy and a file that does not parse."
     site = tmp_path_factory.mktemp('site')
-    files = {'dacl_demo/__init__.py': '', 'dacl_demo/shapes.py': MODULE, 'dacl_demo/other.py': COPY, 'dacl_demo/broken.py': 'def (:\n', 'dacl_demo/latin.py': None,
-             'dacl_demo/tests/test_shapes.py': MODULE, 'dacl_demo/_vendor/shapes.py': MODULE, 'dacl_demo/test_more.py': MODULE}
+    files = {
+        'dacl_demo/__init__.py': '', 'dacl_demo/shapes.py': MODULE, 'dacl_demo/other.py': COPY,
+        'dacl_demo/broken.py': 'def (:\n', 'dacl_demo/latin.py': None,
+        'dacl_demo/tests/test_shapes.py': MODULE, 'dacl_demo/_vendor/shapes.py': MODULE,
+        'dacl_demo/test_more.py': MODULE}
     for name, text in files.items():
         path = site/name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +106,8 @@ def demo_package(tmp_path_factory):
     info = site/'dacl_demo-1.0.dist-info'
     info.mkdir()
     (info/'METADATA').write_text('Metadata-Version: 2.1\nName: dacl-demo\nVersion: 1.0\n')
-    (info/'RECORD').write_text(''.join(f'{n},,\n' for n in [*files, 'dacl_demo-1.0.dist-info/METADATA', 'dacl_demo-1.0.dist-info/RECORD']))
+    (info/'RECORD').write_text(
+        ''.join(f'{n},,\n' for n in [*files, 'dacl_demo-1.0.dist-info/METADATA', 'dacl_demo-1.0.dist-info/RECORD']))
     sys.path.insert(0, str(site))
     yield 'dacl-demo'
     sys.path.remove(str(site))
@@ -111,7 +115,8 @@ def demo_package(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def made_once(tmp_path_factory):
-    "A function of a name and of what fills a folder and returns what JSON can hold. One worker of pytest-xdist makes it, each gets a copy."
+    """A function of a name and of what fills a folder and returns what JSON can hold. One worker of pytest-xdist makes
+    it, each gets a copy."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
     def get(name, make):

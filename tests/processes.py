@@ -15,9 +15,12 @@ def start(function, *args):
 def torchrun(*args, **kwargs):
     "Two processes on this machine."
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}, **kwargs)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'},
+        **kwargs)
 
 
 def left_on_screen(err):
-    "What a terminal still shows of `err`: a progress bar, seen on a slow machine alone, is wiped by what comes after it."
+    """What a terminal still shows of `err`: a progress bar, seen on a slow machine alone, is wiped by what comes after
+    it."""
     return '\n'.join(line.rsplit('\r', 1)[-1] for line in err.split('\n'))

@@ -2,8 +2,9 @@
 
     python tests/site_check.py SITE [--browser PROGRAM | --no-browser]
 
-Nothing is fetched from elsewhere, and every picture and chart has words. With a Chromium among the programs each page is
-then laid out at two widths: nothing scrolls sideways, no code is cut. One line a fault, exit code 1 if there are any.
+Nothing is fetched from elsewhere, and every picture and chart has words. With a Chromium among the programs each page
+is then laid out at two widths: nothing scrolls sideways, no code is cut. One line a fault, exit code 1 if there are
+any.
 """
 import argparse, functools, http.server, json, re, shutil, subprocess, sys, tempfile, threading
 from html.parser import HTMLParser
@@ -31,10 +32,12 @@ class Reader(HTMLParser):
         self.within = tag if tag in ('script', 'style') else self.within
         known = tag == 'link' and set((a.get('rel') or '').split()) <= NOT_FETCHED
         for key in [] if known else FETCHED.get(tag, []):
-            for address in (a.get(key) or '').split(',') if key == 'srcset' else [a.get(key) or '']: self.fetched.append(address.strip())
+            for address in (a.get(key) or '').split(',') if key == 'srcset' else [a.get(key) or '']:
+                self.fetched.append(address.strip())
         self.fetched += CSS_FETCH.findall(a.get('style') or '')
         if tag == 'img' and 'alt' not in a: self.wordless.append(f"picture {(a.get('src') or '')[:60]}")
-        if 'chart' in (a.get('class') or '').split() and not a.get('aria-label'): self.wordless.append(f"chart {a.get('id', '')}")
+        if 'chart' in (a.get('class') or '').split() and not a.get('aria-label'):
+            self.wordless.append(f"chart {a.get('id', '')}")
 
     def handle_endtag(self, tag):
         if tag == self.within: self.within = ''
@@ -58,7 +61,9 @@ def page_faults(text, name):
 
 def static_faults(site):
     "Faults that can be seen without a browser."
-    found = [f for p in sorted(site.rglob('*.html')) for f in page_faults(p.read_text(encoding='utf-8'), p.relative_to(site))]
+    found = [
+        f for p in sorted(site.rglob('*.html')) for f in page_faults(p.read_text(encoding='utf-8'), p.relative_to(site))
+    ]
     for p in sorted(site.rglob('*.css')):
         hosts = foreign(CSS_FETCH.findall(p.read_text(encoding='utf-8')))
         found += [f'{p.relative_to(site)}: fetches from {h}: choose a theme that does not' for h in hosts]
@@ -84,7 +89,8 @@ async function measure(page, width) {
   d.querySelectorAll('details').forEach(e => e.open = true);
   const root = d.documentElement, over = root.scrollWidth - root.clientWidth;
   const inBox = e => e.closest('.scroll, .chart, pre, table, math, nav, .sidebar');
-  const culprits = [...d.querySelectorAll('main *, header *')].filter(e => !inBox(e) && e.getBoundingClientRect().right > root.clientWidth + 1);
+  const beyond = e => !inBox(e) && e.getBoundingClientRect().right > root.clientWidth + 1;
+  const culprits = [...d.querySelectorAll('main *, header *')].filter(beyond);
   const said = {
     page, width, over, by: culprits.slice(0, 3).map(e => e.tagName.toLowerCase() + '.' + e.className),
     code: d.querySelectorAll('div.sourceCode').length,
@@ -128,21 +134,26 @@ def measured(site, browser, pages, widths=(1400, 390), seconds=1800):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory() as profile:
         address = f'http://127.0.0.1:{server.server_port}/measure-the-site.html'
-        command = [browser, '--headless=new', '--no-sandbox', '--disable-gpu', f'--user-data-dir={profile}', '--window-size=1500,1000', '--remote-debugging-port=0', address]
+        command = [
+            browser, '--headless=new', '--no-sandbox', '--disable-gpu', f'--user-data-dir={profile}',
+            '--window-size=1500,1000', '--remote-debugging-port=0', address]
         shown = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try: whole = server.done.wait(seconds)
         finally:
             shown.terminate()
             shown.wait()
             server.shutdown()
-    if not whole: raise SystemExit(f'{browser} measured {len(server.found)} of {len(pages) * len(widths)} layouts within {seconds} seconds')
+    if not whole:
+        raise SystemExit(
+            f'{browser} measured {len(server.found)} of {len(pages) * len(widths)} layouts within {seconds} seconds')
     return server.found
 
 def width_faults(rows):
     "What does not fit."
     for r in rows:
         at = f"{r['page']} at {r['width']} px"
-        if r['over'] > 1: yield f"{at}: scrolls sideways by {r['over']} px{': ' + ', '.join(r['by']) if r['by'] else ''}"
+        if r['over'] > 1:
+            yield f"{at}: scrolls sideways by {r['over']} px{': ' + ', '.join(r['by']) if r['by'] else ''}"
         if r['cutCode']: yield f"{at}: {r['cutCode']} of {r['code']} blocks of code are cut"
         if r['cutOut']: yield f"{at}: {r['cutOut']} of {r['out']} outputs are cut"
         if r['undrawn']: yield f"{at}: {r['undrawn']} of {r['charts']} charts are not drawn"
@@ -156,7 +167,9 @@ def main(argv=None):
     p.add_argument('--no-browser', action='store_true')
     p.add_argument('--only', default='', help='measure pages whose names hold this')
     args = p.parse_args(argv)
-    pages = sorted(str(f.relative_to(args.site)) for f in args.site.rglob('*.html') if 'site_libs' not in f.parts and args.only in str(f))
+    pages = sorted(
+        str(f.relative_to(args.site)) for f in args.site.rglob('*.html')
+        if 'site_libs' not in f.parts and args.only in str(f))
     if not pages: raise SystemExit(f'{args.site}: no pages; build the site with make docs')
     faults = static_faults(args.site)
     browser = None if args.no_browser else args.browser or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -166,9 +179,13 @@ def main(argv=None):
         faults += width_faults(rows)
         total = lambda key: sum(r[key] for r in rows if r['width'] == 1400)
         narrow = sum(r['over'] > 1 for r in rows if r['width'] == 390)
-        said = f"{total('cutCode')} of {total('code')} blocks of code and {total('cutOut')} of {total('out')} outputs cut at 1,400 px; {narrow} pages scroll sideways at 390 px"
+        said = (
+            f"{total('cutCode')} of {total('code')} blocks of code and {total('cutOut')} of {total('out')} outputs cut "
+            f"at 1,400 px; {narrow} pages scroll sideways at 390 px")
     print('\n'.join(faults))
-    print(f"{len(pages)} pages: {len({f.split(':')[0] for f in faults if ': fetches from ' in f})} files fetch from elsewhere; {said}")
+    print(
+        f"{len(pages)} pages: {len({f.split(':')[0] for f in faults if ': fetches from ' in f})} files fetch from "
+        f"elsewhere; {said}")
     return 1 if faults else 0
 
 

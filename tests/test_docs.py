@@ -23,7 +23,8 @@ def SHOWN(kind, text):
 
 GOOD = """## A heading: with `code`
 
-See [the other page](other.ipynb#second-part), [above](#a-heading-with-code), [a picture](images/x.svg), @fig-one and Karpukhin et al. [-@karpukhin2020].
+See [the other page](other.ipynb#second-part), [above](#a-heading-with-code), [a picture](images/x.svg), @fig-one
+and Karpukhin et al. [-@karpukhin2020].
 
 ```sh
 FOO=1 torchrun --nproc_per_node 2 --no-python dacl train-baseline --batch_size 8 \\
@@ -79,13 +80,25 @@ def test_a_whole_site_has_no_fault(site, capsys):
     assert main([str(site), '--static']) == 0 and '3 pages' in capsys.readouterr().out
 
 PLANTED = {
-    'broken link': ('[x](othr.ipynb)', "nbs/page.ipynb: cell 3: broken link othr.ipynb: no such file; did you mean 'other.ipynb'?"),
-    'broken anchor': ('[x](other.ipynb#secnd-part)', "nbs/page.ipynb: cell 3: broken anchor other.ipynb#secnd-part: no such heading; did you mean 'second-part'?"),
-    'off the site': ('[x](../README.md)', 'nbs/page.ipynb: cell 3: link ../README.md leaves the site: give its address in the repository'),
+    'broken link': (
+        '[x](othr.ipynb)', "nbs/page.ipynb: cell 3: broken link othr.ipynb: no such file; did you mean 'other.ipynb'?"),
+    'broken anchor': (
+        '[x](other.ipynb#secnd-part)',
+        "nbs/page.ipynb: cell 3: broken anchor other.ipynb#secnd-part: no such heading; did you mean 'second-part'?"),
+    'off the site': (
+        '[x](../README.md)',
+        'nbs/page.ipynb: cell 3: link ../README.md leaves the site: give its address in the repository'),
     'missing picture': ('![x](images/y.svg)', 'broken link images/y.svg'),
-    'missing cross-reference': ('See @fig-two.', "nbs/page.ipynb: cell 3: cross-reference @fig-two has no target on this page: did you mean 'fig-one'?"),
-    'missing citation': ('See [@karpukin2020].', "nbs/page.ipynb: cell 3: citation @karpukin2020 is not in the bibliography: did you mean 'karpukhin2020'?"),
-    'misspelt flag': ('```sh\ndacl quickstart --sedes 3\n```', "nbs/page.ipynb: cell 3: 'dacl quickstart --sedes 3' is refused: unknown flag or argument '--sedes'. Did you mean '--seeds'?"),
+    'missing cross-reference': (
+        'See @fig-two.',
+        "nbs/page.ipynb: cell 3: cross-reference @fig-two has no target on this page: did you mean 'fig-one'?"),
+    'missing citation': (
+        'See [@karpukin2020].',
+        "nbs/page.ipynb: cell 3: citation @karpukin2020 is not in the bibliography: did you mean 'karpukhin2020'?"),
+    'misspelt flag': (
+        '```sh\ndacl quickstart --sedes 3\n```',
+        "nbs/page.ipynb: cell 3: 'dacl quickstart --sedes 3' is refused: unknown flag or argument '--sedes'. Did you "
+        "mean '--seeds'?"),
     'missing flag': ('```sh\ndacl build-index\n```', 'the following arguments are required'),
     'misspelt command in the text': ('Run `dacl quikstart`.', "'dacl quikstart' is refused"),
 }
@@ -97,13 +110,18 @@ def test_a_planted_fault_is_told(site, name):
     assert line in only(site)
 
 def test_links_that_code_has_shown_are_followed(site):
-    shown = {'output_type': 'execute_result', 'metadata': {}, 'execution_count': 1, 'data': {'text/markdown': '[x](nowhere.ipynb)'}}
+    shown = {
+        'output_type': 'execute_result', 'metadata': {}, 'execution_count': 1,
+        'data': {'text/markdown': '[x](nowhere.ipynb)'}}
     write_notebook(site/'nbs'/'other.ipynb', MARKDOWN('## Second part'), CODE('shown', shown))
     assert 'nbs/other.ipynb: cell 2: broken link nowhere.ipynb' in only(site)
 
 def test_an_error_among_outputs(site):
-    write_notebook(site/'nbs'/'other.ipynb', MARKDOWN('## Second part'), CODE('1/0', {'output_type': 'error', 'ename': 'ZeroDivisionError', 'evalue': '', 'traceback': []}))
-    assert only(site) == 'nbs/other.ipynb: cell 2: its output is an error, ZeroDivisionError: mend the cell and run the notebook again'
+    write_notebook(
+        site/'nbs'/'other.ipynb', MARKDOWN('## Second part'),
+        CODE('1/0', {'output_type': 'error', 'ename': 'ZeroDivisionError', 'evalue': '', 'traceback': []}))
+    assert only(site) == (
+        'nbs/other.ipynb: cell 2: its output is an error, ZeroDivisionError: mend the cell and run the notebook again')
 
 def test_text_that_the_site_would_not_show(site):
     book = json.loads((site/'nbs'/'other.ipynb').read_text())
@@ -116,13 +134,26 @@ def test_a_line_of_a_markdown_page(site):
     assert only(site) == "README.md: line 4: broken link nbs/pag.ipynb: no such file; did you mean 'nbs/page.ipynb'?"
 
 SITE = {
-    'not in the sidebar': (lambda d: d['website']['sidebar']['contents'][0]['contents'].pop(), '_quarto.yml: sidebar: nbs/other.ipynb is not listed: put it under the section it belongs to'),
-    'listed twice': (lambda d: d['website']['sidebar']['contents'].append('page.ipynb'), '_quarto.yml: sidebar: nbs/page.ipynb is listed more than once: keep one'),
-    'not there': (lambda d: d['website']['sidebar']['contents'].append('pages.ipynb'), "_quarto.yml: sidebar: pages.ipynb is not in nbs/: did you mean 'page.ipynb'?"),
-    'unknown key': (lambda d: d['website'].update(serach=True), "_quarto.yml: website.serach: unknown key: did you mean 'search'?"),
-    'unknown key of an entry': (lambda d: d['website']['sidebar']['contents'].append({'txt': 'x', 'contents': []}), "_quarto.yml: sidebar: txt: unknown key of a sidebar entry: did you mean 'text'?"),
-    'unknown theme': (lambda d: d['format']['html']['theme'].update(dark='drkly'), "format.html.theme: drkly is no theme of Quarto: did you mean 'darkly'?"),
-    'missing file': (lambda d: d['format']['html'].update(css='style.css'), '_quarto.yml: format.html.css: style.css is not in nbs/: write it or take it out'),
+    'not in the sidebar': (
+        lambda d: d['website']['sidebar']['contents'][0]['contents'].pop(),
+        '_quarto.yml: sidebar: nbs/other.ipynb is not listed: put it under the section it belongs to'),
+    'listed twice': (
+        lambda d: d['website']['sidebar']['contents'].append('page.ipynb'),
+        '_quarto.yml: sidebar: nbs/page.ipynb is listed more than once: keep one'),
+    'not there': (
+        lambda d: d['website']['sidebar']['contents'].append('pages.ipynb'),
+        "_quarto.yml: sidebar: pages.ipynb is not in nbs/: did you mean 'page.ipynb'?"),
+    'unknown key': (
+        lambda d: d['website'].update(serach=True), "_quarto.yml: website.serach: unknown key: did you mean 'search'?"),
+    'unknown key of an entry': (
+        lambda d: d['website']['sidebar']['contents'].append({'txt': 'x', 'contents': []}),
+        "_quarto.yml: sidebar: txt: unknown key of a sidebar entry: did you mean 'text'?"),
+    'unknown theme': (
+        lambda d: d['format']['html']['theme'].update(dark='drkly'),
+        "format.html.theme: drkly is no theme of Quarto: did you mean 'darkly'?"),
+    'missing file': (
+        lambda d: d['format']['html'].update(css='style.css'),
+        '_quarto.yml: format.html.css: style.css is not in nbs/: write it or take it out'),
 }
 
 @pytest.mark.parametrize('name', SITE)
@@ -193,9 +224,11 @@ REFERENCE = {
         cake(FUNCTION.replace('eggs', 'eggs # [`Egg`](other.html#second-part)', 1)),
         'cell 1: raw Markdown in the signature of Cake: settings.ini must have skip_procs = add_links',
     ),
-    'type of None': (cake(FUNCTION.replace('int=3', 'NoneType=None')), "cell 1: ':NoneType' in what is shown of Cake: "),
+    'type of None': (
+        cake(FUNCTION.replace('int=3', 'NoneType=None')), "cell 1: ':NoneType' in what is shown of Cake: "),
     'class of a notebook': (cake(FUNCTION.replace('int=3', '__main__.Egg')), "cell 1: '__main__.' in what is shown of"),
-    'address': (cake(FUNCTION.replace('int=3', '<Egg object at 0x7f>')), "cell 1: 'object at 0x' in what is shown of Cake"),
+    'address': (
+        cake(FUNCTION.replace('int=3', '<Egg object at 0x7f>')), "cell 1: 'object at 0x' in what is shown of Cake"),
     'factory': (cake(FUNCTION.replace('int=3', '<factory>')), "cell 1: '<factory>' in what is shown of Cake: "),
     'long line': (
         cake(FUNCTION.replace('eggs', 'eggs' + '_'*120)),
@@ -206,17 +239,20 @@ REFERENCE = {
         'cell 1: the source link of Cake leads to dacl_dr/x.py#L4, which does not define it: run nbdev_export',
     ),
     'wrong file': (
-        cake((STRUCT + FIELDS).replace('x.py', 'y.py')), 'the source link of Cake leads to dacl_dr/y.py#L3, which does not'
+        cake((STRUCT + FIELDS).replace('x.py', 'y.py')),
+        'the source link of Cake leads to dacl_dr/y.py#L3, which does not'
     ),
     'no source': (cake((STRUCT + FIELDS).replace(SOURCE, '')), 'cell 1: Cake has no link to its source: export it'),
     'name without a page': (
-        [MARKDOWN('[`Egg`](egg.html#Egg)')], 'cell 1: the link of a name leads to egg.html#Egg, which the site has not: '
+        [MARKDOWN('[`Egg`](egg.html#Egg)')],
+        'cell 1: the link of a name leads to egg.html#Egg, which the site has not: '
     ),
     'name without an anchor': (
         [MARKDOWN('[`Egg`](other.html#Egg)')], 'the link of a name leads to other.html#Egg, which the site has not'
     ),
     'name in a table': (
-        cake(STRUCT + FIELDS.replace('eggs', '<a href="#Egg">Egg</a>')), 'the link of a name leads to page.html#Egg, which'
+        cake(STRUCT + FIELDS.replace('eggs', '<a href="#Egg">Egg</a>')),
+        'the link of a name leads to page.html#Egg, which'
     ),
     'two anchors': (
         cake(STRUCT + FIELDS, MARKDOWN('## Cake {#Cake}')), 'cell 1: a heading takes the anchor #Cake too: '
@@ -232,7 +268,8 @@ REFERENCE = {
         [MARKDOWN('```{=html}\n<script type="module">import x from "https://esm.example.org/x"</script>\n```')],
         'cell 1: the page would fetch from esm.example.org',
     ),
-    'picture from elsewhere': ([MARKDOWN('<img alt="x" src="http://example.org/x.png">')], 'would fetch from example.org'),
+    'picture from elsewhere': (
+        [MARKDOWN('<img alt="x" src="http://example.org/x.png">')], 'would fetch from example.org'),
     'table without a caption': (
         [CODE('1', SHOWN('html', '<table><caption>x</caption></table>\n<table class="y"><tr><td>1</td></tr></table>'))],
         'cell 1: a table has no caption: give its cell `#| tbl-cap: words`',
@@ -253,7 +290,8 @@ def test_names_are_told_apart_by_their_folder(site):
     "Pages of one name stand in many folders, so a link is followed by its path."
     for name in ('one/index', 'two/index'): write_notebook(site/'nbs'/f'{name}.ipynb')
     write_notebook(site/'_proc'/'one'/'index.ipynb', MARKDOWN('## Egg {#Egg}'))
-    write_notebook(site/'_proc'/'two'/'index.ipynb', MARKDOWN('[`Egg`](../one/index.html#Egg), [`Egg`](index.html#Egg)'))
+    write_notebook(
+        site/'_proc'/'two'/'index.ipynb', MARKDOWN('[`Egg`](../one/index.html#Egg), [`Egg`](index.html#Egg)'))
     [line] = processed_faults(site)
     assert line.startswith('_proc/two/index.ipynb: cell 1: the link of a name leads to index.html#Egg, ')
 
@@ -283,7 +321,8 @@ def test_processing_installs_nothing(site, monkeypatch):
 
 def test_the_version_is_written_once():
     "CITATION.cff cannot read settings.ini; this can."
-    version = next(l.split('=')[1].strip() for l in (ROOT/'settings.ini').read_text().splitlines() if l.startswith('version'))
+    version = next(
+        l.split('=')[1].strip() for l in (ROOT/'settings.ini').read_text().splitlines() if l.startswith('version'))
     assert str(yaml.safe_load((ROOT/'CITATION.cff').read_text())['version']) == version
 
 def test_the_repository_is_whole():

@@ -55,7 +55,8 @@ def test_a_package_imports_only_from_lower_floors(module):
 
 
 def test_each_module_stands_after_all_that_it_imports():
-    "The sidebar has every module, and read from its top nothing is used before it was explained; so there is no circle."
+    """The sidebar has every module, and read from its top nothing is used before it was explained; so there is no
+    circle."""
     order = reading_order()
     assert sorted(order) == MODULES
     place = {m: i for i, m in enumerate(order)}
@@ -69,13 +70,18 @@ def test_notebooks_and_modules_are_one_tree():
         exported = re.findall(r'"#\| default_exp ([\w.]+)', path.read_text())
         if exported: named[path.relative_to(NBS).with_suffix('').as_posix()] = exported[0].replace('.', '/')
     assert {a: b for a, b in named.items() if a != b.replace('/__init__', '/index')} == {}
-    modules = {p.relative_to(PACKAGE).with_suffix('').as_posix() for p in PACKAGE.rglob('*.py')} - {'__init__', '_modidx'}
+    modules = {
+        p.relative_to(PACKAGE).with_suffix('').as_posix() for p in PACKAGE.rglob('*.py')} - {'__init__', '_modidx'}
     assert modules == set(named.values())
 
 
 def public_names(module):
     tree = ast.parse((PACKAGE/(module.replace('.', '/') + '.py')).read_text())
-    return next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__'), [])
+    return next(
+        (
+            ast.literal_eval(n.value) for n in tree.body
+            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__'),
+        [])
 
 
 def test_a_public_name_exists_once():
@@ -93,15 +99,19 @@ def test_no_line_of_code_is_too_long(path):
     lines = [l for c in cells for l in ''.join(c['source']).split('\n')]
     assert [l for l in lines if len(l) > LONGEST] == []
 
-@pytest.mark.parametrize('path', sorted((ROOT/'benchmarks').glob('*.py')), ids=lambda p: p.stem)
-def test_no_line_of_a_benchmark_is_too_long(path):
+SCRIPTS = [f for folder in ('benchmarks', 'tests') for f in sorted((ROOT/folder).rglob('*.py'))]
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_line_of_a_benchmark_or_a_test_is_too_long(path):
     assert [l for l in path.read_text().splitlines() if len(l) > LONGEST] == []
 
 
 LONGEST_CELL, LONGEST_MODULE = 60, 450 # lines
 
 def test_cells_and_modules_are_short():
-    sources = {(p, c['id']): ''.join(c['source']) for p in PAGES for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code'}
+    sources = {
+        (p, c['id']): ''.join(c['source']) for p in PAGES for c in json.loads(p.read_text())['cells']
+        if c['cell_type'] == 'code'}
     exported = {where: len(s.splitlines()) - 1 for where, s in sources.items() if s.startswith('#| export')}
     assert {f'{p.relative_to(NBS)} {cell}': n for (p, cell), n in exported.items() if n > LONGEST_CELL} == {}
     modules = {p: len(p.read_text().splitlines()) for p in PACKAGE.rglob('*.py') if p.name != '_modidx.py'}
@@ -113,7 +123,8 @@ def test_no_function_takes_too_much(module):
     "Above eight parameters a struct is due."
     tree = ast.parse((PACKAGE/(module.replace('.', '/') + '.py')).read_text())
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    taken = {f.name: len([a for a in f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]) for f in functions}
+    taken = {
+        f.name: len([a for a in f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]) for f in functions}
     assert {n: k for n, k in taken.items() if k > 8} == {}
 
 
@@ -122,13 +133,15 @@ def test_a_front_offers_what_its_modules_have(package):
     front = importlib.import_module(f'dacl_dr.{package}')
     modules = {m.split('.')[1] for m in MODULES if m.startswith(f'{package}.')}
     assert front.__all__ and not modules & set(front.__all__), 'a function that is named as its module is hidden by it'
-    for name in front.__all__: assert getattr(getattr(front, name), '__module__', f'dacl_dr.{package}.').startswith(f'dacl_dr.{package}.')
+    for name in front.__all__:
+        assert getattr(getattr(front, name), '__module__', f'dacl_dr.{package}.').startswith(f'dacl_dr.{package}.')
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda p: str(p.relative_to(ROOT/'nbs').with_suffix('')))
 def test_notebook_is_fit_to_read(path):
     cells = json.loads(path.read_text())['cells']
-    assert 'https://cdn' not in path.read_text(), 'a chart that fetches its library: import dacl_dr.report.charts for its look'
+    needed = 'a chart that fetches its library: import dacl_dr.report.charts for its look'
+    assert 'https://cdn' not in path.read_text(), needed
     first = ''.join(cells[0]['source'])
     assert re.match(r'# .+\n\n> .+', first)
     outputs = [o for c in cells for o in c.get('outputs', [])]
@@ -153,7 +166,9 @@ def test_development_packages_are_no_requirement():
 
 
 def test_help_needs_no_heavy_library():
-    code = 'import sys, dacl_dr.cli.main\nheavy = {"torch", "transformers", "faiss", "pandas", "numpy", "altair"} & set(sys.modules)\nassert not heavy, heavy'
+    code = (
+        'import sys, dacl_dr.cli.main\nheavy = {"torch", "transformers", "faiss", "pandas", "numpy", "altair"} & '
+        'set(sys.modules)\nassert not heavy, heavy')
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 
@@ -173,15 +188,24 @@ def test_imports_stand_in_their_own_cells(path):
     "nbdev executes every cell with an import when it makes the docs, so such a cell must need nothing else."
     for cell in json.loads(path.read_text())['cells']:
         if cell['cell_type'] != 'code' or 'eval: false' in ''.join(cell['source']): continue
-        found = [isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(''.join(l for l in cell['source'] if not l.startswith(('%', '!')))).body]
+        found = [
+            isinstance(n, (ast.Import, ast.ImportFrom))
+            for n in ast.parse(''.join(l for l in cell['source'] if not l.startswith(('%', '!')))).body]
         assert all(found) or not any(found), ''.join(cell['source'])
-        nested = [n for s in ast.parse(''.join(cell['source'])).body if not isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)) for n in ast.walk(s) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        nested = [
+            n for s in ast.parse(''.join(cell['source'])).body
+            if not isinstance(s, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)) for n in ast.walk(s)
+            if isinstance(n, (ast.Import, ast.ImportFrom))]
         assert not nested, ''.join(cell['source'])
 
 
 @pytest.mark.parametrize('path', sorted((PACKAGE.parent/'benchmarks').glob('*.py')), ids=lambda p: p.stem)
 def test_benchmarks_name_what_is_there(path):
     "They are run by hand, and nothing else would tell."
-    imports = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module.startswith('dacl_dr')]
-    missing = [f'{n.module}.{a.name}' for n in imports for a in n.names if not hasattr(importlib.import_module(n.module), a.name)]
+    imports = [
+        n for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.ImportFrom) and n.module.startswith('dacl_dr')]
+    missing = [
+        f'{n.module}.{a.name}' for n in imports for a in n.names
+        if not hasattr(importlib.import_module(n.module), a.name)]
     assert missing == []

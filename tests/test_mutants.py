@@ -1,4 +1,5 @@
-"The list of wrong lines fits the code: each stands once in one module of its topic. Whether tests notice them: make mutants."
+"""The list of wrong lines fits the code: each stands once in one module of its topic. Whether tests notice them: make
+mutants."""
 import ast
 from pathlib import Path
 

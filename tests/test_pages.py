@@ -60,7 +60,8 @@ def test_a_guide_needs_only_what_a_user_has(page):
     known = users_modules() | set(sys.stdlib_module_names) | {'dacl_dr'}
     text = page.read_text()
     for c in code(page):
-        for m in set(imported(tree(c))) - known: assert EXTRAS.get(m, m + '?') in text, f'{m} is no requirement of a user'
+        for m in set(imported(tree(c))) - known:
+            assert EXTRAS.get(m, m + '?') in text, f'{m} is no requirement of a user'
 
 @pytest.mark.parametrize('page', GUIDES, ids=lambda p: str(p.relative_to(NBS)))
 def test_what_a_reader_needs_is_on_view(page):
@@ -71,7 +72,8 @@ def test_what_a_reader_needs_is_on_view(page):
         missing = (used(tree(c)) - stored(tree(c))) & unseen
         assert not missing, f"cell {c['id']}: {sorted(missing)} is defined where no reader sees it"
         unseen -= set(bound(tree(c)))
-        assert not tree(c).body or not isinstance(tree(c).body[-1], ast.Assert), f"cell {c['id']} ends with a check: hide it"
+        assert not tree(c).body or not isinstance(
+            tree(c).body[-1], ast.Assert), f"cell {c['id']} ends with a check: hide it"
 
 def test_no_saved_output_is_a_widget():
     "Widgets need scripts from elsewhere, and the state of progress bars is of no use."
@@ -92,10 +94,12 @@ def test_a_tutorial_says_whose_outputs_it_shows(name):
 def test_the_box_of_explore_is_in_the_notebook():
     assert any('widgets.Text(' in source(c) for c in code(NBS/'tutorials'/'explore.ipynb'))
 
-@pytest.mark.parametrize('page', [*NBS.rglob('*.ipynb'), *NBS.glob('*.qmd'), ROOT/'README.md'], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'page', [*NBS.rglob('*.ipynb'), *NBS.glob('*.qmd'), ROOT/'README.md'], ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_picture_has_words(page):
     text = page.read_text()
-    if page.suffix == '.ipynb': text = '\n'.join(source(c) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
+    if page.suffix == '.ipynb':
+        text = '\n'.join(source(c) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
     for tag in re.findall(r'<img\b[^>]*>', text): assert re.search(r'\balt="[^"]{8,}"', tag), tag
     assert not re.findall(r'!\[\s*\]\([^)]*\)', text)
 
@@ -104,10 +108,14 @@ def test_both_front_pages_have_the_same_sections():
     heads = {}
     for name in ('index', 'zh'):
         cells = json.loads((NBS/f'{name}.ipynb').read_text())['cells']
-        links = [set(re.findall(r'\]\(([\w/]+\.(?:ipynb|qmd))\)', source(c))) for c in cells if c['cell_type'] == 'markdown']
-        heads[name] = sum(len(re.findall(r'^## ', source(c), re.M)) for c in cells if c['cell_type'] == 'markdown'), set().union(*links) - {'index.ipynb', 'zh.ipynb'}
+        links = [
+            set(re.findall(r'\]\(([\w/]+\.(?:ipynb|qmd))\)', source(c))) for c in cells if c['cell_type'] == 'markdown']
+        heads[name] = sum(
+            len(re.findall(r'^## ', source(c), re.M)) for c in cells if c['cell_type'] == 'markdown'
+        ), set().union(*links) - {'index.ipynb', 'zh.ipynb'}
     assert heads['index'] == heads['zh']
-    shown = [[(source(c), c['outputs']) for c in code(NBS/f'{name}.ipynb') if not hidden(c)] for name in ('index', 'zh')]
+    shown = [
+        [(source(c), c['outputs']) for c in code(NBS/f'{name}.ipynb') if not hidden(c)] for name in ('index', 'zh')]
     assert shown[0] == shown[1] and any(outputs for _, outputs in shown[0])
 
 @pytest.mark.parametrize('name', ['index', 'zh'])
@@ -133,7 +141,8 @@ def environment_faults(data, root=ROOT):
     pip = [line for d in data['dependencies'] if isinstance(d, dict) for line in d['pip']]
     for d in conda:
         name, version = re.fullmatch(r'([\w-]+)\s*(?:[=<>]+\s*([\d.]+))?', d).groups()
-        if name == 'python' and version != SETTINGS['min_python']: yield f'{d}: settings.ini says {SETTINGS["min_python"]}'
+        if name == 'python' and version != SETTINGS['min_python']:
+            yield f'{d}: settings.ini says {SETTINGS["min_python"]}'
         if name in pins and version != pins[name]: yield f'{d}: constraints.txt says {pins[name]}'
         if name not in pins and name not in ('python', 'pip', 'quarto'): yield f'{d}: not in constraints.txt'
     for line in pip:
@@ -166,7 +175,8 @@ def test_a_wrong_pin_is_told(wrong):
     assert len([*environment_faults(data)]) == 1
 
 
-@pytest.mark.parametrize('says, code', [('Output created', 0), ('WARN: Unable to resolve link target', 1), ('[WARNING] Div unclosed', 1)])
+@pytest.mark.parametrize(
+    'says, code', [('Output created', 0), ('WARN: Unable to resolve link target', 1), ('[WARNING] Div unclosed', 1)])
 def test_make_docs_fails_on_a_warning(tmp_path, says, code):
     "With a stand-in for Quarto, that only speaks."
     shutil.copy(ROOT/'Makefile', tmp_path)
@@ -180,7 +190,9 @@ def test_make_docs_fails_on_a_warning(tmp_path, says, code):
         (tools/name).write_text(f'#!/bin/sh\n{does}\n')
         (tools/name).chmod(0o755)
     for stamp in ('.run', '.dev'): (tmp_path/'v'/stamp).touch()
-    done = subprocess.run(['make', 'docs', 'VENV=v'], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {'PATH': f"{tools}:{os.environ['PATH']}"})
+    done = subprocess.run(
+        ['make', 'docs', 'VENV=v'], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {'PATH': f"{tools}:{os.environ['PATH']}"})
     assert (done.returncode != 0) == (code != 0), done.stdout + done.stderr
     assert says in done.stdout and (tmp_path/'_docs').is_dir() == (code == 0)
 
@@ -191,7 +203,8 @@ def test_two_tutorials_open_in_colab_and_install_there_first():
     assert len(COLAB) == 2
     url = SETTINGS['git_url']
     for page in COLAB:
-        at = f"https://colab.research.google.com/github/{url.removeprefix('https://github.com/')}/blob/main/{page.relative_to(ROOT)}"
+        at = url.replace('https://github.com/', 'https://colab.research.google.com/github/')
+        at += f'/blob/main/{page.relative_to(ROOT)}'
         assert at in page.read_text()
         first = source(code(page)[0])
         assert f'pip install -q git+{url}' in first and first.startswith("if 'google.colab' in str(get_ipython()): ")

@@ -29,7 +29,9 @@ def test_what_is_fetched_from_elsewhere_is_told(name):
     assert page_faults(f'<html><body>{PLANTED[name]}</body></html>', 'a.html') == [said]
 
 def test_links_that_a_reader_follows_are_no_fault():
-    text = '<link rel="canonical" href="https://x.org/a"><a href="https://x.org">x</a><img alt="" src="a.png"><script>"https://x.org"</script>'
+    text = (
+        '<link rel="canonical" href="https://x.org/a"><a href="https://x.org">x</a><img alt="" '
+        'src="a.png"><script>"https://x.org"</script>')
     assert page_faults(text, 'a.html') == []
 
 def test_what_has_no_words_is_told():
@@ -91,7 +93,9 @@ def test_text_has_contrast(theme):
 
 def test_the_two_themes_differ_in_colours_alone():
     names = [re.sub(r'#\w{6}', '#', (ROOT/'nbs'/f'theme-{t}.scss').read_text()) for t in ('light', 'dark')]
-    assert set(colours_of('light')) == set(colours_of('dark')) and '#{$paper}' in names[0] and '@import' not in ''.join(names)
+    assert set(colours_of('light')) == set(colours_of('dark'))
+    assert '#{$paper}' in names[0]
+    assert '@import' not in ''.join(names)
 
 
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -99,9 +103,12 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 @pytest.mark.skipif(BROWSER is None, reason='no Chromium here')
 def test_a_page_fits_a_phone(tmp_path):
     program_page(tmp_path/'a.html')
-    (tmp_path/'b.html').write_text('<meta name="viewport" content="width=device-width"><div class="sourceCode"><pre style="overflow:auto">' + 'x' * 900 + '</pre></div><p style="width:2000px">x</p>')
+    (tmp_path/'b.html').write_text(
+        '<meta name="viewport" content="width=device-width"><div class="sourceCode"><pre style="overflow:auto">'
+        + 'x' * 900 + '</pre></div><p style="width:2000px">x</p>')
     rows = measured(tmp_path, BROWSER, ['a.html', 'b.html'], seconds=120)
     told = [*width_faults(rows)]
     assert not any(t.startswith('a.html') for t in told), told
     assert {r['page']: r['charts'] for r in rows} == {'a.html': 1, 'b.html': 0}
-    assert any(t.startswith('b.html at 390 px: scrolls sideways by') for t in told) and 'b.html at 1400 px: 1 of 1 blocks of code are cut' in told
+    assert any(t.startswith('b.html at 390 px: scrolls sideways by') for t in told)
+    assert 'b.html at 1400 px: 1 of 1 blocks of code are cut' in told

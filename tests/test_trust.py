@@ -1,4 +1,5 @@
-"Nothing here runs code that came as data, writes where it was not told to, or gives secrets away; and a run can be repeated."
+"""Nothing here runs code that came as data, writes where it was not told to, or gives secrets away; and a run can be
+repeated."""
 import ast, json, os, re
 from configparser import ConfigParser
 from pathlib import Path
@@ -16,9 +17,13 @@ from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, trai
 from dacl_dr.search.indexing import make_index
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [*sorted((ROOT/'dacl_dr').rglob('*.py')), *sorted((ROOT/'tests').rglob('*.py')), *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
-           *(p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts)]
-UNSAFE = r'eval|exec|yaml\.(unsafe_|full_)?load(_all)?|(c?pickle|dill|cloudpickle|joblib|marshal|shelve)\.\w+|torch\.(load|save)|os\.(system|popen)|\w+\.extractall|tempfile\.mktemp|pd\.read_pickle|\w+\.to_pickle'
+SOURCES = [
+    *sorted((ROOT/'dacl_dr').rglob('*.py')), *sorted((ROOT/'tests').rglob('*.py')),
+    *sorted((ROOT/'benchmarks').glob('*.py')), ROOT/'setup.py',
+    *(p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts)]
+UNSAFE = (
+    r'eval|exec|yaml\.(unsafe_|full_)?load(_all)?|(c?pickle|dill|cloudpickle|joblib|marshal|shelve)\.\w+|'
+    r'torch\.(load|save)|os\.(system|popen)|\w+\.extractall|tempfile\.mktemp|pd\.read_pickle|\w+\.to_pickle')
 # its own class, from a folder it has just written
 ALLOWED = {ROOT/p: ['trust_remote_code=True'] for p in ('nbs/encoders/static.ipynb', 'tests/encoders/test_static.py')}
 ALLOWED[ROOT/'tests/encoders/test_loading.py'] = ['torch.save'] # weights as other programs leave them
@@ -28,7 +33,8 @@ FLAGS = {'allow_pickle': True, 'shell': True, 'trust_remote_code': True, 'verify
 def code_of(path):
     "The Python of a module, or of a notebook's cells; magics are left out."
     if path.suffix == '.py': return path.read_text(encoding='utf-8')
-    cells = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    cells = [
+        ''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     return '\n'.join(re.sub(r'^(\s*)[%!].*$', r'\1pass', c, flags=re.M) for c in cells if not c.startswith('%%'))
 
 
@@ -38,9 +44,13 @@ def unsafe(code):
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call):
             if re.fullmatch(UNSAFE, ast.unparse(node.func)): found.append(ast.unparse(node.func))
-            found += [f'{k.arg}={k.value.value}' for k in node.keywords if k.arg in FLAGS and isinstance(k.value, ast.Constant) and k.value.value is FLAGS[k.arg]]
+            found += [
+                f'{k.arg}={k.value.value}' for k in node.keywords
+                if k.arg in FLAGS and isinstance(k.value, ast.Constant) and k.value.value is FLAGS[k.arg]]
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            found += [n for n in [*(a.name for a in node.names), getattr(node, 'module', None) or ''] if re.fullmatch(r'c?pickle|dill|cloudpickle|marshal|shelve|joblib', n)]
+            found += [
+                n for n in [*(a.name for a in node.names), getattr(node, 'module', None) or '']
+                if re.fullmatch(r'c?pickle|dill|cloudpickle|marshal|shelve|joblib', n)]
     return found
 
 
@@ -48,7 +58,12 @@ def unsafe(code):
 def test_no_code_comes_as_data(path): assert unsafe(code_of(path)) == ALLOWED.get(path, [])
 
 
-@pytest.mark.parametrize('code', ['eval("1")', 'import pickle', 'from pickle import loads', 'torch.load(f)', 'np.load(f, allow_pickle=True)', 'subprocess.run("ls", shell=True)', 'yaml.load(f)', 'AutoModel.from_pretrained(n, trust_remote_code=True)', 'archive.extractall()'])
+@pytest.mark.parametrize(
+    'code',
+    [
+        'eval("1")', 'import pickle', 'from pickle import loads', 'torch.load(f)', 'np.load(f, allow_pickle=True)',
+        'subprocess.run("ls", shell=True)', 'yaml.load(f)', 'AutoModel.from_pretrained(n, trust_remote_code=True)',
+        'archive.extractall()'])
 def test_unsafe_code_is_seen(code): assert unsafe(code)
 
 
@@ -58,7 +73,8 @@ def test_everything_is_pinned():
     pinned = {re.sub(r'[-_.]+', '-', l.split('==')[0]).lower() for l in lines}
     ini = ConfigParser()
     ini.read(ROOT/'settings.ini')
-    named = [re.split(r'[<>=!~]', w)[0] for k in ('requirements', 'dev_requirements') for w in ini['DEFAULT'][k].split()]
+    named = [
+        re.split(r'[<>=!~]', w)[0] for k in ('requirements', 'dev_requirements') for w in ini['DEFAULT'][k].split()]
     assert {re.sub(r'[-_.]+', '-', n).lower() for n in named} - pinned == set()
 
 
@@ -109,9 +125,16 @@ def test_another_name_stays_in_its_folder(command, named, tmp_path):
 def test_an_encoders_own_code_is_not_run(tmp_path):
     words = ['find the nearest passage', 'draw a picture']
     tiny_bert(tmp_path/'bert', words)
-    (tmp_path/'bert'/'modeling_mine.py').write_text(f'from pathlib import Path\nPath({str(tmp_path/"ran")!r}).touch()\nfrom transformers import BertModel as Mine\n')
+    (tmp_path/'bert'/'modeling_mine.py').write_text(
+        f'from pathlib import Path\nPath({str(tmp_path/"ran")!r}).touch()\nfrom transformers import BertModel as Mine\n'
+    )
     config = json.loads((tmp_path/'bert'/'config.json').read_text())
-    (tmp_path/'bert'/'config.json').write_text(json.dumps(config | {'model_type': 'mine', 'auto_map': {'AutoModel': 'modeling_mine.Mine', 'AutoConfig': 'modeling_mine.Mine'}}))
+    (tmp_path/'bert'/'config.json').write_text(
+        json.dumps(
+            config
+            | {
+                'model_type': 'mine',
+                'auto_map': {'AutoModel': 'modeling_mine.Mine', 'AutoConfig': 'modeling_mine.Mine'}}))
     with pytest.raises(DaclError): load_encoder(str(tmp_path/'bert'))
     assert not (tmp_path/'ran').exists()
 
@@ -122,10 +145,14 @@ def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp('repeat')
     toy = toy_data(home/'data'/'toy')
     tiny_bert(home/'bert', [l for f in toy.iterdir() for l in f.read_text().replace('"', ' ').splitlines()])
-    (home/'mine.yaml').write_text(f'model: {{name: {home}/bert, query_length: 16, passage_length: 32}}\ntraining: {{num_epochs: 1, batch_size: 40}}\nrun: {{report_to: []}}\n')
+    (home/'mine.yaml').write_text(
+        f'model: {{name: {home}/bert, query_length: 16, passage_length: 32}}\n'
+        f'training: {{num_epochs: 1, batch_size: 40}}\nrun: {{report_to: []}}\n')
     with pytest.MonkeyPatch.context() as m:
         m.setenv('HF_TOKEN', 'hf_verysecret'); m.setenv('AWS_SECRET_ACCESS_KEY', 'hf_verysecret')
-        assert main(['train-baseline', '--config', str(home/'mine.yaml'), '--data_dir', str(home/'data'), '--output_dir', str(home/'run'), '--cache_dir', str(home/'cache')]) == 0
+        assert main([
+            'train-baseline', '--config', str(home/'mine.yaml'), '--data_dir', str(home/'data'), '--output_dir',
+            str(home/'run'), '--cache_dir', str(home/'cache')]) == 0
     (home/'mine.yaml').unlink()
     return home
 
@@ -139,7 +166,9 @@ def test_a_run_repeats(trained, capsys):
     assert main(['repeat', str(trained/'run')]) == 0
     out = capsys.readouterr().out
     assert 'nothing has changed since' in out and 'all the same' in out
-    assert (trained/'run-repeat'/'final_model'/'model.safetensors').read_bytes() == (trained/'run'/'final_model'/'model.safetensors').read_bytes()
+    assert (
+        trained/'run-repeat'/'final_model'/'model.safetensors'
+    ).read_bytes() == (trained/'run'/'final_model'/'model.safetensors').read_bytes()
 
 
 def test_a_changed_input_is_told(trained, capsys):

@@ -26,7 +26,7 @@ def make_folder(
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path): pass
+        with tempfile.TemporaryFile(dir=path): pass # without a name, so a kill leaves nothing
     except OSError as e:
         raise DaclError(
             f'{path}: cannot write here ({e.strerror}); '

@@ -62,7 +62,8 @@ def test_the_folder_opens_without_this_package(texts, tmp_path):
         'm = SentenceTransformer(sys.argv[1], device="cpu")\n'
         'np.savez(sys.argv[2], q=m.encode_query(["q1 q2 q3"]), d=m.encode_document(["p1 p2 p3"]))\n')
     subprocess.run([sys.executable, '-c', script, path.with_name('encoder'), tmp_path/'theirs.npz'], check=True)
-    theirs, base, arrays = np.load(tmp_path/'theirs.npz'), load_encoder(texts/'bert'), load_file(path.with_name('adapter.safetensors'))
+    theirs, base, arrays = np.load(tmp_path/'theirs.npz'), load_encoder(texts/'bert'), load_file(
+        path.with_name('adapter.safetensors'))
     q = adapt_queries(unit(base.encode(['q1 q2 q3'], 'query')), arrays['W'], arrays['b'])
     assert abs(theirs['q'] - q).max() < 1e-5
     assert abs(theirs['d'] - unit(base.encode(['p1 p2 p3'], 'passage'))).max() < 1e-5
@@ -90,7 +91,8 @@ def vectors(tmp_path_factory):
 def from_vectors(home, out, **more):
     o = quiet(Adapt(vectors=str(home/'p.npy'), query_vectors=str(home/'q.npy'), qrels=str(home/'gold.npy'),
         output_path=str(out)))
-    return o.but(adapter=o.adapter.but(batch_size=64, random_passages=200, stages=(o.adapter.stages[0].but(epochs=2),)), **more)
+    return o.but(
+        adapter=o.adapter.but(batch_size=64, random_passages=200, stages=(o.adapter.stages[0].but(epochs=2),)), **more)
 
 def test_no_better_nothing_saved(vectors, tmp_path):
     path = adapt(from_vectors(vectors, tmp_path/'out'))
@@ -120,7 +122,8 @@ def test_an_index_is_adapted_as_its_vectors(vectors, tmp_path):
 def test_the_folder_of_an_index_is_adapted_with_its_texts(texts, tmp_path, order):
     o = from_texts(texts, tmp_path/'out', anyway=True)
     made = make_index(BuildIndex(
-        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text', reading=o.reading,
+        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text',
+        reading=o.reading,
         prefixes=Prefixes(normalize=True),
         index=IndexSettings(order=order, m=8)))
     assert (order is None) == np.array_equal(made.rows, np.arange(900))
@@ -138,14 +141,18 @@ def test_the_folder_of_an_index_is_adapted_with_its_texts(texts, tmp_path, order
 def test_the_folder_of_an_index_knows_ids(texts, tmp_path):
     o = from_texts(texts, tmp_path/'out')
     made = make_index(BuildIndex(
-        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text', reading=o.reading,
+        encoder_path=o.encoder[0], corpus_path=o.corpus, output_path=str(tmp_path/'index'), fields='text',
+        reading=o.reading,
         prefixes=Prefixes(normalize=True),
         index=IndexSettings(order=1, m=8)))
-    np.save(tmp_path/'q.npy', np.asarray(made.faiss.reconstruct_n(0, 900))[np.argsort(made.rows)]) # passages as they stand
+    # passages as they stand
+    np.save(tmp_path/'q.npy', np.asarray(made.faiss.reconstruct_n(0, 900))[np.argsort(made.rows)])
     (tmp_path/'qrels.tsv').write_text(''.join(f'{i} 0 {(i + 5) % 900} 1\n' for i in range(900)))
     np.save(tmp_path/'qrels.npy', (np.arange(900) + 5) % 900)
-    by = [index_sample(quiet(Tune(index=str(tmp_path/'index'), query_vectors=str(tmp_path/'q.npy'), qrels=str(tmp_path/name))))
-          for name in ('qrels.tsv', 'qrels.npy')]
+    by = [
+        index_sample(
+            quiet(Tune(index=str(tmp_path/'index'), query_vectors=str(tmp_path/'q.npy'), qrels=str(tmp_path/name))))
+        for name in ('qrels.tsv', 'qrels.npy')]
     (sample, there), (rows, _) = by
     assert sample.judged.relevant == rows.judged.relevant
     node = next(iter(sample.judged.relevant[7]))
@@ -200,7 +207,8 @@ def test_a_damaged_state_is_begun_anew(vectors, tmp_path, damage):
 
 def test_only_missing_epochs_are_trained(vectors, tmp_path, monkeypatch):
     from dacl_dr.training import adapter
-    task, compute, trained = adapt_task(from_vectors(vectors, tmp_path), vector_sample(from_vectors(vectors, tmp_path))), adapter.train_epoch, []
+    task, compute, trained = adapt_task(
+        from_vectors(vectors, tmp_path), vector_sample(from_vectors(vectors, tmp_path))), adapter.train_epoch, []
     s = AdapterSettings(batch_size=64, random_passages=100, patience=0, stages=(Stage('joint', 4),))
     def counted(run, epoch, bar=None):
         if len(trained) == 2 and not trained[-1] == 'stopped':
@@ -215,7 +223,8 @@ def test_only_missing_epochs_are_trained(vectors, tmp_path, monkeypatch):
     assert trained == [0, 1, 'stopped', 2, 3] and len(whole.history) == 5
     assert train().history == whole.history and len(trained) == 5 # nothing is left to train
     other = Judgements.of(np.roll(task.dev.judged.best, 1))
-    assert not load_run(AdapterRun(task.train, task.passages, task.dev.q, other, s, tmp_path)) # its best epoch may be another
+    # its best epoch may be another
+    assert not load_run(AdapterRun(task.train, task.passages, task.dev.q, other, s, tmp_path))
 
 def test_a_query_that_stands_in_the_corpus_has_ten_results_besides():
     angles = .01 * np.arange(12)
@@ -230,9 +239,11 @@ def test_known_positives_are_never_pushed_away():
     rng = np.random.default_rng(0)
     passages, q = unit(rng.normal(size=(6, 8))), unit(rng.normal(size=(3, 8)))
     known = np.array([[i, *(j for j in range(6) if j != i)] for i in range(3)])
-    loss = step_losses(QueryAdapter(8), Pairs(q, known), passages, np.array([0, 3, 4, 5]), np.array([[4], [5], [3]]), .05, 0.)
+    loss = step_losses(
+        QueryAdapter(8), Pairs(q, known), passages, np.array([0, 3, 4, 5]), np.array([[4], [5], [3]]), .05, 0.)
     assert loss.infonce < 1e-6
-    alone = step_losses(QueryAdapter(8), Pairs(q, known[:, :1]), passages, np.array([0, 3, 4, 5]), np.array([[4], [5], [3]]), .05, 0.)
+    alone = step_losses(
+        QueryAdapter(8), Pairs(q, known[:, :1]), passages, np.array([0, 3, 4, 5]), np.array([[4], [5], [3]]), .05, 0.)
     assert alone.infonce > 1 # the same passages, of which nothing is known
 
 

@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def dacl(*args, cwd=ROOT, **env):
-    return subprocess.run([sys.executable, '-c', 'import sys; from dacl_dr.cli.main import main; sys.exit(main())', *map(str, args)],
-                          cwd=cwd, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': str(ROOT)} | env)
+    return subprocess.run(
+        [sys.executable, '-c', 'import sys; from dacl_dr.cli.main import main; sys.exit(main())', *map(str, args)],
+        cwd=cwd, capture_output=True, text=True, env=os.environ | {'PYTHONPATH': str(ROOT)} | env)
 
 
 COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
@@ -23,7 +24,11 @@ COMMANDS = list(build_parser()._subparsers._group_actions[0].choices)
 def test_help(command):
     r = dacl(*command, '--help')
     assert r.returncode == 0 and 'usage: dacl' in r.stdout and not r.stderr
-    assert COMMANDS == ['quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives', 'train-baseline', 'train-distance-aware', 'train-ablation', 'build-index', 'run-evaluation', 'run-ef-sweep', 'run-representation-eval', 'diagnose', 'tune', 'adapt', 'generate-figures', 'run-study', 'run-ablation', 'repeat']
+    assert COMMANDS == [
+        'quickstart', 'harvest', 'report', 'download', 'preprocess-dpr', 'preprocess-nq', 'bm25-eval', 'bm25-negatives',
+        'train-baseline', 'train-distance-aware', 'train-ablation', 'build-index', 'run-evaluation', 'run-ef-sweep',
+        'run-representation-eval', 'diagnose', 'tune', 'adapt', 'generate-figures', 'run-study', 'run-ablation',
+        'repeat']
 
 
 def one_line(result, *parts):
@@ -61,9 +66,13 @@ def test_bad_flags(args, parts, tmp_path):
 
 
 @pytest.mark.parametrize('text, parts', [
-    ('training:\n  temprature: 0.1\n', ['line 2', "unknown setting 'training.temprature'", "Did you mean 'temperature'?"]),
+    (
+        'training:\n  temprature: 0.1\n',
+        ['line 2', "unknown setting 'training.temprature'", "Did you mean 'temperature'?"]),
     ('trianing: {}\n', ['line 1', "Did you mean 'training'?"]),
-    ('training:\n  stages:\n  - {name: warm-up, epoks: 1}\n', ["unknown setting 'training.stages.epoks'", "Did you mean 'epochs'?"]),
+    (
+        'training:\n  stages:\n  - {name: warm-up, epoks: 1}\n',
+        ["unknown setting 'training.stages.epoks'", "Did you mean 'epochs'?"]),
     ('training:\n  stages:\n  - {name: late, epochs: 1, negatives: bm26}\n', ['line 2', 'training.stages', "'bm26'"]),
     ('training:\n  hard_negatives: 0\n', ["stage 'distance' takes bm25 negatives, but hard_negatives is 0"]),
     ('training:\n  w: high\n', ['line 2', 'training.w', 'expected float, got str']),
@@ -86,7 +95,9 @@ def test_bad_yaml(text, parts, tmp_path):
 
 def test_missing_package(tmp_path):
     (f := tmp_path/'mine.yaml').write_text('corpus:\n  packages: [tqdm, no-such-package]\n')
-    one_line(dacl('quickstart', '--config', f, '--output_dir', tmp_path/'run', '--data_dir', tmp_path/'data'), "'no-such-package' is not installed", 'pip install')
+    one_line(
+        dacl('quickstart', '--config', f, '--output_dir', tmp_path/'run', '--data_dir', tmp_path/'data'),
+        "'no-such-package' is not installed", 'pip install')
 
 
 # What is refused after torch is imported is so in this process; the test above has a process that imports it
@@ -104,7 +115,9 @@ def test_run_folder_that_cannot_be_written(tmp_path, capsys):
 def test_a_folder_of_the_users_is_never_replaced(tmp_path):
     (tmp_path/'data'/'codedocs').mkdir(parents=True)
     (tmp_path/'data'/'codedocs'/'thesis.txt').write_text('years of work')
-    one_line(dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path/'data'), 'codedocs', 'is not a finished step')
+    one_line(
+        dacl('harvest', '--packages', 'nbformat', 'traitlets', '--data_dir', tmp_path/'data'), 'codedocs',
+        'is not a finished step')
     assert (tmp_path/'data'/'codedocs'/'thesis.txt').read_text() == 'years of work'
 
 
@@ -125,12 +138,22 @@ def test_harvest_says_what_it_made(tmp_path):
     (['build-index', '--encoder_path', './absent', '--corpus_path', '.', '--output_path', 'x'], "model './absent'"),
     (['run-evaluation', '--encoder_path', 'a/b', '--index_path', 'absent', '--test_file', '.'], 'absent: not there'),
     (['run-representation-eval', '--encoder_path', 'a/b', '--dev_file', 'absent.json'], 'absent.json'),
-    (['run-ablation', '--model_dirs', 'A=./absent', '--index_dirs', 'A=.', '--test_file', '.', '--dataset_name', 'd'], "model './absent'"),
+    (
+        [
+            'run-ablation', '--model_dirs', 'A=./absent', '--index_dirs', 'A=.', '--test_file', '.', '--dataset_name',
+            'd'],
+        "model './absent'"),
 ])
 def test_a_missing_input_is_told_before_torch_is_imported(argv, named, tmp_path):
-    code = "import sys; from dacl_dr.cli.main import main; code = main(sys.argv[1:]); sys.exit(10 if 'torch' in sys.modules else code)"
-    ended = subprocess.run([sys.executable, '-c', code, *argv], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
-    assert ended.returncode == 2 and ended.stderr.startswith('dacl: ') and named in ended.stderr and ended.stderr.count('\n') == 1
+    code = (
+        "import sys; from dacl_dr.cli.main import main; code = main(sys.argv[1:]); sys.exit(10 if 'torch' in "
+        "sys.modules else code)")
+    ended = subprocess.run(
+        [sys.executable, '-c', code, *argv], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith('dacl: ')
+    assert named in ended.stderr
+    assert ended.stderr.count('\n') == 1
 
 
 def test_one_word_for_one_thing():
@@ -139,7 +162,9 @@ def test_one_word_for_one_thing():
     from dacl_dr.cli.main import PROGRAM
     shown = {c.name: {f.name: flag_names(c.options, f.name)[0] for f in flags_of(c.options)} for c in PROGRAM}
     for words in shown.values():
-        assert not {'corpus_file', 'corpus_path', 'encoder_path', 'model_name', 'output_path', 'output_dir', 'output_base'} & {*words.values()}
+        assert not {
+            'corpus_file', 'corpus_path', 'encoder_path', 'model_name', 'output_path', 'output_dir', 'output_base'
+        } & {*words.values()}
     old = ['bm25-eval', '--corpus_file', 'c', '--test_file', 't', '--dataset_name', 'n', '--output_path', 'o']
     new = ['bm25-eval', '--corpus', 'c', '--queries', 't', '--dataset_name', 'n', '--output', 'o']
     given = [{n: v for n, v in vars(build_parser().parse_args(words)).items() if n != 'does'} for words in (old, new)]
@@ -156,24 +181,34 @@ def test_a_terminal_of_ascii_shows_what_it_can(monkeypatch):
     sys.stdout.flush()
     shown = sys.stdout.buffer.getvalue().decode('ascii')
     assert 'runs: A-seed0' in shown
-    r = subprocess.run([sys.executable, '-c', "from dacl_dr.cli.main import main; import sys; from dacl_dr.cli import main as m; m.run_command = lambda argv: print('passages → index ± τ'); main([])"], cwd=ROOT, capture_output=True, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'})
+    r = subprocess.run(
+        [
+            sys.executable, '-c',
+            "from dacl_dr.cli.main import main; import sys; from dacl_dr.cli import main as m; m.run_command = lambda "
+            "argv: print('passages → index ± τ'); main([])"],
+        cwd=ROOT, capture_output=True, env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'})
     assert r.stdout == b'passages ? index ? ?\n', r.stderr
 
 
 def test_without_a_home_folder(tmp_path):
     "As in a container: no HOME that is there; the caches go to a folder of their own, which is told once."
-    code = "import os; from dacl_dr.core.home import settle_home; from pathlib import Path; print(settle_home(), Path.home().is_dir()); from dacl_dr.data.conversion import cache_home; print(cache_home())"
-    env = {k: v for k, v in os.environ.items() if k != 'DACL_CACHE'} | {'PYTHONPATH': str(ROOT), 'HOME': '/no/such/home', 'TMPDIR': str(tmp_path)}
+    code = (
+        "import os; from dacl_dr.core.home import settle_home; from pathlib import Path; print(settle_home(), "
+        "Path.home().is_dir()); from dacl_dr.data.conversion import cache_home; print(cache_home())")
+    env = {k: v for k, v in os.environ.items() if k != 'DACL_CACHE'} | {
+        'PYTHONPATH': str(ROOT), 'HOME': '/no/such/home', 'TMPDIR': str(tmp_path)}
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
     home = tmp_path/f'dacl-home-{os.getuid()}'
     assert r.stdout.split() == [str(home), 'True', str(home/'.cache'/'dacl-dr')], r.stderr
 
 
 def test_a_home_folder_that_is_anothers(tmp_path, monkeypatch):
-    "As under sudo -u: it is there and cannot be written to; so numba, which refuses to be imported without a cache, gets one too."
+    """As under sudo -u: it is there and cannot be written to; so numba, which refuses to be imported without a cache,
+    gets one too."""
     mine = tmp_path/f'dacl-home-{os.getuid()}'
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
-    for name, value in (('HOME', str(ROOT)), ('NUMBA_CACHE_DIR', 'kept')): monkeypatch.setenv(name, value) # put back afterwards
+    # put back afterwards
+    for name, value in (('HOME', str(ROOT)), ('NUMBA_CACHE_DIR', 'kept')): monkeypatch.setenv(name, value)
     monkeypatch.setattr('numba.config.CACHE_DIR', '')
     assert settle_compiled() is None and settle_home() is None
     del os.environ['NUMBA_CACHE_DIR']
@@ -205,8 +240,10 @@ def test_what_is_nowhere_is_refused_before_libraries_are_loaded(words, tmp_path)
 DAMAGED = ('--corpus', 'bad.tsv', '--queries', 'bad.tsv')
 
 @pytest.mark.parametrize('words', [
-    ('train-baseline', '--data_dir', 'bad', '--model_name', 'bert'), ('build-index', '--encoder', 'bert', *DAMAGED[:2], '--output', 'x'),
-    ('run-evaluation', '--encoder', 'bert', '--index', 'bert', *DAMAGED[2:]), ('run-representation-eval', '--encoder', 'bert', *DAMAGED[2:]),
+    ('train-baseline', '--data_dir', 'bad', '--model_name', 'bert'),
+    ('build-index', '--encoder', 'bert', *DAMAGED[:2], '--output', 'x'),
+    ('run-evaluation', '--encoder', 'bert', '--index', 'bert', *DAMAGED[2:]),
+    ('run-representation-eval', '--encoder', 'bert', *DAMAGED[2:]),
     *((c, '--encoder', 'bert', *DAMAGED) for c in ('diagnose', 'tune', 'adapt')),
 ], ids=lambda words: words[0])
 def test_what_is_damaged_is_refused_before_libraries_are_loaded(words, tmp_path):
@@ -226,9 +263,11 @@ def test_what_is_damaged_is_refused_before_libraries_are_loaded(words, tmp_path)
 def test_the_program_does_without_grammars_that_take_seconds_to_build():
     code = (
         'import sys; sys.argv = ["dacl"]; from dacl_dr.cli.main import main; {}; import altair\n'
-        'print(bool(sys.modules.get("rfc3987_syntax")), altair.Chart({{"values": []}}).mark_point().to_dict()["mark"]["type"])')
+        'print(bool(sys.modules.get("rfc3987_syntax")), altair.Chart({{"values": '
+        '[]}}).mark_point().to_dict()["mark"]["type"])')
     run = lambda call: subprocess.run(
-        [sys.executable, '-c', code.format(call)], capture_output=True, text=True, env=os.environ | {'PYTHONPATH': str(ROOT)}).stdout.splitlines()[-1]
+        [sys.executable, '-c', code.format(call)], capture_output=True, text=True,
+        env=os.environ | {'PYTHONPATH': str(ROOT)}).stdout.splitlines()[-1]
     assert run('main()') == 'False point'
     there = find_spec('rfc3987_syntax') is not None
     assert run('main([])') == f'{there} point' # as it is installed, for others in this process

@@ -107,7 +107,9 @@ def furnish(home, tiny_run):
     rng = np.random.default_rng(0)
     for name, shape in (('passages', (400, 8)), ('queries', (60, 8)), ('other', (400, 6))):
         np.save(home/f'{name}.npy', rng.normal(size=shape).astype('float32'))
-    x, q = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (np.load(home/f'{n}.npy') for n in ('passages', 'queries')))
+    x, q = (
+        v / np.linalg.norm(v, axis=1, keepdims=True)
+        for v in (np.load(home/f'{n}.npy') for n in ('passages', 'queries')))
     near = (q @ x.T).argsort(1) # of every other query the farthest is relevant, so that a target of .99 is out of reach
     np.save(home/'qrels.npy', np.where(np.arange(60) % 2, near[:, -3], near[:, 0]))
     raw = runpy.run_path(str(ROOT/'tests'/'data'/'test_natural_questions.py'))['many']

@@ -56,7 +56,8 @@ def move(package, name, source, target):
     path = package/f'{source}.py'
     text, moved = path.read_text(), definition(path, name)
     imports = re.findall(r'^(?:import|from) [^(\n]+$', text, flags=re.M)
-    siblings = [n for n in stamps.source_of(source.replace('/', '.')).defined if n != name and re.search(rf'\b{n}\b', moved)]
+    siblings = [
+        n for n in stamps.source_of(source.replace('/', '.')).defined if n != name and re.search(rf'\b{n}\b', moved)]
     if siblings: imports.append(f"from .{path.stem} import {', '.join(siblings)}")
     path.with_name(f'{target}.py').write_text('\n'.join([*imports, moved, '']))
     path.write_text(text.replace(moved, f'from .{target} import {name}'))
@@ -110,7 +111,9 @@ def test_the_order_of_definitions_changes_nothing(package, before):
 
 def test_an_operator_in_what_a_search_uses(package, before):
     "`ann_recall` judges a sweep; a training does without it."
-    edit(package/'metrics/ranking.py', '(found[:, :, None] == exact[:, None, :k])', '(found[:, :, None] >= exact[:, None, :k])')
+    edit(
+        package/'metrics/ranking.py', '(found[:, :, None] == exact[:, None, :k])',
+        '(found[:, :, None] >= exact[:, None, :k])')
     after = stamps_of(SEARCH, TRAIN)
     assert after[0] != before[0] and after[1] == before[1]
 

@@ -13,17 +13,23 @@ import pytest
 
 
 def test_files(demo_package):
-    assert [f for f, _ in source_files(demo_package)] == ['dacl_demo/__init__.py', 'dacl_demo/broken.py', 'dacl_demo/latin.py', 'dacl_demo/other.py', 'dacl_demo/shapes.py']
+    assert [f for f, _ in source_files(demo_package)] == [
+        'dacl_demo/__init__.py', 'dacl_demo/broken.py', 'dacl_demo/latin.py', 'dacl_demo/other.py',
+        'dacl_demo/shapes.py']
 
 
 def test_pairs(demo_package):
     pairs = {p.name: p for p in harvest(CorpusSettings(packages=(demo_package,))) if p.file == 'dacl_demo/shapes.py'}
     assert {n: p.query for n, p in pairs.items()} == {
-        'area': 'Compute the area of a rectangle.', 'Stack.push': 'Put an item on top of the stack', 'Stack.drain': 'Remove every item from the stack, oldest last.',
-        'outer': 'Wrap a function so that calls are counted.', 'outer.inner': 'Call the wrapped function and count the call.',
-        'twin_one': 'Return the very same words.', 'twin_two': 'Return the very same words!', 'copy': 'First description of copied code.'}
-    assert pairs['area'].code == ('def area(width, height):\n    # a comment stays in the passage\n    if width < 0 or height < 0:\n'
-                                  '        raise ValueError(width, height)\n    return width * height')
+        'area': 'Compute the area of a rectangle.', 'Stack.push': 'Put an item on top of the stack',
+        'Stack.drain': 'Remove every item from the stack, oldest last.',
+        'outer': 'Wrap a function so that calls are counted.',
+        'outer.inner': 'Call the wrapped function and count the call.',
+        'twin_one': 'Return the very same words.', 'twin_two': 'Return the very same words!',
+        'copy': 'First description of copied code.'}
+    assert pairs['area'].code == (
+        'def area(width, height):\n    # a comment stays in the passage\n    if width < 0 or height < 0:\n'
+        '        raise ValueError(width, height)\n    return width * height')
     assert pairs['Stack.push'].code.startswith('def push(self, item):\n    self.items') # dedented
     assert pairs['Stack.drain'].code.startswith('async def drain(self):')
     assert pairs['area'].line == 3
@@ -40,7 +46,8 @@ def test_no_docstring_leaks_into_its_passage(demo_package):
 
 def test_repeats_go_wholly(demo_package):
     kept = {p.name for p in drop_repeats(harvest(CorpusSettings(packages=(demo_package,))))}
-    assert kept == {'area', 'Stack.push', 'Stack.drain', 'outer', 'outer.inner'} # twins shared a query, copies shared their code
+    # twins shared a query, copies shared their code
+    assert kept == {'area', 'Stack.push', 'Stack.drain', 'outer', 'outer.inner'}
 
 
 def test_thresholds(demo_package):
@@ -76,17 +83,20 @@ def test_harvest_is_cached_and_deterministic(tmp_path):
     codedocs(tmp_path/'a', s, said.append)
     assert 'reused' not in said[0] and 'reused' in said[1]
     b = codedocs(tmp_path/'b', s, said.append)
-    for f in ('psgs.tsv', 'codedocs-train.json', 'codedocs-dev.json', 'codedocs-test.json'): assert (a/f).read_bytes() == (b/f).read_bytes()
+    for f in ('psgs.tsv', 'codedocs-train.json', 'codedocs-dev.json', 'codedocs-test.json'):
+        assert (a/f).read_bytes() == (b/f).read_bytes()
     assert read_manifest(a)['made_from']['versions'].keys() == {'nbformat', 'traitlets'}
 
 
 def test_too_little_is_refused_and_leaves_nothing(demo_package, tmp_path):
-    with pytest.raises(DaclError, match='name more packages'): codedocs(tmp_path/'codedocs', CorpusSettings(packages=(demo_package,)), lambda m: None)
+    with pytest.raises(DaclError, match='name more packages'):
+        codedocs(tmp_path/'codedocs', CorpusSettings(packages=(demo_package,)), lambda m: None)
     assert [f for f in tmp_path.iterdir() if f.suffix != '.lock'] == []
 
 
 def test_split_is_fixed_by_the_name():
-    assert [split_of(f'pkg/{i}.py', .1, .2) for i in (0, 4, 9)] == ['train', 'test', 'dev'] # fixed for ever: a change would mix train and test of old runs
+    # fixed for ever: a change would mix train and test of old runs
+    assert [split_of(f'pkg/{i}.py', .1, .2) for i in (0, 4, 9)] == ['train', 'test', 'dev']
     assert {split_of(f'x/{i}.py', 0, 0) for i in range(50)} == {'train'}
 
 

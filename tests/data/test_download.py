@@ -17,7 +17,8 @@ QUICK = Fetching(wait=.001, show_progress=False)
 
 
 class Server:
-    "Answers each request with the next of `plan`, then properly. A step is (status, headers, bytes to send or None for all, what to do instead)."
+    """Answers each request with the next of `plan`, then properly. A step is (status, headers, bytes to send or None
+    for all, what to do instead)."""
     def __init__(self):
         self.plan, self.asked, self.content, self.etag, self.ranges = [], [], CONTENT, '"v1"', True
         outer = self
@@ -36,7 +37,9 @@ class Server:
         start = int(re.match(r'bytes=(\d+)-', asked)[1]) if asked and self.ranges and matches else 0
         status = step.get('status') or (416 if start >= len(self.content) and start else 206 if start else 200)
         h.send_response(status)
-        if status == 206: h.send_header('Content-Range', step.get('range') or f'bytes {start}-{len(self.content) - 1}/{len(self.content)}')
+        if status == 206:
+            h.send_header(
+                'Content-Range', step.get('range') or f'bytes {start}-{len(self.content) - 1}/{len(self.content)}')
         if status == 416: h.send_header('Content-Range', f'bytes */{len(self.content)}')
         if self.etag and not step.get('no_mark'): h.send_header('ETag', self.etag)
         for k, v in step.get('headers', {}).items(): h.send_header(k, v)
@@ -68,7 +71,10 @@ def test_goes_on_after_each_drop(server, get):
 
 def test_goes_on_in_another_call(server, get, tmp_path):
     server.plan = [{'send': 20_000}] + [{'send': 0}] * 3
-    with pytest.raises(DaclError, match=r'3 times in a row; check the network and the proxy, .* goes on from byte 20,000'): get(tries=3)
+    with pytest.raises(
+        DaclError, match=r'3 times in a row; check the network and the proxy, .* goes on from byte 20,000'
+    ):
+        get(tries=3)
     assert not (tmp_path/'x').exists()
     assert get().read_bytes() == CONTENT and server.asked[-1] == 'bytes=20000-'
 
@@ -93,12 +99,15 @@ def test_a_file_that_changes_in_between_starts_over(server, get, tmp_path):
 def test_without_a_mark_of_its_version_a_part_is_not_trusted(server, get, tmp_path):
     server.plan = [{'send': 30_000, 'no_mark': True}]
     assert get().read_bytes() == CONTENT and server.asked == ['', '']
-    server.asked, part = [], part_of(tmp_path/'x'); part.write_bytes(b'somebody else wrote this'); dl.mark_of(part).write_text('{')
+    server.asked, part = [], part_of(tmp_path/'x')
+    part.write_bytes(b'somebody else wrote this')
+    dl.mark_of(part).write_text('{')
     assert get().read_bytes() == CONTENT and server.asked == ['']
 
 
 def test_a_weak_etag_is_no_mark_but_a_date_is(server, get):
-    server.etag, server.plan = 'W/"v1"', [{'send': 30_000, 'headers': {'Last-Modified': 'Mon, 01 Jan 2024 00:00:00 GMT'}}]
+    server.etag, server.plan = 'W/"v1"', [{
+        'send': 30_000, 'headers': {'Last-Modified': 'Mon, 01 Jan 2024 00:00:00 GMT'}}]
     assert get().read_bytes() == CONTENT # If-Range holds the date, which this server takes for another version
     assert server.asked == ['', 'bytes=30000-']
 
@@ -115,7 +124,9 @@ def test_another_part_than_asked_for(server, get):
     assert get().read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize('status, said', [(404, 'the file has moved'), (403, 'access is refused'), (401, 'check the address'), (410, 'check the address')])
+@pytest.mark.parametrize(
+    'status, said',
+    [(404, 'the file has moved'), (403, 'access is refused'), (401, 'check the address'), (410, 'check the address')])
 def test_answers_that_are_final(server, get, status, said):
     server.plan = [{'status': status}]
     with pytest.raises(DaclError, match=f'{server.url}x: {status} .*{said}') as e: get()
@@ -125,7 +136,9 @@ def test_answers_that_are_final(server, get, status, said):
 def test_answers_that_may_change(server, get, monkeypatch):
     slept = []
     monkeypatch.setattr(dl.time, 'sleep', slept.append)
-    server.plan = [{'status': 503, 'headers': {'Retry-After': '7'}}, {'status': 429, 'headers': {'Retry-After': '99999'}}, {'status': 500}, {'send': 100}]
+    server.plan = [
+        {'status': 503, 'headers': {'Retry-After': '7'}}, {'status': 429, 'headers': {'Retry-After': '99999'}},
+        {'status': 500}, {'send': 100}]
     assert get(wait=1.).read_bytes() == CONTENT
     assert slept == [7, 60, 8., 1.] # as told, a minute at most, doubled, from the start after progress
     server.plan = [{'status': 502}] * 9
@@ -134,12 +147,16 @@ def test_answers_that_may_change(server, get, monkeypatch):
 
 def test_a_silent_server(server, get):
     server.plan = [{'send': 10_000, 'stall': 3}, {'send': 0, 'stall': 3}, {'send': 0, 'stall': 3}]
-    with pytest.raises(DaclError, match='the server is silent, 2 times in a row.*from byte 10,000'): get(timeout=.2, tries=2)
+    with pytest.raises(DaclError, match='the server is silent, 2 times in a row.*from byte 10,000'):
+        get(timeout=.2, tries=2)
 
 
 def test_nobody_there(tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    for url, said in ((f'http://127.0.0.1:{port}/x', 'the connection is refused'), ('http://no-such-host.invalid/x', 'its name is not known here'), ('http://[bad/x', 'is no address')):
+    for url, said in (
+        (f'http://127.0.0.1:{port}/x', 'the connection is refused'),
+        ('http://no-such-host.invalid/x', 'its name is not known here'), ('http://[bad/x', 'is no address')
+    ):
         with pytest.raises(DaclError, match=said) as e: fetch(url, part_of(tmp_path/'x'), how=QUICK.but(tries=2))
         assert '\n' not in str(e.value) and str(e.value).startswith(url)
 
@@ -150,7 +167,9 @@ def test_another_size_than_expected(get):
 
 TEXT = b"who\t['Ann']\n" * 900
 PACKED = gzip.compress(TEXT)
-FILES = {'toy': (PublicFile('a/train.json.gz', 'Toy/toy-train.json', len(PACKED), hashlib.md5(PACKED).hexdigest(), len(TEXT)),)}
+FILES = {
+    'toy': (
+        PublicFile('a/train.json.gz', 'Toy/toy-train.json', len(PACKED), hashlib.md5(PACKED).hexdigest(), len(TEXT)),)}
 
 
 @pytest.fixture
@@ -161,14 +180,20 @@ def toy(server, tmp_path):
     return lambda files=FILES, **kw: download('toy', tmp_path/'data', how=how, files=files, **kw)
 
 
-def names(tmp_path): return sorted(str(p.relative_to(tmp_path/'data')) for p in (tmp_path/'data').rglob('*') if p.is_file() and not p.name.endswith('.lock'))
+def names(tmp_path):
+    return sorted(
+        str(p.relative_to(tmp_path/'data')) for p in (tmp_path/'data').rglob('*')
+        if p.is_file() and not p.name.endswith('.lock'))
 def changed(**kw): return {'toy': (msgspec.structs.replace(FILES['toy'][0], **kw),)}
 
 
 def test_a_data_set(toy, server, tmp_path, capsys):
     assert toy()[0].read_bytes() == TEXT and names(tmp_path) == ['Toy/toy-train.json']
     server.asked = []; (tmp_path/'data'/'Toy'/'toy-train.json').write_text('mine')
-    toy(); assert server.asked == [] and (tmp_path/'data'/'Toy'/'toy-train.json').read_text() == 'mine' and 'present' in capsys.readouterr().out
+    toy()
+    assert server.asked == []
+    assert (tmp_path/'data'/'Toy'/'toy-train.json').read_text() == 'mine'
+    assert 'present' in capsys.readouterr().out
 
 
 def test_keep_gz_is_not_fetched_again(toy, server, tmp_path):
@@ -178,7 +203,8 @@ def test_keep_gz_is_not_fetched_again(toy, server, tmp_path):
 
 
 def test_wrong_checksum_and_truncated_gzip(toy, server, tmp_path):
-    with pytest.raises(DaclError, match='its MD5 sum is [0-9a-f]{32}, 0{32} is expected'): toy(files=changed(md5='0' * 32))
+    with pytest.raises(DaclError, match='its MD5 sum is [0-9a-f]{32}, 0{32} is expected'):
+        toy(files=changed(md5='0' * 32))
     assert [n for n in names(tmp_path) if not n.endswith('.json') or n.startswith('Toy/toy')] == []
     server.content = PACKED[:-5]
     with pytest.raises(DaclError, match='cut short or damaged'): toy(files=changed(md5='', size=None))
@@ -197,7 +223,8 @@ def test_lines_are_counted_where_there_is_no_checksum(toy, server, tmp_path):
 
 def test_room_is_checked_before_the_first_byte(toy, server, tmp_path, monkeypatch):
     monkeypatch.setattr(dl.shutil, 'disk_usage', lambda p: namedtuple('U', 'free')(len(TEXT)))
-    with pytest.raises(DaclError, match='0.0 GB free, about 0.0 GB are needed; make room or choose another --data_dir'): toy()
+    with pytest.raises(DaclError, match='0.0 GB free, about 0.0 GB are needed; make room or choose another --data_dir'):
+        toy()
     assert server.asked == []
     monkeypatch.setattr(dl.shutil, 'disk_usage', lambda p: namedtuple('U', 'free')(len(TEXT) + len(PACKED)))
     assert toy()[0].exists()
@@ -210,8 +237,13 @@ def test_a_full_disk_while_unpacking_keeps_what_was_fetched(toy, server, tmp_pat
         def __enter__(self): return self
         def __exit__(self, *a): self.f.close()
         def write(self, b): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(dl, 'open', lambda p, mode='r', *a: Full(real_open(p, mode)) if '.partial' in str(p) else real_open(p, mode, *a), raising=False)
-    with pytest.raises(DaclError, match=r'cannot write toy-train.json \(No space left on device\).* what was fetched is kept'): toy()
+    monkeypatch.setattr(
+        dl, 'open', lambda p, mode='r',
+        *a: Full(real_open(p, mode)) if '.partial' in str(p) else real_open(p, mode, *a), raising=False)
+    with pytest.raises(
+        DaclError, match=r'cannot write toy-train.json \(No space left on device\).* what was fetched is kept'
+    ):
+        toy()
     assert 'Toy/toy-train.json' not in names(tmp_path) and 'Toy/toy-train.json.gz' in names(tmp_path)
     monkeypatch.undo(); server.asked = []
     assert toy()[0].read_bytes() == TEXT and server.asked == []
@@ -227,8 +259,14 @@ def test_one_process_at_a_time(toy, tmp_path):
 def test_interrupted(toy, server, tmp_path):
     "Ctrl-C leaves a part, no file, and the next call goes on."
     server.plan = [{'send': 20, 'stall': 20}]
-    code = f'from dacl_dr.data.download import *\nimport sys; sys.path.insert(0, "tests/data")\nfrom test_download import FILES\ndownload("toy", {str(tmp_path/"data")!r}, how=Fetching(base_url={server.url!r}, show_progress=False), files=FILES)'
-    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).resolve().parents[2], stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # where tests run in the background, it is ignored
+    code = (
+        f'from dacl_dr.data.download import *\nimport sys; sys.path.insert(0, "tests/data")\n'
+        f'from test_download import FILES\ndownload("toy", {str(tmp_path/"data")!r}, '
+        f'how=Fetching(base_url={server.url!r}, show_progress=False), files=FILES)')
+    # where tests run in the background, it is ignored
+    p = subprocess.Popen(
+        [sys.executable, '-c', code], cwd=Path(__file__).resolve().parents[2], stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     part = part_of(tmp_path/'data'/'Toy'/'toy-train.json')
     for _ in range(600):
         if part.exists(): break

@@ -83,7 +83,8 @@ def hub(tmp_path, datasets):
     "A folder laid out like MTEB's data sets on the hub."
     (home := tmp_path/'hub').mkdir()
     tables = {'corpus': ('corpus', CORPUS), 'queries': ('queries', QUERIES), 'default': ('test', QRELS)}
-    card = ''.join(f'- config_name: {c}\n  data_files: [{{split: {s}, path: {s}.parquet}}]\n' for c, (s, _) in tables.items())
+    card = ''.join(
+        f'- config_name: {c}\n  data_files: [{{split: {s}, path: {s}.parquet}}]\n' for c, (s, _) in tables.items())
     (home/'README.md').write_text(f'---\nconfigs:\n{card}---\n')
     for split, table in tables.values(): pq.write_table(pa.table(table), home/f'{split}.parquet')
     return home
@@ -145,7 +146,8 @@ def test_an_ir_data_set_is_converted_once_until_its_file_changes(ir, reading):
 
 
 def test_faults_of_ir_datasets_are_one_line(ir, reading):
-    with pytest.raises(DaclError, match='ir:no/such: ir_datasets has no such data set'): open_corpus('ir:no/such', reading)
+    with pytest.raises(DaclError, match='ir:no/such: ir_datasets has no such data set'):
+        open_corpus('ir:no/such', reading)
     with pytest.raises(DaclError, match='ir:small/asked: has no docs'): open_corpus('ir:small/asked', reading)
     (ir/'qrels.txt').write_text('q7 0 d0 1\n')
     with pytest.raises(DaclError, match="ir:small/test: query 'q7' is not in its queries"):
@@ -161,7 +163,8 @@ def test_a_missing_package_is_named(name, package, reading):
 
 
 def test_the_program_takes_names(hub, tmp_path, capsys):
-    code = main(['bm25-eval', '--corpus', f'hf:{hub}/corpus', '--test_file', f'hf:{hub}:test', '--dataset_name', 'small',
+    code = main(
+        ['bm25-eval', '--corpus', f'hf:{hub}/corpus', '--test_file', f'hf:{hub}:test', '--dataset_name', 'small',
                  '--k', '2', '--output', str(tmp_path/'out'), '--cache_dir', str(tmp_path/'cache')])
     assert code == 0, capsys.readouterr().err
     [found] = (tmp_path/'out').rglob('*.metrics.json')

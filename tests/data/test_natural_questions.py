@@ -17,15 +17,33 @@ def line(question, title, page, marks, top=True, **kw):
     "A raw line; `marks` are the short answers of each annotator, as (start, end) or as words to be found."
     tokens = page.split(' ')
     opens = [i for i, t in enumerate(tokens) if t in ('<P>', '<Table>', '<Ul>')]
-    cands = [{'start_token': i, 'end_token': tokens.index(tokens[i].replace('<', '</'), i) + 1, 'top_level': top} for i in opens]
+    cands = [
+        {'start_token': i, 'end_token': tokens.index(tokens[i].replace('<', '</'), i) + 1, 'top_level': top}
+        for i in opens]
     def span(m):
-        if isinstance(m, str): n = len(m.split(' ')); s = next(i for i in range(len(tokens)) if tokens[i:i + n] == m.split(' ')); m = (s, s + n)
+        if isinstance(m, str):
+            n = len(m.split(' '))
+            s = next(i for i in range(len(tokens)) if tokens[i:i + n] == m.split(' '))
+            m = (s, s + n)
         return {'start_token': m[0], 'end_token': m[1]}
-    return json.dumps({'question_text': question, 'document_text': page, 'document_url': f'https://en.wikipedia.org//w/index.php?title={title}&amp;oldid=1', 'long_answer_candidates': cands,
-                       'annotations': [{'yes_no_answer': 'NONE', 'long_answer': {'start_token': -1, 'end_token': -1, 'candidate_index': -1}, 'short_answers': [span(m) for m in ms]} for ms in marks], **kw})
+    return json.dumps(
+        {
+            'question_text': question, 'document_text': page,
+            'document_url': f'https://en.wikipedia.org//w/index.php?title={title}&amp;oldid=1',
+            'long_answer_candidates': cands,
+            'annotations': [
+                {
+                    'yes_no_answer': 'NONE',
+                    'long_answer': {'start_token': -1, 'end_token': -1, 'candidate_index': -1},
+                    'short_answers': [span(m) for m in ms]}
+                for ms in marks],
+            **kw})
 
 
-def page(i): return f'<H1> Page {i} </H1> <P> Animal {i} lives in <B> place {i} </B> near the river . </P> <P> It eats food {i} daily . </P> <Table> weight {i} kg </Table>'
+def page(i):
+    return (
+        f'<H1> Page {i} </H1> <P> Animal {i} lives in <B> place {i} </B> near the river . </P> '
+        f'<P> It eats food {i} daily . </P> <Table> weight {i} kg </Table>')
 
 
 many = [line(f'where does animal {i} live', f'Page_{i}', page(i), [[f'place {i}']]) for i in range(60)]
@@ -50,22 +68,31 @@ def test_every_positive_is_a_passage_that_holds_an_answer(tmp_path):
     extra = [line('what does animal 3 eat', 'Page_3', page(3), [[], ['food 3'], ['place 3', 'food 3']])]
     passages, qs, facts = run(tmp_path, many + extra)
     by_id = {p.id: p for p in passages}
-    assert len(passages) == 120 == facts['passages'] and facts['train'] + facts['dev'] == 61 and facts['dev'] > 5 # the page that comes twice is written once
+    # the page that comes twice is written once
+    assert len(passages) == 120 == facts['passages'] and facts['train'] + facts['dev'] == 61 and facts['dev'] > 5
     for q in qs['train'] + qs['dev']:
-        for c in q.positive_ctxs: assert (by_id[c.passage_id].text, by_id[c.passage_id].title) == (c.text, c.title) and has_answer(q.answers, c.text)
+        for c in q.positive_ctxs:
+            assert (by_id[c.passage_id].text, by_id[c.passage_id].title) == (c.text, c.title)
+            assert has_answer(q.answers, c.text)
     assert not any('<' in p.text or 'weight' in p.text for p in passages)
-    assert not {q.positive_ctxs[0].title for q in qs['train']} & {q.positive_ctxs[0].title for q in qs['dev']} # no page on both sides
+    # no page on both sides
+    assert not {q.positive_ctxs[0].title for q in qs['train']} & {q.positive_ctxs[0].title for q in qs['dev']}
     [several] = [q for q in qs['train'] + qs['dev'] if q.question.startswith('what')]
     assert several.answers == ('food 3', 'place 3') and len(several.positive_ctxs) == 2
 
 
 def test_what_is_dropped_and_why(tmp_path):
     long = '<P> ' + ' '.join(f'w{i}' for i in range(250)) + ' </P>'
-    lines = many + [line('yes or no', 'X', page(900), [[]]), line('weight', 'X', page(901), [['901 kg']]), line('long', 'X', long, [[(10, 16)]]), line('across', 'X', long, [[(100, 102)]]),
-                    line('edge', 'X', long, [[(101, 102)]]), line('nested', 'X', page(902), [['place 902']], top=False), line('one of two', 'X', long, [[(10, 16)], [(20, 22)]])]
+    lines = many + [
+        line('yes or no', 'X', page(900), [[]]), line('weight', 'X', page(901), [['901 kg']]),
+        line('long', 'X', long, [[(10, 16)]]), line('across', 'X', long, [[(100, 102)]]),
+        line('edge', 'X', long, [[(101, 102)]]), line('nested', 'X', page(902), [['place 902']], top=False),
+        line('one of two', 'X', long, [[(10, 16)], [(20, 22)]])]
     passages, qs, facts = run(tmp_path, lines)
     kept = {q.question: q for q in qs['train'] + qs['dev']}
-    assert [facts[f'dropped: {d}'] for d in DROPPED] == [1, 1, 3] and {'edge', 'one of two'} <= kept.keys() and not {'across', 'nested', 'weight'} & kept.keys()
+    assert [facts[f'dropped: {d}'] for d in DROPPED] == [1, 1, 3]
+    assert {'edge', 'one of two'} <= kept.keys()
+    assert not {'across', 'nested', 'weight'} & kept.keys()
     assert kept['edge'].positive_ctxs[0].text.startswith('w100 ') and kept['one of two'].answers == ('w19 w20',)
     assert [len(p.text.split()) for p in passages if p.text.startswith(('w0 ', 'w100 ', 'w200 '))] == [100, 100, 50]
 
@@ -81,7 +108,9 @@ def test_gzip_gives_the_same_and_a_second_run_nothing_new(tmp_path):
 @pytest.mark.parametrize('bad, said', [
     ('{"question_text": ', 'line 31: Input data was truncated'),
     ('{"question_text": "q", "document_text": "a b", "annotations": []}', 'line 31: .*long_answer_candidates'),
-    (json.dumps(json.loads(many[0]) | {'document_text': 'short'}), r'line 31: a span lies outside the page of 1 tokens'),
+    (
+        json.dumps(json.loads(many[0]) | {'document_text': 'short'}),
+        r'line 31: a span lies outside the page of 1 tokens'),
     ('"\udcff"', 'line 31: '),
 ])
 def test_bad_lines(tmp_path, bad, said):
@@ -94,12 +123,17 @@ def test_bad_lines(tmp_path, bad, said):
 
 def test_refusals(tmp_path, capsys):
     (f := tmp_path/'raw.jsonl').write_text(json.dumps({'document_tokens': []}) + '\n')
-    with pytest.raises(DaclError, match='line 1: is the full format .* give simplified-nq-train.jsonl'): preprocess(f, tmp_path/'out')
+    with pytest.raises(DaclError, match='line 1: is the full format .* give simplified-nq-train.jsonl'):
+        preprocess(f, tmp_path/'out')
     f.write_text(many[0] + '\n')
     with pytest.raises(DaclError, match='gives . training and . dev questions of 1'): preprocess(f, tmp_path/'out')
     with pytest.raises(DaclError, match='dev_share 1.0 must be between'): preprocess(f, tmp_path/'out', dev_share=1.)
     f.write_text('\n'.join(many)); (tmp_path/'out').mkdir(); (tmp_path/'out'/'thesis.txt').touch()
     with pytest.raises(DaclError, match='is not a finished step'): preprocess(f, tmp_path/'out')
-    assert main(['preprocess-nq', '--input_file', str(f), '--output_dir', str(tmp_path/'nq'), '--dev_share', '.3']) == 0 and 'passages: 120' in capsys.readouterr().out
-    assert main(['preprocess-dpr', '--data_dir', str(tmp_path), '--output_path', str(tmp_path/'checked'), '--cache_dir', str(tmp_path/'cache')]) == 0
-    assert main(['preprocess-nq', '--input_file', str(tmp_path/'absent')]) == 2 and 'No such file' in capsys.readouterr().err
+    assert main(['preprocess-nq', '--input_file', str(f), '--output_dir', str(tmp_path/'nq'), '--dev_share', '.3']) == 0
+    assert 'passages: 120' in capsys.readouterr().out
+    assert main([
+        'preprocess-dpr', '--data_dir', str(tmp_path), '--output_path', str(tmp_path/'checked'), '--cache_dir',
+        str(tmp_path/'cache')]) == 0
+    assert main(['preprocess-nq', '--input_file', str(tmp_path/'absent')]) == 2
+    assert 'No such file' in capsys.readouterr().err

@@ -15,14 +15,17 @@ from dacl_dr.data.store import open_passages, open_questions
 from dacl_dr.data.vector_files import open_vectors
 from dacl_dr.data.texts import Lines, open_queries
 
-TEXTS = ['the nile flows north', 'mount everest is tall', 'le été à Paris', '北京是首都', 'python “code”', 'cats are mammals']
+TEXTS = [
+    'the nile flows north', 'mount everest is tall', 'le été à Paris', '北京是首都', 'python “code”', 'cats are mammals']
 ASKED = ['where does the nile flow', 'how tall is everest', 'quand est l’été', '首都']
 IDS = [f'd{i}' for i in range(6)]
 VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 
 
-def jsonl(path, rows): path.write_text(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows), encoding='utf-8')
-def tsv(path, rows, head=''): path.write_text(head + ''.join('\t'.join(map(str, r)) + '\n' for r in rows), encoding='utf-8')
+def jsonl(path, rows):
+    path.write_text(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows), encoding='utf-8')
+def tsv(path, rows, head=''):
+    path.write_text(head + ''.join('\t'.join(map(str, r)) + '\n' for r in rows), encoding='utf-8')
 def dpr_tsv(path): write_passages(path, [Passage(i, t) for i, t in zip(IDS, TEXTS)])
 def collection(path): tsv(path, zip(IDS, TEXTS))
 def parquet(path, names, columns): pq.write_table(pa.table(dict(zip(names, columns))), path)
@@ -84,11 +87,14 @@ PASSAGES = {
     "DPR's TSV, line ends of Windows": ('psgs.tsv', with_ends(dpr_tsv, b'\r\n')),
     "DPR's TSV, line ends of an old Mac": ('psgs.tsv', with_ends(dpr_tsv, b'\r')),
     "DPR's TSV, blank lines at its end": ('psgs.tsv', with_blank_lines(dpr_tsv)),
-    "BEIR's corpus.jsonl": ('corpus.jsonl', lambda f: jsonl(f, [{'_id': i, 'title': '', 'text': t} for i, t in zip(IDS, TEXTS)])),
+    "BEIR's corpus.jsonl": (
+        'corpus.jsonl', lambda f: jsonl(f, [{'_id': i, 'title': '', 'text': t} for i, t in zip(IDS, TEXTS)])),
     'Pyserini': ('docs.jsonl', lambda f: jsonl(f, [{'id': i, 'contents': t} for i, t in zip(IDS, TEXTS)])),
-    'Tevatron': ('tevatron.jsonl', lambda f: jsonl(f, [{'docid': i, 'title': None, 'text': t} for i, t in zip(IDS, TEXTS)])),
+    'Tevatron': (
+        'tevatron.jsonl', lambda f: jsonl(f, [{'docid': i, 'title': None, 'text': t} for i, t in zip(IDS, TEXTS)])),
     'JSON lines, blank at the end, bzip2': (
-        'c.jsonl.bz2', packed(with_blank_lines(lambda f: jsonl(f, [{'id': i, 'text': t} for i, t in zip(IDS, TEXTS)])), bz2.compress)),
+        'c.jsonl.bz2',
+        packed(with_blank_lines(lambda f: jsonl(f, [{'id': i, 'text': t} for i, t in zip(IDS, TEXTS)])), bz2.compress)),
     "MS MARCO's collection.tsv": ('collection.tsv', collection),
     'collection.tsv, line ends of an old Mac': ('collection.tsv', with_ends(collection, b'\r')),
     'collection.tsv, blank lines before it': ('collection.tsv', after_blank_lines(collection)),
@@ -99,7 +105,9 @@ PASSAGES = {
 
 
 def squad(path):
-    qas = [[{'id': f'q{n}', 'question': ASKED[n], 'answers': [{'text': 'x', 'answer_start': 0}]}] if n < 4 else [] for n in range(6)]
+    qas = [
+        [{'id': f'q{n}', 'question': ASKED[n], 'answers': [{'text': 'x', 'answer_start': 0}]}] if n < 4 else []
+        for n in range(6)]
     paragraphs = [{'context': t, 'qas': q} for t, q in zip(TEXTS, qas)]
     path.write_text(json.dumps({'version': '1.1', 'data': [{'title': 'T', 'paragraphs': paragraphs}]}))
 
@@ -120,16 +128,23 @@ def marco(path):
 def topics(path):
     beir(path, 'q{n} 0 d{n} 1.0\n', '')
     (path.parent/'queries.jsonl').unlink()
-    text = ''.join(f'<top>\n<num> Number: q{n}\n<title> {t}\n<desc> Description:\nmore\n</top>\n' for n, t in enumerate(ASKED))
+    text = ''.join(
+        f'<top>\n<num> Number: q{n}\n<title> {t}\n<desc> Description:\nmore\n</top>\n' for n, t in enumerate(ASKED))
     (path.parent/path.name.replace('qrels', 'topics')).write_text(text)
 
 
-def dpr_json(path): write_questions(path, [Question(t, (Context('', TEXTS[n], f'd{n}'),), ('x',), id=f'q{n}') for n, t in enumerate(ASKED)])
+def dpr_json(path):
+    write_questions(
+        path, [Question(t, (Context('', TEXTS[n], f'd{n}'),), ('x',), id=f'q{n}') for n, t in enumerate(ASKED)])
 
 
 def tevatron(path):
     positive = lambda n: [{'docid': f'd{n}', 'title': '', 'text': TEXTS[n]}]
-    jsonl(path, [{'query_id': f'q{n}', 'query': t, 'positive_passages': positive(n), 'negative_passages': []} for n, t in enumerate(ASKED)])
+    jsonl(
+        path,
+        [
+            {'query_id': f'q{n}', 'query': t, 'positive_passages': positive(n), 'negative_passages': []}
+            for n, t in enumerate(ASKED)])
 
 
 def dpr_csv(path):
@@ -145,7 +160,8 @@ QUESTIONS = {
     "DPR's TSV with gold file": ('x-test.csv', dpr_csv),
     "DPR's TSV, line ends of an old Mac": ('x-test.csv', with_ends(dpr_csv, b'\r')),
     "DPR's records on lines": ('x-train.jsonl', lambda f: jsonl(f, [
-        {'id': f'q{n}', 'question': t, 'positive_ctxs': [{'passage_id': f'd{n}', 'text': TEXTS[n]}]} for n, t in enumerate(ASKED)])),
+        {'id': f'q{n}', 'question': t, 'positive_ctxs': [{'passage_id': f'd{n}', 'text': TEXTS[n]}]}
+        for n, t in enumerate(ASKED)])),
     "BEIR's qrels": ('qrels/test.tsv', beir),
     "BEIR's qrels, blank lines at their end": ('qrels/test.tsv', with_blank_lines(beir)),
     'TREC qrels, tabs': ('qrels/test.tsv', lambda f: beir(f, 'q{n}\t0\td{n}\t1\n', '')),
@@ -162,7 +178,8 @@ QUERIES = {
     'queries.tsv': ('queries.tsv', lambda f: tsv(f, enumerate(ASKED))),
     'queries.jsonl': ('queries.jsonl', lambda f: jsonl(f, [{'_id': str(n), 'text': t} for n, t in enumerate(ASKED)])),
     'TREC topics in XML': ('topics.xml', lambda f: f.write_text(
-        '<topics>' + ''.join(f'<topic number="{n}"><query>{t}</query></topic>\n' for n, t in enumerate(ASKED)) + '</topics>')),
+        '<topics>' + ''.join(f'<topic number="{n}"><query>{t}</query></topic>\n' for n, t in enumerate(ASKED))
+        + '</topics>')),
     'Parquet': ('queries.parquet', lambda f: parquet(f, ('query',), (ASKED,))),
     'a folder of datasets': ('saved', saved({'query': ASKED})),
     'plain lines, a blank one at the end': ('q.txt', lambda f: f.write_text('\n'.join(ASKED) + '\n\n')),
@@ -181,8 +198,11 @@ TABLES = {
     'TEXMEX .ivecs': ('x.ivecs', ivecs),
     'big-ann .fbin': ('x.fbin', fbin),
     'safetensors': ('x.safetensors', lambda f: save_file({'vectors': VECTORS}, f)),
-    'Parquet, lists': ('x.parquet', lambda f: pq.write_table(pa.table({'id': range(4), 'embedding': VECTORS.tolist()}), f)),
-    'Parquet, lists of one size': ('y.parquet', lambda f: pq.write_table(pa.table({'v': pa.FixedSizeListArray.from_arrays(VECTORS.reshape(-1), 3)}), f)),
+    'Parquet, lists': (
+        'x.parquet', lambda f: pq.write_table(pa.table({'id': range(4), 'embedding': VECTORS.tolist()}), f)),
+    'Parquet, lists of one size': (
+        'y.parquet',
+        lambda f: pq.write_table(pa.table({'v': pa.FixedSizeListArray.from_arrays(VECTORS.reshape(-1), 3)}), f)),
 }
 
 
@@ -282,4 +302,5 @@ def test_judgements_are_no_data_set(tmp_path):
 
 def test_answers_are_not_taken_for_passages(tmp_path, reading):
     dpr_csv(tmp_path/'x-test.csv')
-    with pytest.raises(DaclError, match='expected the header id, text, title'): open_passages(tmp_path/'x-test.csv', reading)
+    with pytest.raises(DaclError, match='expected the header id, text, title'):
+        open_passages(tmp_path/'x-test.csv', reading)

@@ -32,13 +32,16 @@ def test_one_text_has_one_list_of_words_however_it_is_composed(text):
     assert words(unicodedata.normalize('NFD', text)) == words(unicodedata.normalize('NFC', text))
 
 
-@pytest.mark.parametrize('text, n', [('हिन्दी भाषा में', 3), ('e\u0301cole fe\u0302te', 2), ('சென்னை நகரம்', 2), ('שָׁלוֹם', 1), ('한국어 단어', 2)])
+@pytest.mark.parametrize(
+    'text, n',
+    [('हिन्दी भाषा में', 3), ('e\u0301cole fe\u0302te', 2), ('சென்னை நகரம்', 2), ('שָׁלוֹם', 1), ('한국어 단어', 2)])
 def test_marks_stay_inside_their_word(text, n): assert len(words(text)) == n
 
 
 @pytest.mark.parametrize('script, text, part', [
     ('Han', '北京是中华人民共和国的首都', '首都'), ('Hiragana', 'わたしはねこです', 'ねこ'), ('Katakana', 'スーパーマーケット', 'マーケット'),
-    ('Thai', 'ประเทศไทยอยู่ในเอเชีย', 'เอเชีย'), ('Lao', 'ນະຄອນຫຼວງວຽງຈັນ', 'ວຽງຈັນ'), ('Khmer', 'រាជធានីភ្នំពេញ', 'ភ្នំពេញ'), ('Burmese', 'မြန်မာနိုင်ငံ', 'နိုင်ငံ'),
+    ('Thai', 'ประเทศไทยอยู่ในเอเชีย', 'เอเชีย'), ('Lao', 'ນະຄອນຫຼວງວຽງຈັນ', 'ວຽງຈັນ'),
+    ('Khmer', 'រាជធានីភ្នំពេញ', 'ភ្នំពេញ'), ('Burmese', 'မြန်မာနိုင်ငံ', 'နိုင်ငံ'),
 ])
 def test_scripts_without_spaces_meet_in_pairs(script, text, part):
     assert unspaced_script(text) == script

@@ -2,9 +2,9 @@
 
     python tests/docs/process.py
 
-Not that program: where Quarto is missing, it begins by installing that as root and this package with pip. In one process,
-which imports everything once. At its end IPython collects the garbage of each notebook's shell, two minutes of looking at the
-same objects, unless they are frozen.
+Not that program: where Quarto is missing, it begins by installing that as root and this package with pip. In one
+process, which imports everything once. At its end IPython collects the garbage of each notebook's shell, two minutes of
+looking at the same objects, unless they are frozen.
 """
 import gc
 

@@ -132,7 +132,8 @@ def table_faults(root, page):
         if c['cell_type'] != 'code': continue
         for table in re.findall(r'<table\b.*?</table>', html_of(c), re.S):
             if '<caption' in table: continue
-            yield Part(page, i, 'code', '').fault(root, 0, 'a table has no caption', 'give its cell `#| tbl-cap: words`')
+            yield Part(page, i, 'code', '').fault(
+                root, 0, 'a table has no caption', 'give its cell `#| tbl-cap: words`')
 
 # each takes the root and a processed page and yields faults; add more here
 CHECKS = (chart_faults, table_faults, signature_faults, source_faults, name_faults, twin_anchors, host_faults)
@@ -141,7 +142,8 @@ CHECKS = (chart_faults, table_faults, signature_faults, source_faults, name_faul
 def failed(root, said):
     "The line for a page that nbdev cannot process."
     where = re.findall(r'Error in notebook: (.+?) in cell (\d+)', said)
-    why = re.findall(r'^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$', said, re.M) or [('', said.strip().splitlines()[-1])]
+    why = re.findall(
+        r'^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$', said, re.M) or [('', said.strip().splitlines()[-1])]
     titled = [
         p for p in site_pages(root)
         if where and p.suffix == '.ipynb' and text_of(cells_of(p)[0]['source']).startswith(f'# {where[-1][0]}\n')

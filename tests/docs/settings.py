@@ -19,9 +19,9 @@ CARD = named('''title description image image-alt image-width image-height local
 KEYS = {
     'project': named('title type render output-dir lib-dir resources preview execute-dir pre-render post-render'),
     'format': {'html': named('''theme css toc toc-depth toc-location toc-title toc-expand code-tools code-copy
-        code-fold code-overflow html-table-processing code-line-numbers code-summary highlight-style number-sections anchor-sections
-        smooth-scroll link-external-icon link-external-newwindow fig-width fig-height fig-align fig-cap-location
-        tbl-cap-location html-math-method mainfont monofont fontsize linestretch grid page-layout
+        code-fold code-overflow html-table-processing code-line-numbers code-summary highlight-style number-sections
+        anchor-sections smooth-scroll link-external-icon link-external-newwindow fig-width fig-height fig-align
+        fig-cap-location tbl-cap-location html-math-method mainfont monofont fontsize linestretch grid page-layout
         include-in-header include-before-body include-after-body respect-user-color-scheme lightbox''')},
     'website': named('''title description favicon site-url site-path repo-url repo-subdir repo-branch
         repo-link-target repo-link-rel issue-url repo-actions reader-mode google-analytics cookie-consent search

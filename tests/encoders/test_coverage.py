@@ -38,7 +38,8 @@ def test_counts_by_hand(encoder):
 def test_counts_of_bags():
     tokenizer = train_tokenizer(['rain falls on the plain'], 60)
     made = StaticEncoder.create(tokenizer, bag_texts(tokenizer, ['rain']), EncoderSettings(dim=4), 0)
-    assert made.prepare(['rain rain', '大', '!?'], 'query').coverage == TextCoverage(texts=3, tokens=3, unknown=1, empty=1)
+    assert made.prepare(['rain rain', '大', '!?'], 'query').coverage == TextCoverage(
+        texts=3, tokens=3, unknown=1, empty=1)
 
 
 def test_gpt_knows_everything(tmp_path):
@@ -47,7 +48,8 @@ def test_gpt_knows_everything(tmp_path):
     from dacl_dr.encoders.transformer import word_tokenizer
     tok = word_tokenizer(WORDS)
     tok.unk_token = tok.eos_token = '[SEP]'
-    hf.GPT2Model(hf.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=128)).save_pretrained(tmp_path)
+    hf.GPT2Model(
+        hf.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=128)).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     read = load_encoder(tmp_path).prepare(['rain falls'], 'query')
     assert coverage_of(read).unknown == 0
@@ -59,7 +61,8 @@ def test_an_empty_text_without_special_tokens_has_a_vector(tmp_path):
     from dacl_dr.encoders.transformer import word_tokenizer
     tok = word_tokenizer(WORDS)
     tok.backend_tokenizer.post_processor = processors.TemplateProcessing(single='$A', special_tokens=[])
-    hf.GPT2Model(hf.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=128)).save_pretrained(tmp_path)
+    hf.GPT2Model(
+        hf.GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=128)).save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path)
     alone, beside = encoder.encode([''], 'query'), encoder.encode(['', 'rain falls'], 'query')
@@ -72,25 +75,31 @@ def test_chinese_and_long_passages_in_english(minilm, tmp_path, capsys):
     long = [f'{i} ' + 'the oil crisis began in October when members proclaimed an embargo . ' * 40 for i in range(5)]
     short = [f'passage {i} about rivers and bridges' for i in range(15)]
     for name, passages in (('chinese', chinese), ('long', long + short)):
-        (tmp_path/f'{name}.tsv').write_text('id\ttext\ttitle\n' + ''.join(f'{i}\t{t}\tt\n' for i, t in enumerate(passages)))
+        (tmp_path/f'{name}.tsv').write_text(
+            'id\ttext\ttitle\n' + ''.join(f'{i}\t{t}\tt\n' for i, t in enumerate(passages)))
         out = tmp_path/name
-        argv = ['build-index', '--encoder_path', str(minilm), '--corpus_path', str(tmp_path/f'{name}.tsv'), '--output_path', str(out)]
+        argv = [
+            'build-index', '--encoder_path', str(minilm), '--corpus_path', str(tmp_path/f'{name}.tsv'), '--output_path',
+            str(out)]
         assert main([*argv, '--cache_dir', str(tmp_path/'cache')]) == 0
         err, kept = capsys.readouterr().err, json.loads((out/'embeddings'/'manifest.json').read_text())['coverage']
         if name == 'chinese':
             assert kept['unknown'] / kept['tokens'] > .05 and kept['cut'] == 0
-            assert 'unknown to the encoder (in another language or script?)' in err and 'take an encoder that knows their language' in err
+            assert 'unknown to the encoder (in another language or script?)' in err
+            assert 'take an encoder that knows their language' in err
         else:
             assert (kept['texts'], kept['cut'], kept['limit'], kept['unknown']) == (20, 5, 256, 0)
             assert 'warning: 25% of the passages are longer than the 256 tokens that the encoder reads' in err
-            assert '20 passages: 0.0% of their tokens are unknown to the encoder, 25.0% of the texts are cut at 256 tokens' in err
+            assert '20 passages: 0.0% of their tokens are unknown to the encoder, ' in err
+            assert '25.0% of the texts are cut at 256 tokens' in err
 
 
 def test_an_evaluation_repeats_what_the_index_knows_of_passages(tmp_path, capsys):
     folder = tiny_bert(tmp_path/'bert', WORDS)
     texts = ['rain falls on the plain'] * 20 + ['大きさ'] * 20
     (tmp_path/'psgs.tsv').write_text('id\ttext\ttitle\n' + ''.join(f'{i}\t{t} {i}\tt\n' for i, t in enumerate(texts)))
-    asked = [{'question': 'rain on the plain', 'positive_ctxs': [{'passage_id': str(i)}], 'answers': []} for i in range(12)]
+    asked = [
+        {'question': 'rain on the plain', 'positive_ctxs': [{'passage_id': str(i)}], 'answers': []} for i in range(12)]
     (tmp_path/'x-test.json').write_text(json.dumps(asked))
     common = ['--encoder', str(folder), '--corpus', str(tmp_path/'psgs.tsv'), '--cache_dir', str(tmp_path/'cache')]
     index, args = str(tmp_path/'index'), ['--queries', str(tmp_path/'x-test.json'), '--output', str(tmp_path/'out')]
@@ -100,7 +109,9 @@ def test_an_evaluation_repeats_what_the_index_knows_of_passages(tmp_path, capsys
     capsys.readouterr()
     for command, more, file in (
         ('run-evaluation', ['--k_values', '5', '--hnsw_ef_search', '20'], 'evaluation.metrics.json'),
-        ('run-ef-sweep', ['--ef_values', '10', '20', '--targets', '.5', '--rounds', '0', '--draws', '20'], 'sweep.sweep.json'),
+        (
+            'run-ef-sweep', ['--ef_values', '10', '20', '--targets', '.5', '--rounds', '0', '--draws', '20'],
+            'sweep.sweep.json'),
     ):
         assert main([command, *common, '--index', index, *args, *more]) == 0
         err, kept = capsys.readouterr().err, json.loads((tmp_path/'out'/file).read_text())['coverage']
@@ -114,7 +125,8 @@ def test_a_sample_tells_what_was_read_of_both_sides(tmp_path, capsys):
     (tmp_path/'queries.txt').write_text('\n'.join(f'大 きさ {i}' for i in range(12)))
     from dacl_dr.core.options import Diagnose
     from dacl_dr.evaluation.sample import text_sample
-    found = text_sample(Diagnose(encoder=str(folder), corpus=str(tmp_path/'corpus.txt'), queries=str(tmp_path/'queries.txt')))
+    found = text_sample(
+        Diagnose(encoder=str(folder), corpus=str(tmp_path/'corpus.txt'), queries=str(tmp_path/'queries.txt')))
     told = found.about['coverage']
     assert told['queries'].unknown_share == 1 and 0 < told['passages'].unknown_share < .2
     assert '100% of the tokens of the queries are unknown' in capsys.readouterr().err

@@ -12,7 +12,9 @@ from dacl_dr.encoders.transformer import TransformerEncoder
 from dacl_dr.encoders.static import load_encoder
 
 QUERIES = ['When did the oil crisis begin?', 'list files by size', '']
-PASSAGES = ['The 1973 oil crisis began in October 1973, when the members of OAPEC proclaimed an embargo. ' * 8, 'ls -lS', 'Größe, 大きさ, размер', '']
+PASSAGES = [
+    'The 1973 oil crisis began in October 1973, when the members of OAPEC proclaimed an embargo. ' * 8, 'ls -lS',
+    'Größe, 大きさ, размер', '']
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +36,11 @@ def test_a_checkpoint_as_it_is(minilm, peer):
     assert encoder.normalized and encoder.dim == 384 and encoder.shared
 
 
-@pytest.mark.parametrize('change', [{}, {'towers': 'separate'}, {'pooling': 'cls'}, {'pooling': 'max'}, {'normalize': False}, {'query_prefix': 'query: ', 'passage_prefix': 'passage: '}, {'query_length': 8, 'passage_length': 32}])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {}, {'towers': 'separate'}, {'pooling': 'cls'}, {'pooling': 'max'}, {'normalize': False},
+        {'query_prefix': 'query: ', 'passage_prefix': 'passage: '}, {'query_length': 8, 'passage_length': 32}])
 def test_saved_and_opened_by_sentence_transformers(minilm, tmp_path, change):
     from sentence_transformers import SentenceTransformer
     encoder = TransformerEncoder.open(minilm, ModelSettings(**change))
@@ -47,13 +53,16 @@ def test_saved_and_opened_by_sentence_transformers(minilm, tmp_path, change):
         assert np.abs(ours - encode(QUERIES + PASSAGES)).max() < 1e-5 * max(1, np.abs(ours).max())
     assert {f.suffix for f in tmp_path.rglob('*') if f.is_file()} <= {'.json', '.safetensors', '.txt'}
     again = load_encoder(tmp_path)
-    assert weights_hash(again) == weights_hash(encoder) and again.normalized == change.get('normalize', True) and again.shared == ('towers' not in change)
+    assert weights_hash(again) == weights_hash(encoder)
+    assert again.normalized == change.get('normalize', True)
+    assert again.shared == ('towers' not in change)
 
 
 def test_a_plain_transformers_checkpoint(minilm, tmp_path):
     "Without modules.json: mean pooling and norm 1 are ours; the same as the checkpoint's own here."
     from transformers import AutoModel, AutoTokenizer
-    AutoModel.from_pretrained(minilm).save_pretrained(tmp_path); AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path)
+    AutoModel.from_pretrained(minilm).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path)
     plain, full = TransformerEncoder.open(tmp_path, ModelSettings()), TransformerEncoder.open(minilm, ModelSettings())
     assert np.abs(plain.encode(PASSAGES, 'passage') - full.encode(PASSAGES, 'passage')).max() < 1e-5
 
@@ -69,12 +78,15 @@ def test_a_checkpoint_of_two_towers_keeps_them(minilm, tmp_path):
     for towers in ('shared', 'separate'):
         again = TransformerEncoder.open(tmp_path, ModelSettings(towers=towers, pooling='cls'))
         assert not again.shared
-    assert np.abs(again.encode(PASSAGES, 'passage') - TransformerEncoder.open(minilm, ModelSettings(pooling='cls')).encode(PASSAGES, 'passage')).max() < 1e-5
+    assert np.abs(
+        again.encode(PASSAGES, 'passage') - TransformerEncoder.open(
+            minilm, ModelSettings(pooling='cls')).encode(PASSAGES, 'passage')).max() < 1e-5
 
 
 def test_half_precision_stays_near(minilm):
     encoder = load_encoder(minilm)
-    assert np.abs(encoder.encode(PASSAGES, 'passage', dtype=torch.bfloat16) - encoder.encode(PASSAGES, 'passage')).max() < .02
+    assert np.abs(
+        encoder.encode(PASSAGES, 'passage', dtype=torch.bfloat16) - encoder.encode(PASSAGES, 'passage')).max() < .02
 
 
 def test_chunks_hold_every_text_once():

@@ -1,4 +1,5 @@
-"""A matrix of tiny models with random weights: the vectors here are those of sentence-transformers, for queries and passages.
+"""A matrix of tiny models with random weights: the vectors here are those of sentence-transformers, for queries and
+passages.
 
 `pytest -s tests/encoders/test_library.py` prints it."""
 import json
@@ -19,9 +20,11 @@ from dacl_dr.search.vectors import encoder_key
 
 TEXTS = [
     'the tower of london', 'a bridge over the river', 'london', 'rain in spain falls mainly on the plain',
-    'query : passage : The TOWER of London and a bridge 大きさ', ' '.join(['rain', 'falls', 'on', 'the', 'tower', 'of', 'london'] * 30),
+    'query : passage : The TOWER of London and a bridge 大きさ',
+    ' '.join(['rain', 'falls', 'on', 'the', 'tower', 'of', 'london'] * 30),
 ]
-SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130)
+SIZE = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130)
 PROMPTS = {'query': 'query : the ', 'document': 'passage : a '}
 CHAT = "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] + ' ' }}{% endfor %}"
 
@@ -45,7 +48,8 @@ def fresh(cls, config, seed=0, **size):
     return cls(config(**{'vocab_size': len(tokenizer()) + 8, 'pad_token_id': 0} | size))
 
 
-def bert(folder, tok=None, seed=0, **size): return written(folder, fresh(hf.BertModel, hf.BertConfig, seed, **SIZE | size), tok)
+def bert(folder, tok=None, seed=0, **size):
+    return written(folder, fresh(hf.BertModel, hf.BertConfig, seed, **SIZE | size), tok)
 def tower(folder, *given, **size): return Transformer(str(bert(folder/'tower', *given, **size)))
 
 
@@ -57,7 +61,9 @@ def saved(folder, *modules, truncate_dim=None, **how):
 
 
 def static():
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(['[UNK]', 'the', 'tower', 'of', 'london', 'rain'])}, unk_token='[UNK]'))
+    words = Tokenizer(
+        models.WordLevel(
+            {w: i for i, w in enumerate(['[UNK]', 'the', 'tower', 'of', 'london', 'rain'])}, unk_token='[UNK]'))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     torch.manual_seed(3)
     return StaticEmbedding(words, embedding_weights=torch.randn(6, 16))
@@ -84,14 +90,22 @@ def pooled(name, how, *more, **pooling):
 
 family('BERT', hf.BertModel, hf.BertConfig, **SIZE)
 family('RoBERTa', hf.RobertaModel, hf.RobertaConfig, **SIZE)
-family('DistilBERT', hf.DistilBertModel, hf.DistilBertConfig, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=130)
+family(
+    'DistilBERT', hf.DistilBertModel, hf.DistilBertConfig, dim=32, n_layers=2, n_heads=2, hidden_dim=64,
+    max_position_embeddings=130)
 family('MPNet', hf.MPNetModel, hf.MPNetConfig, **SIZE)
 family('ELECTRA', hf.ElectraModel, hf.ElectraConfig, embedding_size=32, **SIZE)
 family('ALBERT', hf.AlbertModel, hf.AlbertConfig, embedding_size=16, **SIZE)
-family('T5, no limit', hf.T5EncoderModel, hf.T5Config, lambda: tokenizer(None), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+family(
+    'T5, no limit', hf.T5EncoderModel, hf.T5Config, lambda: tokenizer(None), d_model=32, d_kv=16, d_ff=64, num_layers=2,
+    num_heads=2)
 family('GPT-2', hf.GPT2Model, hf.GPT2Config, n_embd=32, n_layer=2, n_head=2, n_positions=130)
-family('Qwen2, left padding', hf.Qwen2Model, hf.Qwen2Config, lambda: tokenizer(padding_side='left'), num_key_value_heads=2, **SIZE)
-family('chat template', hf.Qwen2Model, hf.Qwen2Config, lambda: tokenizer(chat_template=CHAT), num_key_value_heads=2, **SIZE)
+family(
+    'Qwen2, left padding', hf.Qwen2Model, hf.Qwen2Config, lambda: tokenizer(padding_side='left'), num_key_value_heads=2,
+    **SIZE)
+family(
+    'chat template', hf.Qwen2Model, hf.Qwen2Config, lambda: tokenizer(chat_template=CHAT), num_key_value_heads=2, **SIZE
+)
 for mode in ('mean', 'cls', 'max', 'lasttoken', 'weightedmean', 'mean_sqrt_len_tokens'): pooled(f'pooling {mode}', mode)
 pooled('two poolings', ('cls', 'mean'))
 pooled('normalised', 'mean', Normalize)
@@ -101,7 +115,8 @@ pooled('LayerNorm', 'mean', lambda: LayerNorm(32))
 
 
 @kind('no pooler in the file')
-def _(f): return written(f/'plain', hf.BertModel(hf.BertConfig(vocab_size=len(tokenizer()), **SIZE), add_pooling_layer=False))
+def _(f):
+    return written(f/'plain', hf.BertModel(hf.BertConfig(vocab_size=len(tokenizer()), **SIZE), add_pooling_layer=False))
 
 
 @kind('prompts')
@@ -114,7 +129,8 @@ def _(f): return saved(f, tower(f), Pooling(32, include_prompt=False), Normalize
 
 @kind('prompts, not pooled, left padding')
 def _(f):
-    qwen = written(f/'tower', fresh(hf.Qwen2Model, hf.Qwen2Config, num_key_value_heads=2, **SIZE), tokenizer(padding_side='left'))
+    qwen = written(
+        f/'tower', fresh(hf.Qwen2Model, hf.Qwen2Config, num_key_value_heads=2, **SIZE), tokenizer(padding_side='left'))
     return saved(f, Transformer(str(qwen)), Pooling(32, include_prompt=False), prompts=PROMPTS)
 
 
@@ -124,7 +140,9 @@ def _(f): return saved(f, tower(f), Pooling(32), prompts={'query': 'query : ', '
 
 @kind('chat template and prompts, last token')
 def _(f):
-    qwen = written(f/'tower', fresh(hf.Qwen2Model, hf.Qwen2Config, num_key_value_heads=2, **SIZE), tokenizer(24, padding_side='left', chat_template=CHAT))
+    qwen = written(
+        f/'tower', fresh(hf.Qwen2Model, hf.Qwen2Config, num_key_value_heads=2, **SIZE),
+        tokenizer(24, padding_side='left', chat_template=CHAT))
     return saved(f, Transformer(str(qwen)), Pooling(32, 'lasttoken'), Normalize(), prompts=PROMPTS)
 
 
@@ -160,13 +178,16 @@ for bits in ('float16', 'bfloat16'):
 
 @kind('router, two towers')
 def _(f):
-    a, b = ([Transformer(str(bert(f/name, seed=seed))), Pooling(32, how)] for name, seed, how in (('a', 1, 'cls'), ('b', 2, 'mean')))
+    a, b = (
+        [Transformer(str(bert(f/name, seed=seed))), Pooling(32, how)]
+        for name, seed, how in (('a', 1, 'cls'), ('b', 2, 'mean')))
     return saved(f, Router.for_query_document(a, b), Normalize())
 
 
 @kind('router, norm inside')
 def _(f):
-    a, b = ([Transformer(str(bert(f/name, seed=seed))), Pooling(32), Normalize()] for name, seed in (('a', 1), ('b', 2)))
+    a, b = (
+        [Transformer(str(bert(f/name, seed=seed))), Pooling(32), Normalize()] for name, seed in (('a', 1), ('b', 2)))
     return saved(f, Router.for_query_document(a, b))
 
 
@@ -188,7 +209,8 @@ def _(f):
     made = static()
     made.tokenizer.save(str(f/'tokenizer.json'))
     save_file({'embeddings': made.embedding.weight.detach()}, f/'model.safetensors')
-    (f/'config.json').write_text(json.dumps({'model_type': 'model2vec', 'architectures': ['StaticModel'], 'normalize': True}))
+    (f/'config.json').write_text(
+        json.dumps({'model_type': 'model2vec', 'architectures': ['StaticModel'], 'normalize': True}))
     return f
 
 
@@ -237,7 +259,9 @@ def test_what_is_trained_from_a_kind_and_saved_opens_in_the_library(name, tmp_pa
 
 def test_gpt2_padded_on_the_left_depends_on_its_batch_as_in_the_library(tmp_path):
     "Its positions are counted from the padding; text by text both agree."
-    folder = written(tmp_path/'gpt', fresh(hf.GPT2Model, hf.GPT2Config, n_embd=32, n_layer=2, n_head=2, n_positions=130), tokenizer(padding_side='left'))
+    folder = written(
+        tmp_path/'gpt', fresh(hf.GPT2Model, hf.GPT2Config, n_embd=32, n_layer=2, n_head=2, n_positions=130),
+        tokenizer(padding_side='left'))
     ours, theirs = load_encoder(folder), library_of(folder)
     assert np.abs(ours.encode(TEXTS, 'query', tokens=1) - theirs.encode_query(TEXTS, batch_size=1)).max() < 1e-4
 
@@ -248,7 +272,8 @@ def test_dpr_encoders_give_their_pooler_output(side, cls, projection, tmp_path):
     made = fresh(cls, hf.DPRConfig, projection_dim=projection, **SIZE).eval()
     encoder = load_encoder(written(tmp_path/'dpr', made))
     tok = tokenizer()
-    with torch.no_grad(): right = made(**tok(TEXTS, padding=True, truncation=True, return_tensors='pt')).pooler_output.numpy()
+    with torch.no_grad():
+        right = made(**tok(TEXTS, padding=True, truncation=True, return_tensors='pt')).pooler_output.numpy()
     for which in ('query', 'passage'): assert np.abs(encoder.encode(TEXTS, which) - right).max() < 1e-5
     encoder.save(tmp_path/'again')
     assert np.abs(load_encoder(tmp_path/'again').encode(TEXTS, 'query') - right).max() < 1e-5
@@ -268,10 +293,12 @@ def test_an_edited_activation_is_another_encoder(tmp_path):
     folder = saved(tmp_path, tower(tmp_path), Pooling(32), Dense(32, 8), Normalize())
     first, before = encoder_key(load_encoder(folder)), load_encoder(folder).encode(TEXTS, 'query')
     config = folder/'2_Dense'/'config.json'
-    config.write_text(json.dumps(json.loads(config.read_text()) | {'activation_function': 'torch.nn.modules.linear.Identity'}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {'activation_function': 'torch.nn.modules.linear.Identity'}))
     again = load_encoder(folder)
     assert np.abs(again.encode(TEXTS, 'query') - before).max() > 1e-4 and encoder_key(again) != first
-    config.write_text(json.dumps(json.loads(config.read_text()) | {'activation_function': 'torch.nn.modules.activation.ReLU'}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {'activation_function': 'torch.nn.modules.activation.ReLU'}))
     assert len({first, encoder_key(again), encoder_key(load_encoder(folder))}) == 3
 
 

@@ -1,4 +1,5 @@
-"Checkpoints whose weights do not fit: each is refused by one line that says what is missing and what the folder seems to be."
+"""Checkpoints whose weights do not fit: each is refused by one line that says what is missing and what the folder seems
+to be."""
 import json
 
 import numpy as np
@@ -16,7 +17,8 @@ from dacl_dr.encoders.transformer import TransformerEncoder, word_tokenizer
 from dacl_dr.search.vectors import encoder_key
 
 TEXTS = ['the tower of london', 'a bridge over the river']
-SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130)
+SIZE = dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130)
 
 
 def written(folder, cls=hf.BertModel, config=hf.BertConfig, **more):
@@ -44,13 +46,17 @@ def prefixed(prefix): return lambda weights: {prefix + name: w for name, w in we
 
 
 @pytest.mark.parametrize('prefix, who', [
-    ('module.', 'DistributedDataParallel'), ('module.bert.', 'DistributedDataParallel'), ('model.', 'Lightning'), ('encoder.', 'Tevatron'),
-    ('lm_q.', 'Tevatron'), ('question_model.', 'DPR'), ('ctx_model.', 'DPR'), ('_orig_mod.', 'torch.compile'), ('own.', 'a wrapper'),
+    ('module.', 'DistributedDataParallel'), ('module.bert.', 'DistributedDataParallel'), ('model.', 'Lightning'),
+    ('encoder.', 'Tevatron'),
+    ('lm_q.', 'Tevatron'), ('question_model.', 'DPR'), ('ctx_model.', 'DPR'), ('_orig_mod.', 'torch.compile'),
+    ('own.', 'a wrapper'),
 ])
 @pytest.mark.parametrize('settings', [None, ModelSettings()])
 def test_prefixes_that_programs_leave(prefix, who, settings, tmp_path):
     folder = edited(written(tmp_path/'m'), prefixed(prefix))
-    with pytest.raises(DaclError, match=rf"37 of 39 weights are not in it .*names begin with '{prefix}', as {who}.*save_pretrained"):
+    with pytest.raises(
+        DaclError, match=rf"37 of 39 weights are not in it .*names begin with '{prefix}', as {who}.*save_pretrained"
+    ):
         load_encoder(folder, settings)
 
 
@@ -66,12 +72,16 @@ def test_a_prefix_of_some_wrapper_in_shards_that_pytorch_saved(tmp_path):
     (1, r'16 weights of it have no place .*speaks of 1 layers, the weights of 2: make both agree'),
 ])
 def test_another_number_of_layers(layers, fault, tmp_path):
-    with pytest.raises(DaclError, match=fault): load_encoder(configured(written(tmp_path/'m'), num_hidden_layers=layers))
+    with pytest.raises(DaclError, match=fault):
+        load_encoder(configured(written(tmp_path/'m'), num_hidden_layers=layers))
 
 
 def test_a_few_weights_are_gone(tmp_path):
     folder = edited(written(tmp_path/'m'), lambda w: {n: x for n, x in w.items() if 'word_embeddings' not in n})
-    with pytest.raises(DaclError, match=r'1 of 39 weights are not in it \(embeddings.word_embeddings.weight\), and would be random; take it from'):
+    with pytest.raises(
+        DaclError,
+        match=r'1 of 39 weights are not in it \(embeddings.word_embeddings.weight\), and would be random; take it from'
+    ):
         load_encoder(folder)
 
 
@@ -82,20 +92,31 @@ def test_weights_of_another_shape(tmp_path):
 
 def test_weights_of_nothing(tmp_path):
     folder = edited(written(tmp_path/'m'), lambda w: w | {'adapter.down': torch.zeros(2)})
-    with pytest.raises(DaclError, match='no place in the model .adapter.down.; configuration and weights are not of one model'): load_encoder(folder)
+    with pytest.raises(
+        DaclError, match='no place in the model .adapter.down.; configuration and weights are not of one model'
+    ):
+        load_encoder(folder)
 
 
 HEADS = {
-    'cross-encoder': (hf.BertForSequenceClassification, hf.BertConfig, {'num_labels': 1}, 'a classifier or cross-encoder .classifier.bias, ….*give a bi-encoder'),
-    'DistilBERT classifier': (hf.DistilBertForSequenceClassification, hf.DistilBertConfig, {}, 'a classifier or cross-encoder'),
+    'cross-encoder': (
+        hf.BertForSequenceClassification, hf.BertConfig, {'num_labels': 1},
+        'a classifier or cross-encoder .classifier.bias, ….*give a bi-encoder'),
+    'DistilBERT classifier': (
+        hf.DistilBertForSequenceClassification, hf.DistilBertConfig, {}, 'a classifier or cross-encoder'),
     'RoBERTa classifier': (hf.RobertaForSequenceClassification, hf.RobertaConfig, {}, 'a classifier or cross-encoder'),
     'question answering': (hf.BertForQuestionAnswering, hf.BertConfig, {}, 'a classifier or cross-encoder .qa_outputs'),
-    'SPLADE': (hf.BertForMaskedLM, hf.BertConfig, {}, 'a language model or SPLADE .cls.*train one from it, or if it is no SPLADE open and save it with sentence-transformers'),
+    'SPLADE': (
+        hf.BertForMaskedLM, hf.BertConfig, {},
+        'a language model or SPLADE .cls.*train one from it, or if it is no SPLADE open and save it with '
+        'sentence-transformers'),
     'pretraining': (hf.BertForPreTraining, hf.BertConfig, {}, 'a language model or SPLADE'),
     'DistilBERT': (hf.DistilBertForMaskedLM, hf.DistilBertConfig, {}, 'a language model or SPLADE'),
     'RoBERTa': (hf.RobertaForMaskedLM, hf.RobertaConfig, {}, 'a language model or SPLADE'),
     'ELECTRA': (hf.ElectraForPreTraining, hf.ElectraConfig, {}, 'a language model or SPLADE'),
-    'Qwen2': (hf.Qwen2ForCausalLM, hf.Qwen2Config, {'num_key_value_heads': 2, 'tie_word_embeddings': False, 'vocab_size': 40}, 'a language model or SPLADE'),
+    'Qwen2': (
+        hf.Qwen2ForCausalLM, hf.Qwen2Config, {'num_key_value_heads': 2, 'tie_word_embeddings': False, 'vocab_size': 40},
+        'a language model or SPLADE'),
 }
 
 
@@ -128,11 +149,14 @@ def test_a_language_model_saved_by_sentence_transformers_is_an_encoder(tmp_path)
 
 
 def test_a_colbert(tmp_path):
-    folder = edited(written(tmp_path/'m'), lambda w: {f'bert.{n}': x for n, x in w.items()} | {'linear.weight': torch.zeros(8, 32)})
+    folder = edited(
+        written(tmp_path/'m'), lambda w: {f'bert.{n}': x for n, x in w.items()} | {'linear.weight': torch.zeros(8, 32)})
     with pytest.raises(DaclError, match='a ColBERT .linear.weight., not a bi-encoder'): load_encoder(folder)
 
 
-@pytest.mark.parametrize('kind, said', [('CrossEncoder', 'a cross-encoder'), ('SparseEncoder', 'a sparse encoder'), ('MultiVectorEncoder', 'a ColBERT')])
+@pytest.mark.parametrize(
+    'kind, said',
+    [('CrossEncoder', 'a cross-encoder'), ('SparseEncoder', 'a sparse encoder'), ('MultiVectorEncoder', 'a ColBERT')])
 def test_pipelines_that_say_what_they_are(kind, said, tmp_path):
     TransformerEncoder.open(written(tmp_path/'m')).save(tmp_path/'st')
     file = tmp_path/'st'/'config_sentence_transformers.json'
@@ -164,7 +188,10 @@ def test_a_name_where_the_hub_does_not_answer(monkeypatch):
     asked = []
     monkeypatch.setattr(loading, 'hub_answers', lambda: asked.append(1) or False)
     for name in ('no-such/model', 'no-such-model'):
-        with pytest.raises(DaclError, match=f"'{name}' cannot be loaded .no such folder, nor among earlier downloads, and the hub does not answer"):
+        with pytest.raises(
+            DaclError,
+            match=f"'{name}' cannot be loaded .no such folder, nor among earlier downloads, and the hub does not answer"
+        ):
             load_encoder(name)
     assert len(asked) == 2
 
@@ -178,7 +205,11 @@ def test_vectors_that_the_library_does_not_give_are_refused(tmp_path, monkeypatc
     folder = written(tmp_path/'m')
     embed = TransformerEncoder.embed
     monkeypatch.setattr(TransformerEncoder, 'embed', lambda self, chunk, side: embed(self, chunk, side).roll(1, -1))
-    with pytest.raises(DaclError, match=r'a query has another vector here than in sentence-transformers .largest difference [\d.]+, smallest cosine -?[\d.]+'):
+    with pytest.raises(
+        DaclError,
+        match=r'a query has another vector here than in sentence-transformers .largest difference [\d.]+, smallest '
+        r'cosine -?[\d.]+'
+    ):
         load_encoder(folder)
 
 
@@ -203,6 +234,8 @@ def test_a_revision_of_a_name_on_the_hub(tmp_path, monkeypatch):
     s = ModelSettings(passage_length=64)
     keys = {name: encoder_key(load_encoder(f'o/n{name}', s)) for name in ('', '@main', '@v1', f'@{1:040x}')}
     assert keys[''] == keys['@main'] != keys['@v1'] == keys[f'@{1:040x}']
-    with pytest.raises(DaclError, match=r"model 'o/n@v2' cannot be loaded \(no such folder, nor among earlier downloads"):
+    with pytest.raises(
+        DaclError, match=r"model 'o/n@v2' cannot be loaded \(no such folder, nor among earlier downloads"
+    ):
         load_encoder('o/n@v2', ModelSettings())
     with pytest.raises(DaclError, match='expected OWNER/NAME@REVISION'): load_encoder('o/n@', ModelSettings())

@@ -1,4 +1,5 @@
-"A static encoder on disk: the class path that sentence-transformers writes into it, and what is wrong with a damaged one."
+"""A static encoder on disk: the class path that sentence-transformers writes into it, and what is wrong with a damaged
+one."""
 import json
 
 import numpy as np
@@ -58,7 +59,9 @@ def test_an_encoder_saved_under_the_old_class_path_opens(encoder, saved, tmp_pat
 @pytest.mark.parametrize('change, fault', [
     ({'vectors': torch.ones(7)}, 'query tower: its vectors have 1 dimensions instead of 2'),
     ({'importance': torch.ones(7)}, 'query tower: it has not one weight for each vector'),
-    ({'vectors': torch.ones(7, 16), 'importance': torch.ones(7)}, 'query tower: its tokenizer has another number of tokens'),
+    (
+        {'vectors': torch.ones(7, 16), 'importance': torch.ones(7)},
+        'query tower: its tokenizer has another number of tokens'),
 ])
 def test_a_damaged_one_says_what_does_not_fit(saved, change, fault):
     file = next(saved.rglob('query_0_StaticBag/model.safetensors'))

@@ -19,13 +19,15 @@ def name_of(row): return row.get('dataset') or row['name']
 def advised(row):
     "The levers that are named for a data set, from its measures."
     facts = {n: float(v) for n, v in row.items() if n not in ('name', 'passages', 'dim', 'texts')}
-    e = Evidence(facts, np.array([10, 100]), np.array([.8, .97]), int(row['dim']), int(row['passages']), row['texts'] == 'yes')
+    e = Evidence(
+        facts, np.array([10, 100]), np.array([.8, .97]), int(row['dim']), int(row['passages']), row['texts'] == 'yes')
     return worth_trying(e)
 
 def below(row): return bool(row['change high']) and float(row['change high']) < 0
 
 def found_to_save(rows):
-    "Levers that saved over all seeds, or in most; fewer dimensions are told by bytes in each seed, all others by distances."
+    """Levers that saved over all seeds, or in most; fewer dimensions are told by bytes in each seed, all others by
+    distances."""
     one, read = defaultdict(list), defaultdict(dict)
     for r in rows:
         if r['seed'] != 'all' and r['way'] not in ('have', 'plain'): one[r['way']].append(below(r))

@@ -1,4 +1,5 @@
-"Data sets end to end: validation, BM25 by both engines, hard negatives. The last part runs on real data where DACL_TEST_DATA, or a folder shared/data beside the project, has it."
+"""Data sets end to end: validation, BM25 by both engines, hard negatives. The last part runs on real data where
+DACL_TEST_DATA, or a folder shared/data beside the project, has it."""
 import json, os
 from pathlib import Path
 
@@ -28,28 +29,41 @@ TOPICS = 'apollo moon rocket orbit crew acacia giraffe leaf savanna okapi river 
 def toy(tmp_path):
     "A data set with answers, no hard negatives, some questions whose answer many passages hold."
     rng = np.random.default_rng(0)
-    passages = [Passage(f'd{i}', ' '.join(rng.choice(TOPICS, 12)) + f' number {i}', f'title {i % 5}') for i in range(300)]
-    ask = lambda i: Question(' '.join(passages[i].text.split()[:4]) + f' {i}', (Context(passages[i].title, passages[i].text, f'd{i}'),), (passages[i].text.split()[5],))
+    passages = [
+        Passage(f'd{i}', ' '.join(rng.choice(TOPICS, 12)) + f' number {i}', f'title {i % 5}') for i in range(300)]
+    ask = lambda i: Question(
+        ' '.join(passages[i].text.split()[:4]) + f' {i}', (Context(passages[i].title, passages[i].text, f'd{i}'),),
+        (passages[i].text.split()[5],))
     write_passages(tmp_path/'data'/'toy'/'psgs.tsv', passages)
-    for split, rows in (('train', range(0, 100)), ('dev', range(100, 140))): write_questions(tmp_path/'data'/'toy'/f'toy-{split}.json', map(ask, rows))
+    for split, rows in (('train', range(0, 100)), ('dev', range(100, 140))):
+        write_questions(tmp_path/'data'/'toy'/f'toy-{split}.json', map(ask, rows))
     return tmp_path/'data'/'toy'
 
 
 def test_command_line(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('DACL_CACHE', str(tmp_path/'cache'))
     assert main(['preprocess-dpr', '--data_dir', str(toy.parent), '--output_path', str(tmp_path/'checked')]) == 0
-    assert 'no errors' in capsys.readouterr().out and json.loads((tmp_path/'checked'/'report.json').read_text())['errors'] == 0
+    assert 'no errors' in capsys.readouterr().out
+    assert json.loads((tmp_path/'checked'/'report.json').read_text())['errors'] == 0
     corpus, dev = str(toy/'psgs.tsv'), str(toy/'toy-dev.json')
-    assert main(['bm25-eval', '--corpus_file', corpus, '--test_file', dev, '--output_path', str(tmp_path/'bm25'), '--dataset_name', 'toy', '--k', '20']) == 0
+    assert main([
+        'bm25-eval', '--corpus_file', corpus, '--test_file', dev, '--output_path', str(tmp_path/'bm25'),
+        '--dataset_name', 'toy', '--k', '20']) == 0
     metrics = json.loads((tmp_path/'bm25'/'toy'/'toy-dev.metrics.json').read_text())
     with open(tmp_path/'bm25'/'toy'/'toy-dev.run.trec') as f: run = pytrec_eval.parse_run(f)
     qrels = {f'q{n}': {q.positive_ctxs[0].passage_id: 1} for n, q in enumerate(read_questions(dev), 1)}
     again = pytrec_eval.RelevanceEvaluator(qrels, {'recall.1,20'}).evaluate(run)
-    for k in (1, 20): assert metrics['metrics'][f'recall@{k}'] == pytest.approx(np.mean([v[f'recall_{k}'] for v in again.values()]))
+    for k in (1, 20):
+        assert metrics['metrics'][f'recall@{k}'] == pytest.approx(np.mean([v[f'recall_{k}'] for v in again.values()]))
     texts = {p.id: p.text for p in open_passages(corpus)}
-    match = [any(has_answer(q.answers, texts[d]) for d in list(run[f'q{n}'])[:1]) for n, q in enumerate(read_questions(dev), 1)]
-    assert metrics['metrics']['answer accuracy@1'] == pytest.approx(np.mean(match)) and 'recall@50' not in metrics['metrics']
-    assert main(['bm25-negatives', '--corpus_file', corpus, '--train_file', str(toy/'toy-train.json'), '--output_path', str(tmp_path/'train.json'), '--hard_negatives', '3']) == 0
+    match = [
+        any(has_answer(q.answers, texts[d]) for d in list(run[f'q{n}'])[:1])
+        for n, q in enumerate(read_questions(dev), 1)]
+    assert metrics['metrics']['answer accuracy@1'] == pytest.approx(np.mean(match))
+    assert 'recall@50' not in metrics['metrics']
+    assert main([
+        'bm25-negatives', '--corpus_file', corpus, '--train_file', str(toy/'toy-train.json'), '--output_path',
+        str(tmp_path/'train.json'), '--hard_negatives', '3']) == 0
     assert '100 questions, ' in capsys.readouterr().out
 
 
@@ -63,16 +77,23 @@ def test_hard_negatives_are_none_of_the_relevant(toy, tmp_path):
         assert (a.question, a.positive_ctxs, a.answers) == (b.question, b.positive_ctxs, b.answers)
         assert not any(has_answer(a.answers, c.text) or c.text == a.positive_ctxs[0].text for c in a.hard_negative_ctxs)
         scores = [c.score for c in a.hard_negative_ctxs]
-        assert scores == sorted(scores, reverse=True) and len({c.passage_id for c in a.hard_negative_ctxs}) == len(scores) <= 4
+        assert scores == sorted(scores, reverse=True)
+        assert len({c.passage_id for c in a.hard_negative_ctxs}) == len(scores) <= 4
     assert np.mean([len(a.hard_negative_ctxs) for a in after]) > 3
     more = o.but(train_file=tmp_path/'out.json', output_path=tmp_path/'again.json', hard_negatives=7, depth=100)
     again = bm25_negatives(more)
-    assert [q.hard_negative_ctxs for q in read_questions(tmp_path/'again.json') if q.hard_negative_ctxs][:50] == [q.hard_negative_ctxs for q in after if q.hard_negative_ctxs][:50] and again['questions'] == 100
+    assert [
+        q.hard_negative_ctxs for q in read_questions(tmp_path/'again.json') if q.hard_negative_ctxs
+    ][:50] == [q.hard_negative_ctxs for q in after if q.hard_negative_ctxs][:50]
+    assert again['questions'] == 100
 
 
 def test_a_copy_of_the_positive_is_no_negative(tmp_path):
-    ps = [Passage('1', 'the okapi eats leaves'), Passage('2', 'the  okapi eats leaves'), Passage('3', 'the okapi sleeps')]
-    f, q = write_passages(tmp_path/'psgs.tsv', ps), write_questions(tmp_path/'q.json', [Question('okapi leaves', (Context(passage_id='1'),)), Question('okapi leaves', (Context(text=ps[0].text),))])
+    ps = [
+        Passage('1', 'the okapi eats leaves'), Passage('2', 'the  okapi eats leaves'), Passage('3', 'the okapi sleeps')]
+    f, q = write_passages(tmp_path/'psgs.tsv', ps), write_questions(
+        tmp_path/'q.json',
+        [Question('okapi leaves', (Context(passage_id='1'),)), Question('okapi leaves', (Context(text=ps[0].text),))])
     bm25_negatives(Bm25Negatives(
         corpus_file=f, train_file=q, output_path=tmp_path/'o.json', reading=Reading(tmp_path, show_progress=False)))
     assert [[c.passage_id for c in x.hard_negative_ctxs] for x in read_questions(tmp_path/'o.json')] == [['3'], ['3']]
@@ -81,7 +102,8 @@ def test_a_copy_of_the_positive_is_no_negative(tmp_path):
 def test_refusals(toy, tmp_path):
     corpus, reading = toy/'psgs.tsv', Reading(tmp_path, show_progress=False)
     o = Bm25Eval(
-        corpus_file=corpus, test_file=toy/'toy-dev.json', output_path=tmp_path/'out', dataset_name='toy', reading=reading,
+        corpus_file=corpus, test_file=toy/'toy-dev.json', output_path=tmp_path/'out', dataset_name='toy',
+        reading=reading,
     )
     for change, said in (
         ({'engine': 'bm25'}, "unknown BM25 engine 'bm25'"),
@@ -106,22 +128,38 @@ def test_refusals(toy, tmp_path):
 
 def test_validation_exit_code_and_unreadable_files(toy, tmp_path, capsys):
     (toy/'toy-test.json').write_text('{"question": "an object"}')
-    write_questions(toy/'toy-dev.json', [Question('q', (Context('t', 'x', 'd1'),)), Question('', (Context('t', 'x', 'nowhere'),)), Question('r', (Context('t', 'no id'),)), Question('s', ())])
+    write_questions(
+        toy/'toy-dev.json',
+        [
+            Question('q', (Context('t', 'x', 'd1'),)), Question('', (Context('t', 'x', 'nowhere'),)),
+            Question('r', (Context('t', 'no id'),)), Question('s', ())])
     reports = validate(toy.parent, tmp_path/'out', reading=Reading(tmp_path/'cache', show_progress=False))
     found = {(Path(f.file).name, f.check): f.count for f in reports[0].findings if f.level != 'note'}
-    assert found == {('toy-test.json', 'unreadable'): 1, ('toy-dev.json', 'empty question'): 1, ('toy-dev.json', 'positive not in corpus'): 1, ('toy-dev.json', 'no positive'): 1,
-                     ('toy-dev.json', 'positive without id'): 1, ('toy-dev.json', 'positive differs'): 1} and errors(reports) == 4
-    assert main(['preprocess-dpr', '--data_dir', str(toy.parent), '--output_path', str(tmp_path/'out'), '--cache_dir', str(tmp_path/'cache')]) == 1
+    assert found == {
+        ('toy-test.json', 'unreadable'): 1, ('toy-dev.json', 'empty question'): 1,
+        ('toy-dev.json', 'positive not in corpus'): 1, ('toy-dev.json', 'no positive'): 1,
+        ('toy-dev.json', 'positive without id'): 1,
+        ('toy-dev.json', 'positive differs'): 1} and errors(reports) == 4
+    assert main([
+        'preprocess-dpr', '--data_dir', str(toy.parent), '--output_path', str(tmp_path/'out'), '--cache_dir',
+        str(tmp_path/'cache')]) == 1
     assert 'nowhere' in (tmp_path/'out'/'report.txt').read_text() and '4 errors' in capsys.readouterr().out
-    assert main(['preprocess-dpr', '--data_dir', str(tmp_path/'absent')]) == 2 and 'no such folder' in capsys.readouterr().err
+    assert main(['preprocess-dpr', '--data_dir', str(tmp_path/'absent')]) == 2
+    assert 'no such folder' in capsys.readouterr().err
 
 
 @real
 def test_real_data_loads_completely(tmp_path):
     count = lambda f, *p: len(f(REAL.joinpath(*p), Reading(tmp_path, show_progress=False)))
-    assert [count(open_passages, 'squad', 'psgs.tsv'), *(count(open_questions, 'squad', f) for f in ('squad-train.json.gz', 'squad-dev.json', 'squad-test.csv'))] == [2067, 7182, 2017, 1371]
+    assert [
+        count(open_passages, 'squad', 'psgs.tsv'),
+        *(count(open_questions, 'squad', f) for f in ('squad-train.json.gz', 'squad-dev.json', 'squad-test.csv'))
+    ] == [2067, 7182, 2017, 1371]
     assert count(open_questions, 'nq', 'nq-test.csv') == 3610
-    assert [count(open_passages, 'tldr', 'psgs.tsv.gz'), *(count(open_questions, 'tldr', f'tldr-{s}.json.gz') for s in ('train', 'dev', 'test'))] == [28387, 19199, 2707, 3337]
+    assert [
+        count(open_passages, 'tldr', 'psgs.tsv.gz'),
+        *(count(open_questions, 'tldr', f'tldr-{s}.json.gz') for s in ('train', 'dev', 'test'))
+    ] == [28387, 19199, 2707, 3337]
 
 
 @real
@@ -133,7 +171,8 @@ def test_real_data_has_no_errors(tmp_path):
 
 @real
 def test_engines_agree_on_real_text(tmp_path):
-    corpus, test, reading = REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', Reading(tmp_path, show_progress=False)
+    corpus, test, reading = REAL/'squad'/'psgs.tsv', REAL/'squad'/'squad-test.csv', Reading(
+        tmp_path, show_progress=False)
     passages, questions = open_passages(corpus, reading), open_questions(test, reading)
     asked = questions.column('question', range(0, 1371, 7))
     for settings, fields in ((ENGLISH, 'title+text'), (Bm25Settings(.9, .4), 'text')):

@@ -75,12 +75,15 @@ def test_a_check_of_the_data_tells_of_ids(tmp_path):
 
 def test_an_id_of_two_texts_is_two_passages():
     article = lambda text: (Context('', text, 'art-0'),)
-    data = training_set(QuestionSource([Question('q', article('one')), Question('r', article('two'))]), 0, show_progress=False)
+    data = training_set(
+        QuestionSource([Question('q', article('one')), Question('r', article('two'))]), 0, show_progress=False)
     assert data.pool.texts(data.positives) == ['one', 'two']
 
 
 @pytest.mark.parametrize('texts, asked', [
-    ([f'le {w} bleu' for w in ('e\u0301cole', 'e\u0301te\u0301', 'fore\u0302t', 'ho\u0302tel')], ['école', 'été', 'forêt', 'hôtel']),
+    (
+        [f'le {w} bleu' for w in ('e\u0301cole', 'e\u0301te\u0301', 'fore\u0302t', 'ho\u0302tel')],
+        ['école', 'été', 'forêt', 'hôtel']),
     (['北京是中华人民共和国的首都。', '上海是中国最大的城市，位于长江口。', '黄河是中国第二长的河流。'],
         ['中华人民共和国的首都是哪里', '中国最大的城市', '第二长的河流']),
     (['भारत की राजधानी दिल्ली है', 'गंगा एक नदी है', 'हिमालय पर्वत है'], ['राजधानी', 'नदी', 'पर्वत']),
@@ -95,7 +98,8 @@ def test_words_of_every_script_are_found(texts, asked, engine, evaluated):
 
 
 def test_what_is_not_read_is_told(evaluated, capsys):
-    m, said = evaluated(numbered(TEXTS), [Question('👍👍👍 ?!', (Context(passage_id='1'),)), Question('nile', (Context(passage_id='0'),))])
+    m, said = evaluated(
+        numbered(TEXTS), [Question('👍👍👍 ?!', (Context(passage_id='1'),)), Question('nile', (Context(passage_id='0'),))])
     assert m['questions_mostly_unread'] == m['questions_without_result'] == 1
     assert '1 questions found nothing' in said
     assert "warning: 1 of 2 questions, such as '👍👍👍 ?!', consist mostly of signs" in capsys.readouterr().err
@@ -133,7 +137,9 @@ def arguments(tmp_path):
 
 def test_a_question_is_no_result_of_its_own(arguments, evaluated, tmp_path):
     m, said = evaluated(arguments, arguments/'qrels'/'test.tsv', k=10)
-    assert m['metrics']['ndcg@10'] == 1 and m['own_passages_left_out'] == 60 and '60 questions stand in the corpus' in said
+    assert m['metrics']['ndcg@10'] == 1
+    assert m['own_passages_left_out'] == 60
+    assert '60 questions stand in the corpus' in said
     lines = (tmp_path/'out'/'x'/'test.run.trec').read_text().splitlines()
     assert not any(line.split()[0] == line.split()[2] for line in lines)
     kept, said = evaluated(arguments, arguments/'qrels'/'test.tsv', keep_self=True)
@@ -161,7 +167,9 @@ def test_a_question_is_no_negative_of_its_own(arguments, tmp_path):
     train, quiet = write_questions(tmp_path/'x-train.json', asked), Reading(tmp_path/'cache', show_progress=False)
     mined = {}
     for keep in (False, True):
-        o = Bm25Negatives(corpus_file=str(arguments), train_file=str(train), output_path=str(tmp_path/'o.json'), keep_self=keep, reading=quiet)
+        o = Bm25Negatives(
+            corpus_file=str(arguments), train_file=str(train), output_path=str(tmp_path/'o.json'), keep_self=keep,
+            reading=quiet)
         assert bm25_negatives(o).get('in the corpus themselves, no negative of their own', 0) == 60 * (not keep)
         mined[keep] = [q.id in {c.passage_id for c in q.hard_negative_ctxs} for q in read_questions(tmp_path/'o.json')]
     assert not any(mined[False]) and all(mined[True])
@@ -177,7 +185,8 @@ def test_a_question_is_no_negative_of_its_own(arguments, tmp_path):
 
 @pytest.fixture
 def argued(arguments, tmp_path):
-    "A function that runs a command on queries that stand in the corpus, with an encoder of random vectors and its index."
+    """A function that runs a command on queries that stand in the corpus, with an encoder of random vectors and its
+    index."""
     texts = [json.loads(line)['text'] for line in open(arguments/'corpus.jsonl')]
     tokenizer = train_tokenizer(texts, 500)
     encoder, index = tmp_path/'encoder', tmp_path/'index'
@@ -189,11 +198,15 @@ def argued(arguments, tmp_path):
     given = {
         'run-evaluation': [*one, '--queries', arguments/'qrels'/'test.tsv', '--k_values', 1, 10],
         'run-ef-sweep': [*one, '--queries', arguments/'qrels'/'test.tsv', '--rounds', 0, '--draws', 20],
-        'run-ablation': ['--encoders', f'A={encoder}', '--indexes', f'A={index}', '--queries', arguments/'qrels'/'test.tsv',
+        'run-ablation': [
+            '--encoders', f'A={encoder}', '--indexes', f'A={index}', '--queries', arguments/'qrels'/'test.tsv',
             '--rounds', 0, '--draws', 20, '--dataset_name', 'x', '--output', tmp_path/'out'],
-        'diagnose': ['--encoder', encoder, '--corpus', arguments, '--queries', arguments/'qrels'/'test.tsv', '--output', tmp_path/'out'],
+        'diagnose': [
+            '--encoder', encoder, '--corpus', arguments, '--queries', arguments/'qrels'/'test.tsv', '--output',
+            tmp_path/'out'],
     }
-    def run(command, *more): return main([command, *map(str, [*given[command], *more]), '--cache_dir', str(tmp_path/'cache')])
+    def run(command, *more):
+        return main([command, *map(str, [*given[command], *more]), '--cache_dir', str(tmp_path/'cache')])
     return run
 
 
@@ -209,7 +222,9 @@ def test_a_sweep_leaves_a_question_out_too(arguments, tmp_path):
     passages, questions = open_passages(arguments, quiet), open_questions(arguments/'qrels'/'test.tsv', quiet)
     own = own_passages(passages, questions)
     rows = np.stack([own, own + 1], axis=1) # itself first, then what is sought
-    values = {keep: TaskJudge(questions, passages, True, 2, None if keep else own)(rows)['ndcg@2'].mean() for keep in (False, True)}
+    values = {
+        keep: TaskJudge(questions, passages, True, 2, None if keep else own)(rows)['ndcg@2'].mean()
+        for keep in (False, True)}
     assert values[False] == 1 and values[True] == pytest.approx(1 / np.log2(3))
 
 
@@ -224,14 +239,16 @@ def test_a_sweep_judges_k_results_beside_the_question_itself(arguments, tmp_path
     x = unit(rng.normal(size=(len(passages), 16)))
     ranked = exact_search(x[own], x, 11)
     assert (ranked[:, 0] == own).all()
-    index = build_index(toy_vectors(x), passages, tmp_path/'index', IndexSettings(m=16, ef_construction=100), show_progress=False)
+    index = build_index(
+        toy_vectors(x), passages, tmp_path/'index', IndexSettings(m=16, ef_construction=100), show_progress=False)
     retriever = SimpleNamespace(index=index, passages=passages, encode=lambda *_: x[own])
     judge = TaskJudge(questions, passages, True, 10, own)
     judge.judged.relevant = [{int(rows[10]): 1} for rows in ranked]
     s = SearchSettings(ef_values=(10, 40, 120), targets=(.9,))
     found = sweep_index(retriever, questions, s, engine=engine, show_progress=False, judge=judge).sweep
     assert found.exact['recall@10'].mean() == 1 and found.values['recall@10'][-1].mean() > .95
-    if engine != 'patience': assert found.values['recall@10'][0].mean() < .1 # efSearch 10 finds ten, one of which is itself
+    # efSearch 10 finds ten, one of which is itself
+    if engine != 'patience': assert found.values['recall@10'][0].mean() < .1
     assert found.values['ann recall'].max() <= 1
 
 
@@ -242,7 +259,9 @@ def test_a_diagnosis_judges_k_results_beside_the_query_itself():
     own = np.arange(40)
     ranked = exact_search(x[own], x, 101)
     for place in (10, 100):
-        a = analyse(x[own], x, OthersJudged([{int(row): 1} for row in ranked[:, place]], own), s=SearchSettings(m=8, ef_construction=80))
+        a = analyse(
+            x[own], x, OthersJudged([{int(row): 1} for row in ranked[:, place]], own),
+            s=SearchSettings(m=8, ef_construction=80))
         assert a.facts[f'recall@{place}'] == 1 and a.facts['recall@5'] == 0 and (a.ranks == place).all()
         if place == 10: assert a.sweep.exact['recall@10'].mean() == 1 and a.sweep.values['recall@10'].max(0).mean() > .9
 
@@ -253,11 +272,13 @@ def test_metrics_are_kept_whatever_the_ids(evaluated, tmp_path):
     m, said = evaluated(passages, questions)
     assert m['metrics']['recall@1'] == .5 and m['ids_quoted'] and 'percent-quoted' in said
     lines = [line.split() for line in (tmp_path/'out'/'x'/'x-test.run.trec').read_text().splitlines()]
-    assert all(len(line) == 6 for line in lines) and [unquote(x) for x in lines[0][::2][:2]] == ['q 0%', 'chapter 0/sec 2.txt']
+    assert all(len(line) == 6 for line in lines)
+    assert [unquote(x) for x in lines[0][::2][:2]] == ['q 0%', 'chapter 0/sec 2.txt']
 
 
 def test_answers_that_are_patterns(tmp_path, evaluated):
-    (tmp_path/'x-test.csv').write_text("when was he born\t['18(79|80)']\nhow long is the bridge\t['2,?737 (metres|m)']\n")
+    (tmp_path/'x-test.csv').write_text(
+        "when was he born\t['18(79|80)']\nhow long is the bridge\t['2,?737 (metres|m)']\n")
     passages = numbered(['he was born in 1879 in ulm', 'the bridge is 2,737 metres long'])
     test = tmp_path/'x-test.csv'
     assert evaluated(passages, test, regex_answers=True)[0]['metrics']['answer accuracy@1'] == 1
@@ -272,16 +293,21 @@ def test_patterns_match_as_dpr_matches_them():
     def dpr(text, pattern): # qa_validation.py's has_answer with match_type 'regex'
         import unicodedata
         normal = lambda x: unicodedata.normalize('NFD', x)
-        return re.compile(normal(pattern), flags=re.IGNORECASE + re.UNICODE + re.MULTILINE).search(normal(text)) is not None
+        return re.compile(
+            normal(pattern), flags=re.IGNORECASE + re.UNICODE + re.MULTILINE).search(normal(text)) is not None
     texts = ['Born in 1879.\nÉcole', 'the U.S. of A', 'a\nb', '', 'Zoë']
     for pattern in ('^École$', r'18\d\d', 'u.s.', '^b', r'\bZoe', 'zoë', '.*', 'x|y'):
-        for text in texts: assert rule.holds(rule.answers([pattern]), rule.text(text)) == dpr(text, pattern), (pattern, text)
+        for text in texts:
+            assert rule.holds(rule.answers([pattern]), rule.text(text)) == dpr(text, pattern), (pattern, text)
 
 
 def test_nothing_found_for_most_questions_is_an_error(tmp_path):
     corpus = write_passages(tmp_path/'psgs.tsv', numbered(TEXTS))
-    train = write_questions(tmp_path/'x-train.json', [Question(t, (Context(passage_id='1'),)) for t in ('Ποιος;', 'Πού;', 'nile')])
-    o = Bm25Negatives(corpus_file=str(corpus), train_file=str(train), output_path=str(tmp_path/'o.json'), reading=Reading(tmp_path/'cache', show_progress=False))
+    train = write_questions(
+        tmp_path/'x-train.json', [Question(t, (Context(passage_id='1'),)) for t in ('Ποιος;', 'Πού;', 'nile')])
+    o = Bm25Negatives(
+        corpus_file=str(corpus), train_file=str(train), output_path=str(tmp_path/'o.json'),
+        reading=Reading(tmp_path/'cache', show_progress=False))
     with pytest.raises(DaclError, match='BM25 finds nothing for 2 of 3 questions'): bm25_negatives(o)
     assert not (tmp_path/'o.json').exists()
 
@@ -293,14 +319,20 @@ def test_negatives_are_not_written_over_what_is_read(tmp_path, read, monkeypatch
     train = write_questions(tmp_path/'x-train.json', ask([''] * 6))
     before = {f: f.read_bytes() for f in (corpus, train)}
     with pytest.raises(DaclError, match='is read from, and would be written over; give another --output'):
-        bm25_negatives(Bm25Negatives(corpus_file=str(corpus), train_file=str(train), output_path=read, reading=Reading(tmp_path/'cache', show_progress=False)))
+        bm25_negatives(
+            Bm25Negatives(
+                corpus_file=str(corpus), train_file=str(train), output_path=read,
+                reading=Reading(tmp_path/'cache', show_progress=False)))
     assert {f: f.read_bytes() for f in before} == before
 
 
 def test_repeat_takes_the_folder_with_the_results(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('DACL_CACHE', str(tmp_path/'cache'))
-    corpus, test = write_passages(tmp_path/'psgs.tsv', numbered(TEXTS)), write_questions(tmp_path/'x-test.json', ask([''] * 6))
+    corpus, test = write_passages(tmp_path/'psgs.tsv', numbered(TEXTS)), write_questions(
+        tmp_path/'x-test.json', ask([''] * 6))
     for name in ('one', 'two'):
-        assert main(['bm25-eval', '--corpus_file', str(corpus), '--test_file', str(test), '--output_path', str(tmp_path/'out'), '--dataset_name', name]) == 0
+        assert main([
+            'bm25-eval', '--corpus_file', str(corpus), '--test_file', str(test), '--output_path', str(tmp_path/'out'),
+            '--dataset_name', name]) == 0
     assert main(['repeat', str(tmp_path/'out'/'two'), '--output_dir', str(tmp_path/'again')]) == 0
     assert 'all the same' in capsys.readouterr().out and (tmp_path/'again'/'two'/'x-test.metrics.json').is_file()

@@ -46,10 +46,12 @@ def home(tmp_path_factory):
         StaticEncoder.create(tokenizer, bag_texts(tokenizer, texts), EncoderSettings(dim=32), seed).save(home/name)
     (home/'beir'/'qrels').mkdir(parents=True)
     lines = lambda rows: ''.join(json.dumps(r) + '\n' for r in rows)
-    (home/'beir'/'corpus.jsonl').write_text(lines({'_id': f'd{p.id}', 'title': p.title, 'text': p.text} for p in passages))
+    (home/'beir'/'corpus.jsonl').write_text(
+        lines({'_id': f'd{p.id}', 'title': p.title, 'text': p.text} for p in passages))
     (home/'beir'/'queries.jsonl').write_text(lines({'_id': f'q{i}', 'text': passages[7 * i].text} for i in range(40)))
     judged = {
-        f'q{i}': {f'd{passages[row].id}': int(grade) for row, grade in zip([7 * i, *rng.choice(400, 5)], (1, 3, 2, 1, 2, 0))}
+        f'q{i}': {
+            f'd{passages[row].id}': int(grade) for row, grade in zip([7 * i, *rng.choice(400, 5)], (1, 3, 2, 1, 2, 0))}
         for i in range(40)
     }
     judged['q3']['d99999'] = 2
@@ -58,7 +60,8 @@ def home(tmp_path_factory):
         (home/'beir'/'qrels'/f'{split}.tsv').write_text('query-id\tcorpus-id\tscore\n' + ''.join(rows))
     for name in ('encoder', 'other'):
         assert dacl(
-            'build-index', '--encoder_path', home/name, '--corpus_path', home/'beir', '--output_path', home/f'{name}-index',
+            'build-index', '--encoder_path', home/name, '--corpus_path', home/'beir', '--output_path',
+            home/f'{name}-index',
             '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--cache_dir', home/'cache') == 0
     (home/'judged.json').write_text(json.dumps(judged))
     return home
@@ -77,7 +80,8 @@ def test_diagnose_and_run_evaluation_judge_alike_and_as_trec_eval(home, tmp_path
     evaluated = json.loads((tmp_path/'evaluation.metrics.json').read_text())
     diagnosed = json.loads((tmp_path/'d'/'diagnosis.json').read_text())
     swept = json.loads((tmp_path/'sweep.sweep.json').read_text())['exact']
-    judged = {q: {d: g for d, g in grades.items() if g} for q, grades in json.loads((home/'judged.json').read_text()).items()}
+    judged = {
+        q: {d: g for d, g in grades.items() if g} for q, grades in json.loads((home/'judged.json').read_text()).items()}
     run = {}
     for line in (tmp_path/'evaluation.run.trec').read_text().splitlines():
         q, _, d, _, score, _ = line.split()
@@ -90,7 +94,8 @@ def test_diagnose_and_run_evaluation_judge_alike_and_as_trec_eval(home, tmp_path
         'ndcg@10': np.mean([v['ndcg_cut_10'] for v in oracle.values()]),
         'mrr@10': np.mean([first[q]['recip_rank'] for q in judged]),
     }
-    assert diagnosed['positives_not_in_corpus'] == evaluated['positives_not_in_corpus'] == 1 and diagnosed['most_positives'] >= 5
+    assert diagnosed['positives_not_in_corpus'] == evaluated['positives_not_in_corpus'] == 1
+    assert diagnosed['most_positives'] >= 5
     for name, value in right.items():
         assert evaluated['metrics'][name] == pytest.approx(value, abs=1e-9), name
         assert diagnosed['numbers'][name] == pytest.approx(value, abs=1e-9), name
@@ -109,13 +114,18 @@ def test_copies_do_not_stall_ann_recall_and_are_told(tmp_path):
     x, q = copied()
     np.save(tmp_path/'x.npy', x); np.save(tmp_path/'q.npy', q)
     found = json.loads(diagnose(Diagnose(
-        vectors=tmp_path/'x.npy', query_vectors=tmp_path/'q.npy', output_path=tmp_path/'out', search=SMALL, reading=QUIET)).read_text())
-    assert found['costs'][-1]['target'] == .99 and found['costs'][-1]['bound'] != 'not reached' and found['costs'][-1]['ef']
-    assert found['numbers']['repeated passages'] == .75 and any('75.0% of the passages repeat' in said for said in found['suggestions'])
+        vectors=tmp_path/'x.npy', query_vectors=tmp_path/'q.npy', output_path=tmp_path/'out', search=SMALL,
+        reading=QUIET)).read_text())
+    assert found['costs'][-1]['target'] == .99
+    assert found['costs'][-1]['bound'] != 'not reached'
+    assert found['costs'][-1]['ef']
+    assert found['numbers']['repeated passages'] == .75
+    assert any('75.0% of the passages repeat' in said for said in found['suggestions'])
     assert not any('larger M' in said for said in found['suggestions'] if 'reaches only' in said)
     table = pd.read_csv(tmp_path/'out'/'sweep.csv')
     assert table['ann recall'].max() > .99
-    assert pd.read_parquet(tmp_path/'out'/'queries.parquet')['to find all'].notna().mean() > .9 # any copy will do there too
+    # any copy will do there too
+    assert pd.read_parquet(tmp_path/'out'/'queries.parquet')['to find all'].notna().mean() > .9
 
 
 def test_a_recall_by_distance_is_that_by_brute_force():
@@ -139,7 +149,8 @@ def test_unit_float64_is_read_and_left_alone_and_wide_vectors_take_no_square_of_
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     widths, true = [], {name: getattr(np.linalg, name) for name in ('eigh', 'eigvalsh')}
     for name in true:
-        monkeypatch.setattr(np.linalg, name, lambda a, *more, name=name: (widths.append(a.shape[0]), true[name](a, *more))[1])
+        monkeypatch.setattr(
+            np.linalg, name, lambda a, *more, name=name: (widths.append(a.shape[0]), true[name](a, *more))[1])
     np.save(tmp_path/'x.npy', x)
     diagnose(Diagnose(vectors=tmp_path/'x.npy', output_path=tmp_path/'out', search=SMALL, reading=QUIET))
     assert widths and max(widths) < 300 # of the queries at most, never of 400 dimensions
@@ -152,10 +163,15 @@ def test_judgements_of_vectors_as_qrels_or_rows(tmp_path, capsys):
     np.save(tmp_path/'x.npy', x); np.save(tmp_path/'q.npy', q)
     grades = {i: {i: 2, 100 + i: 1} for i in range(20)}
     (tmp_path/'trec.qrels').write_text(''.join(f'{a} 0 {b} {g}\n' for a, of in grades.items() for b, g in of.items()))
-    (tmp_path/'ids.tsv').write_text('query-id\tcorpus-id\tscore\n' + ''.join(f'q{a}\td{b}\t{g}\n' for a, of in grades.items() for b, g in of.items()))
-    (tmp_path/'p.txt').write_text(''.join(f'd{i}\n' for i in range(300))); (tmp_path/'q.txt').write_text(''.join(f'q{i}\n' for i in range(20)))
+    (tmp_path/'ids.tsv').write_text(
+        'query-id\tcorpus-id\tscore\n'
+        + ''.join(f'q{a}\td{b}\t{g}\n' for a, of in grades.items() for b, g in of.items()))
+    (tmp_path/'p.txt').write_text(''.join(f'd{i}\n' for i in range(300)))
+    (tmp_path/'q.txt').write_text(''.join(f'q{i}\n' for i in range(20)))
     np.save(tmp_path/'rows.npy', np.array([[i, 100 + i, -1] for i in range(20)]))
-    ways = {'trec': ['trec.qrels'], 'ids': ['ids.tsv', '--passage_ids', tmp_path/'p.txt', '--query_ids', tmp_path/'q.txt'], 'rows': ['rows.npy']}
+    ways = {
+        'trec': ['trec.qrels'], 'ids': ['ids.tsv', '--passage_ids', tmp_path/'p.txt', '--query_ids', tmp_path/'q.txt'],
+        'rows': ['rows.npy']}
     told = {}
     for name, (file, *more) in ways.items():
         flags = ['--vectors', tmp_path/'x.npy', '--query_vectors', tmp_path/'q.npy', '--qrels', tmp_path/file, *more]
@@ -163,26 +179,36 @@ def test_judgements_of_vectors_as_qrels_or_rows(tmp_path, capsys):
         told[name] = json.loads((tmp_path/name/'diagnosis.json').read_text())
     near = np.argsort(-(q @ x.T), axis=1)[:, :10]
     right = np.mean([len({i, 100 + i} & set(near[i])) / 2 for i in range(20)])
-    for found in told.values(): assert found['numbers']['recall@10'] == pytest.approx(right) and found['standing']['kept']['task'] == 'recall@10'
-    assert told['trec']['numbers'] == told['ids']['numbers'] and told['rows']['numbers']['ndcg@10'] != told['trec']['numbers']['ndcg@10']
+    for found in told.values():
+        assert found['numbers']['recall@10'] == pytest.approx(right)
+        assert found['standing']['kept']['task'] == 'recall@10'
+    assert told['trec']['numbers'] == told['ids']['numbers']
+    assert told['rows']['numbers']['ndcg@10'] != told['trec']['numbers']['ndcg@10']
     capsys.readouterr()
     vectors = ['--vectors', tmp_path/'x.npy', '--output_path', tmp_path/'no']
     one_line(capsys, dacl('diagnose', *vectors, '--qrels', tmp_path/'ids.tsv'), 'without query_vectors')
-    one_line(capsys, dacl('diagnose', *vectors, '--query_vectors', tmp_path/'q.npy', '--qrels', tmp_path/'ids.tsv'), "names query 'q0'", '--query_ids')
-    one_line(capsys, dacl('diagnose', *vectors, '--query_vectors', tmp_path/'q.npy', '--query_ids', tmp_path/'q.txt'), 'without qrels')
+    one_line(
+        capsys, dacl('diagnose', *vectors, '--query_vectors', tmp_path/'q.npy', '--qrels', tmp_path/'ids.tsv'),
+        "names query 'q0'", '--query_ids')
+    one_line(
+        capsys, dacl('diagnose', *vectors, '--query_vectors', tmp_path/'q.npy', '--query_ids', tmp_path/'q.txt'),
+        'without qrels')
 
 
 def test_prefixes_are_kept_with_an_index_and_another_is_one_line(home, tmp_path, capsys):
     built = tmp_path/'index'
     words = read_passages(home/'data'/'psgs.tsv')[0].text.split()[:2]
     flags = ['--query_prefix', f'{words[0]} ', '--passage_prefix', f'{words[1]} ']
-    build = ['build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'beir', '--output_path', built, '--cache_dir', home/'cache']
+    build = [
+        'build-index', '--encoder_path', home/'encoder', '--corpus_path', home/'beir', '--output_path', built,
+        '--cache_dir', home/'cache']
     assert dacl(*build, *flags) == 0
     assert json.loads((built/'manifest.json').read_text())['prefixes']['query_prefix'] == f'{words[0]} '
     encoder = with_prefixes(load_encoder(home/'encoder'), Prefixes(passage_prefix=f'{words[1]} '))
     p = read_passages(home/'data'/'psgs.tsv')[5]
     text = f'{p.title} {p.text}'
-    np.testing.assert_allclose(Vectors(built/'embeddings').take([5])[0], encoder.encode([text], 'passage')[0], atol=1e-6)
+    np.testing.assert_allclose(
+        Vectors(built/'embeddings').take([5])[0], encoder.encode([text], 'passage')[0], atol=1e-6)
     plain = load_encoder(home/'encoder').encode([f'{words[1]} {text}'], 'passage')
     np.testing.assert_allclose(encoder.encode([text], 'passage'), plain, atol=1e-6)
     of_index = index_flags(home, index=built)
@@ -194,9 +220,15 @@ def test_prefixes_are_kept_with_an_index_and_another_is_one_line(home, tmp_path,
     assert json.loads((tmp_path/'c'/'evaluation.metrics.json').read_text())['metrics'] != a['metrics']
     capsys.readouterr()
     for command in ('run-evaluation', 'run-ef-sweep'):
-        one_line(capsys, dacl(command, *of_index, '--query_prefix', 'ask: ', '--output_path', tmp_path/'d'), 'was built with --query_prefix', "'ask: ' is given")
-        one_line(capsys, dacl(command, *index_flags(home), '--passage_prefix', 'x ', '--output_path', tmp_path/'d'), "--passage_prefix ''")
-    one_line(capsys, dacl(*build, '--query_prefix', 'ask: ', *flags[2:]), f"holds another index: query_prefix is '{words[0]} ' there and 'ask: ' here; choose another --output")
+        one_line(
+            capsys, dacl(command, *of_index, '--query_prefix', 'ask: ', '--output_path', tmp_path/'d'),
+            'was built with --query_prefix', "'ask: ' is given")
+        one_line(
+            capsys, dacl(command, *index_flags(home), '--passage_prefix', 'x ', '--output_path', tmp_path/'d'),
+            "--passage_prefix ''")
+    one_line(
+        capsys, dacl(*build, '--query_prefix', 'ask: ', *flags[2:]),
+        f"holds another index: query_prefix is '{words[0]} ' there and 'ask: ' here; choose another --output")
 
 
 def test_results_of_something_else_are_not_overwritten(home, tmp_path, capsys):
@@ -206,31 +238,42 @@ def test_results_of_something_else_are_not_overwritten(home, tmp_path, capsys):
         out = ['--output_path', tmp_path/command, *more]
         assert dacl(command, *index, *out) == dacl(command, *index, *out) == 0 # the same inputs write anew
         capsys.readouterr()
-        one_line(capsys, dacl(command, *other, *out), 'holds results of another encoder', '--output or --experiment_name')
+        one_line(
+            capsys, dacl(command, *other, *out), 'holds results of another encoder', '--output or --experiment_name')
         one_line(capsys, dacl(command, *dev, *out), 'holds results of another question set')
-    bm25 = ['bm25-eval', '--test_file', home/'data'/'toy-dev.json', '--dataset_name', 'x', '--output_path', tmp_path/'bm25', '--cache_dir', home/'cache', '--corpus_file']
+    bm25 = [
+        'bm25-eval', '--test_file', home/'data'/'toy-dev.json', '--dataset_name', 'x', '--output_path', tmp_path/'bm25',
+        '--cache_dir', home/'cache', '--corpus_file']
     toy_data(home/'more', n=400)
     (home/'more'/'psgs.tsv').write_text((home/'data'/'psgs.tsv').read_text() + '8888\tmore words\tmore\n')
     assert dacl(*bm25, home/'data'/'psgs.tsv') == 0
     one_line(capsys, dacl(*bm25, home/'more'/'psgs.tsv'), 'holds results of another corpus', '--dataset_name')
-    space = ['run-representation-eval', '--dev_file', home/'data'/'toy-dev.json', '--output_path', tmp_path/'space', '--cache_dir', home/'cache', '--encoder_path']
+    space = [
+        'run-representation-eval', '--dev_file', home/'data'/'toy-dev.json', '--output_path', tmp_path/'space',
+        '--cache_dir', home/'cache', '--encoder_path']
     assert dacl(*space, home/'encoder') == 0
     assert 'searched were the 100 passages that they name' in capsys.readouterr().out
     one_line(capsys, dacl(*space, home/'other'), 'holds results of another encoder')
-    texts = ['diagnose', '--corpus', home/'beir', '--queries', home/'beir', '--output_path', tmp_path/'d', '--cache_dir', home/'cache', '--max_queries', 20, '--encoder']
+    texts = [
+        'diagnose', '--corpus', home/'beir', '--queries', home/'beir', '--output_path', tmp_path/'d', '--cache_dir',
+        home/'cache', '--max_queries', 20, '--encoder']
     assert dacl(*texts, home/'encoder') == 0
     one_line(capsys, dacl(*texts, home/'other'), 'holds results of another encoder')
     ablation = lambda *names: dacl(
-        'run-ablation', '--model_dirs', *(f'{n}={home/n}' for n in names), '--index_dirs', *(f'{n}={home/n}-index' for n in names),
+        'run-ablation', '--model_dirs', *(f'{n}={home/n}' for n in names), '--index_dirs',
+        *(f'{n}={home/n}-index' for n in names),
         '--test_file', home/'beir'/'qrels'/'test.tsv', '--dataset_name', 'x', '--output_path', tmp_path/'ablation',
         '--rounds', 0, '--draws', 20, '--cache_dir', home/'cache')
     assert ablation('encoder', 'other') == 0
-    assert set(json.loads((tmp_path/'ablation'/'x'/'run.json').read_text())['repeated_passages']) == {'encoder', 'other'}
+    assert set(
+        json.loads((tmp_path/'ablation'/'x'/'run.json').read_text())['repeated_passages']) == {'encoder', 'other'}
     one_line(capsys, ablation('encoder'), 'holds results of another set of models')
 
 
 def test_names_of_models_are_shown_and_not_run(home, tmp_path):
-    of = lambda *names: ['--model_dirs', *(f'{n}={home/"encoder"}' for n in names), '--index_dirs', *(f'{n}={home/"encoder-index"}' for n in names)]
+    of = lambda *names: [
+        '--model_dirs', *(f'{n}={home/"encoder"}' for n in names), '--index_dirs',
+        *(f'{n}={home/"encoder-index"}' for n in names)]
     assert dacl(
         'run-ablation', *of('A', SCRIPT), '--test_file', home/'beir'/'qrels'/'test.tsv', '--dataset_name', 'x',
         '--output_path', tmp_path, '--rounds', 0, '--draws', 20, '--cache_dir', home/'cache') == 0
@@ -238,9 +281,14 @@ def test_names_of_models_are_shown_and_not_run(home, tmp_path):
 
 
 def test_representation_says_what_is_missing_before_it_encodes(home, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('dacl_dr.evaluation.representation.load_encoder', lambda *a: pytest.fail('an encoder was loaded'))
-    look = ['run-representation-eval', '--encoder_path', home/'encoder', '--output_path', tmp_path/'out', '--cache_dir', home/'cache', '--dev_file']
+    monkeypatch.setattr(
+        'dacl_dr.evaluation.representation.load_encoder', lambda *a: pytest.fail('an encoder was loaded'))
+    look = [
+        'run-representation-eval', '--encoder_path', home/'encoder', '--output_path', tmp_path/'out', '--cache_dir',
+        home/'cache', '--dev_file']
     one_line(capsys, dacl(*look, home/'beir'/'qrels'/'test.tsv'), 'has no text', 'biencoder JSON')
-    record = {'question': 'who', 'answers': [], 'positive_ctxs': [{'title': '', 'text': 'she', 'passage_id': '1'}], 'negative_ctxs': [], 'hard_negative_ctxs': []}
+    record = {
+        'question': 'who', 'answers': [], 'positive_ctxs': [{'title': '', 'text': 'she', 'passage_id': '1'}],
+        'negative_ctxs': [], 'hard_negative_ctxs': []}
     (tmp_path/'few.json').write_text(json.dumps([record]))
     one_line(capsys, dacl(*look, tmp_path/'few.json'), 'few.json: 1 passages are too few', 'that its questions name')

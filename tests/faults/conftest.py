@@ -29,7 +29,8 @@ def undisturbed(world):
                 assert p.code == 0, p.err()[-3000:]
                 of.pages[name, key] = room(home)
                 first, known[name, key] = known.get((name, key)), (results(home), p.worked())
-            assert first[0].keys() == known[name, key][0].keys() and (differ := [n for n in first[0] if first[0][n] != known[name, key][0][n]]) == [], differ
+            assert first[0].keys() == known[name, key][0].keys() and (
+                differ := [n for n in first[0] if first[0][n] != known[name, key][0][n]]) == [], differ
         return known[name, key]
     of.pages = {}
     return of
@@ -39,7 +40,8 @@ def undisturbed(world):
 def record(request):
     "Count a trial; it survived if the test passes."
     counted = []
-    def tried(command, fault, met=True): counted.append((command, fault)); TRIED[command, fault] += 1; MET[command, fault] += met
+    def tried(command, fault, met=True):
+        counted.append((command, fault)); TRIED[command, fault] += 1; MET[command, fault] += met
     yield tried
     if request.node.stash.get(PASSED, False):
         for c in counted: SURVIVED[c] += 1
@@ -62,5 +64,6 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line(row('command', 'fault', 'tried', 'met', 'survived'))
     rows = [(c, f, n, MET[c, f], SURVIVED[c, f]) for (c, f), n in TRIED.items()]
     for r in [*rows, ('all', '', *(sum(r[i] for r in rows) for i in (2, 3, 4)))]: terminalreporter.write_line(row(*r))
-    table = pd.DataFrame(rows, columns=['command', 'fault', 'tried', 'met', 'survived']).assign(date=date.today().isoformat())
+    table = pd.DataFrame(
+        rows, columns=['command', 'fault', 'tried', 'met', 'survived']).assign(date=date.today().isoformat())
     if out := os.environ.get('FAULTS_CSV'): table.to_csv(out, index=False)

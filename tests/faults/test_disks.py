@@ -1,4 +1,5 @@
-"A full disk and a folder that can't be written are one line, and nothing half-written stays; with room again the command ends as if nothing had happened."
+"""A full disk and a folder that can't be written are one line, and nothing half-written stays; with room again the
+command ends as if nothing had happened."""
 import subprocess, sys
 
 import numpy as np
@@ -17,7 +18,8 @@ def disk(tmp_path_factory):
     "A disk in memory, the same folder each time."
     home = tmp_path_factory.getbasetemp()/'disk'
     home.mkdir(exist_ok=True)
-    if sys.platform != 'linux' or mount('-t', 'tmpfs', '-o', 'size=200m', 'tmpfs', home).returncode: pytest.skip('a disk in memory needs Linux and the right to mount')
+    if sys.platform != 'linux' or mount('-t', 'tmpfs', '-o', 'size=200m', 'tmpfs', home).returncode:
+        pytest.skip('a disk in memory needs Linux and the right to mount')
     yield home
     subprocess.run(['umount', '-l', home])
 
@@ -31,12 +33,19 @@ def again(command, world, home, logs, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, share', [(n, s) for n in HARMED for s in np.random.default_rng(list(n.encode())).uniform(.02, .95, 1 if n == 'quickstart' else 2).round(3).tolist()])
+@pytest.mark.parametrize(
+    'name, share',
+    [
+        (n, s) for n in HARMED
+        for s in np.random.default_rng(list(n.encode())).uniform(
+            .02, .95, 1 if n == 'quickstart' else 2).round(3).tolist()])
 def test_a_full_disk(world, undisturbed, record, disk, name, share):
     command, logs = COMMANDS[name], disk.parent/'disk.logs'
     whole, _ = undisturbed(name, disk, 'disk')
     before = room(fresh(disk, command, world))
-    assert mount('-o', f'remount,size={4 * int(before + share * max(8, undisturbed.pages[name, "disk"] - before))}k', disk).returncode == 0
+    assert mount(
+        '-o', f'remount,size={4 * int(before + share * max(8, undisturbed.pages[name, "disk"] - before))}k', disk
+    ).returncode == 0
     p = Process(command, world, disk, logs).wait()
     record(name, 'full disk', met=p.code != 0) # else it fitted
     if p.code: one_line(p, 2)

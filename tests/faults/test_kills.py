@@ -1,4 +1,5 @@
-"Killed, terminated or interrupted at any moment of its work, a command that is started again ends as if nothing had happened."
+"""Killed, terminated or interrupted at any moment of its work, a command that is started again ends as if nothing had
+happened."""
 import os, signal, time
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from trials import COMMANDS, Process, content, files, fresh, one_line, results, same_results, visible
 
 SIGNALS = {'SIGKILL': signal.SIGKILL, 'SIGTERM': signal.SIGTERM, 'Ctrl-C': signal.SIGINT}
-TIMES = {'run-study': 1, 'quickstart': 1, 'embed': 3, 'convert': 3, 'build-index': 3, 'levers': 5, 'tune': 6, 'adapt': 6} # of each signal; 2 of the others
+# of each signal; 2 of the others
+TIMES = {
+    'run-study': 1, 'quickstart': 1, 'embed': 3, 'convert': 3, 'build-index': 3, 'levers': 5, 'tune': 6, 'adapt': 6}
 
 
 def moments(name, fault, n): # shares of the undisturbed time
@@ -28,7 +31,9 @@ def test_stopped_and_started_again(world, undisturbed, record, tmp_path_factory,
     time.sleep(max(0, began + moment * seconds - time.monotonic()))
     if p.p.is_alive(): os.kill(p.p.pid, SIGNALS[fault]) # to the program alone, as a scheduler does
     p.wait(60)
-    too_late = p.code == 0 or p.code == -signal.SIGTERM and fault == 'SIGTERM' and not p.err() and results(home) == whole # Python leaves, and handles no signal
+    # Python leaves, and handles no signal
+    silent = fault == 'SIGTERM' and p.code == -signal.SIGTERM and not p.err()
+    too_late = p.code == 0 or silent and results(home) == whole
     record(name, fault, not too_late)
     p.alone_in_its_group(30) # what it started ends too
     if not too_late:

@@ -6,7 +6,8 @@ import pytest
 
 from trials import COMMANDS, Process, files, fresh, indexing, litter, one_line, results, same_results, training
 
-COMMON = ('convert', 'train, stage 1', 'embed', 'build-index', 'run-ef-sweep', 'diagnose', 'tune', 'adapt', 'quickstart')
+COMMON = (
+    'convert', 'train, stage 1', 'embed', 'build-index', 'run-ef-sweep', 'diagnose', 'tune', 'adapt', 'quickstart')
 pytestmark = pytest.mark.slow
 
 
@@ -32,10 +33,16 @@ def test_two_with_one_cache(world, undisturbed, record, tmp_path_factory):
     command = COMMANDS['convert']
     fresh(home, command, world)
     argv = [str(home/'other') if str(a) == str(home/'results') else a for a in command.argv(world, home)]
-    both = [Process(command, world, home, home.parent/'kills.logs'), Process(command, world, home, home.parent/'second.logs', argv=argv)]
+    both = [
+        Process(command, world, home, home.parent/'kills.logs'),
+        Process(command, world, home, home.parent/'second.logs', argv=argv)]
     for p in both: assert p.wait().code == 0, p.err()[-3000:]
     found = results(home)
-    for n, v in whole.items(): assert found[n] == v and (not n.startswith('results/') or n.endswith('.command.json') or found[n.replace('results/', 'other/', 1)] == v)
+    for n, v in whole.items():
+        assert found[n] == v
+        assert (
+            not n.startswith('results/') or n.endswith('.command.json')
+            or found[n.replace('results/', 'other/', 1)] == v)
     assert not litter(home)
 
 
@@ -48,7 +55,9 @@ def test_a_clock_that_runs_backwards(world, undisturbed, record, tmp_path_factor
     p = Process(command, world, fresh(home, command, world), logs, clock=time.time()).wait()
     assert p.code == 0, p.err()[-3000:]
     same_results(home, whole)
-    kept = {n: f for n, f in files(home).items() if n.endswith(('data.arrow', 'model.safetensors', '.npy', 'index.faiss', 'sweep.parquet', '.trial'))}
+    kept = {
+        n: f for n, f in files(home).items()
+        if n.endswith(('data.arrow', 'model.safetensors', '.npy', 'index.faiss', 'sweep.parquet', '.trial'))}
     inodes = {n: f.stat().st_ino for n, f in kept.items()}
     assert inodes
     for when in (1e9, 4e9): # long ago, far ahead
@@ -60,14 +69,19 @@ def test_a_clock_that_runs_backwards(world, undisturbed, record, tmp_path_factor
 
 
 def torchrun(argv): # two processes on this machine, in a session of their own
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--no-python', Path(sys.executable).with_name('dacl'), *argv]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '--no-python',
+        Path(sys.executable).with_name('dacl'), *argv]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def ranks(p)->dict[int, int]: # rank → process
     found = {}
     for f in Path('/proc').glob('[0-9]*/environ'):
-        try: env = dict(x.split('=', 1) for x in f.read_text().split('\0') if '=' in x); parent = int((f.parent/'stat').read_text().rpartition(')')[2].split()[1])
+        try:
+            env = dict(x.split('=', 1) for x in f.read_text().split('\0') if '=' in x)
+            parent = int((f.parent/'stat').read_text().rpartition(')')[2].split()[1])
         except (OSError, ValueError): continue
         if parent == p.pid and 'RANK' in env: found[int(env['RANK'])] = int(f.parent.name)
     return found

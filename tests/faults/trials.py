@@ -27,9 +27,14 @@ HERE = Path(__file__).parent
 PATHS = [str(p) for p in (HERE.parents[1], HERE, HERE.parent/'tuning', HERE.parents[1]/'benchmarks')]
 sys.path += PATHS[2:]
 from made import flags, write # tests/tuning/made.py
-os.environ |= {'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join(PATHS)}
+os.environ |= {
+    'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1', 'NUMBA_THREADING_LAYER': 'workqueue',
+    'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': os.pathsep.join(PATHS)}
 CONTEXT = multiprocessing.get_context('forkserver') # a fresh process each time, with the libraries already there
-CONTEXT.set_forkserver_preload(['dacl_dr.training.recipe', 'dacl_dr.evaluation.ef_sweep', 'dacl_dr.evaluation.diagnosis', 'dacl_dr.studies.study', 'dacl_dr.tuning.tuner', 'dacl_dr.adapting.adapt', 'dacl_dr.cli.main', 'sentence_transformers', 'umap', 'papermill', 'trials', 'warm'])
+CONTEXT.set_forkserver_preload([
+    'dacl_dr.training.recipe', 'dacl_dr.evaluation.ef_sweep', 'dacl_dr.evaluation.diagnosis', 'dacl_dr.studies.study',
+    'dacl_dr.tuning.tuner', 'dacl_dr.adapting.adapt', 'dacl_dr.cli.main', 'sentence_transformers', 'umap', 'papermill',
+    'trials', 'warm'])
 
 
 class Command(NamedTuple):
@@ -74,11 +79,23 @@ def make_world(root:Path)->World:
     (root/'train.yaml').write_text(TRAINING.replace('BERT', str(root/'bert')))
     some = read_passages(toy/'psgs.tsv')
     for name, n in (('large', 4000), ('middle', 600)):
-        write_passages(root/f'{name}.tsv', [Passage(f'p{i}', f'{some[i % 160].text} {some[i * 7 % 160].text}' if i >= 160 else some[i].text, f'title{i % 11}') for i in range(n)])
+        write_passages(
+            root/f'{name}.tsv',
+            [
+                Passage(
+                    f'p{i}', f'{some[i % 160].text} {some[i * 7 % 160].text}' if i >= 160 else some[i].text,
+                    f'title{i % 11}')
+                for i in range(n)])
     tiny = msgspec.to_builtins(tiny_settings()) | {'recipes': ['A', 'D']}
     (root/'quick.yaml').write_text(json.dumps(tiny))
-    (root/'study.yaml').write_text(json.dumps(tiny | {'question': 'What is left?', 'notebook': 'weights', 'recipes': ['A', 'B']}))
-    (root/'folds.yaml').write_text(json.dumps(tiny | {'question': 'What adds up?', 'notebook': 'weights', 'recipes': ['A'], 'scale': tiny['scale'] | {'folds': 2}}))
+    (root/'study.yaml').write_text(
+        json.dumps(tiny | {'question': 'What is left?', 'notebook': 'weights', 'recipes': ['A', 'B']}))
+    (root/'folds.yaml').write_text(
+        json.dumps(
+            tiny
+            | {
+                'question': 'What adds up?', 'notebook': 'weights', 'recipes': ['A'],
+                'scale': tiny['scale'] | {'folds': 2}}))
     make_study(root/'folds.yaml', root/'study')
     toy_data(root/'asked', 600)
     (root/'vectors').mkdir()
@@ -99,24 +116,56 @@ def make_study(settings:Path, out:Path):
         train_step(home, task.part(v.fold), v, bm25_folder(out, v.fold))
 
 
-def indexing(world, out): return ['build-index', '--encoder_path', world/'encoder', '--corpus_path', world/'middle.tsv', '--output_path', out, '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--chunk_rows', 100, '--shard_rows', 100, '--cache_dir', world/'cache']
+def indexing(world, out):
+    return [
+        'build-index', '--encoder_path', world/'encoder', '--corpus_path', world/'middle.tsv', '--output_path', out,
+        '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--chunk_rows', 100, '--shard_rows', 100, '--cache_dir',
+        world/'cache']
 def embedding(world, home): return indexing(world, home/'index')
-def training(world, home): return ['train-distance-aware', '--config', world/'train.yaml', '--data_dir', world/'data', '--output_dir', home/'run', '--cache_dir', home/'cache']
-def converting(world, home): return ['bm25-eval', '--corpus_file', world/'large.tsv', '--test_file', world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--dataset_name', 'toy', '--cache_dir', home/'cache']
-def sweeping(world, home): return ['run-ef-sweep', '--encoder_path', world/'encoder', '--index_path', home/'index', '--test_file', world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--ef_values', 10, 20, 40, 80, '--rounds', 1, '--draws', 200, '--cache_dir', world/'cache']
-def diagnosing(world, home): return ['diagnose', '--encoder', world/'encoder', '--corpus', world/'middle.tsv', '--queries', world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--hnsw_m', 8, '--hnsw_ef_construction', 40, '--cache_dir', home/'cache']
-def quickstarting(world, home): return ['quickstart', '--config', world/'quick.yaml', '--data_dir', home/'data', '--output_dir', home/'run']
-def studying(world, home): return ['run-study', world/'study.yaml', '--data_dir', home/'data', '--output_dir', home/'run', '--jobs', 2]
-def tuning(world, home): return ['tune', *flags(world/'vectors', 'vectors', 'query_vectors', 'qrels', 'run'), '--hnsw_m', 8, '--levers', 'm', 'stop', 'run', '--build_seconds', 1000, '--rounds', 0, '--output_path', home/'results']
-def adapting(world, home): return ['adapt', '--encoder', world/'bert', '--corpus', world/'asked'/'psgs.tsv', '--queries', world/'asked'/'toy-train.json', '--held', .3, '--batch_size', 32, '--random_passages', 100, '--num_epochs', 20, '--anyway', '--output_path', home/'results', '--cache_dir', world/'cache']
-def pulling(world, home): return ['levers', '--study', world/'study', '--models', 'A', '--table', home/'tables'/'levers.csv', '--best', home/'tables'/'best.csv', '--work', home/'work', '--questions', 20, '--draws', 10]
+def training(world, home):
+    return [
+        'train-distance-aware', '--config', world/'train.yaml', '--data_dir', world/'data', '--output_dir', home/'run',
+        '--cache_dir', home/'cache']
+def converting(world, home):
+    return [
+        'bm25-eval', '--corpus_file', world/'large.tsv', '--test_file', world/'data'/'toy'/'toy-dev.json',
+        '--output_path', home/'results', '--dataset_name', 'toy', '--cache_dir', home/'cache']
+def sweeping(world, home):
+    return [
+        'run-ef-sweep', '--encoder_path', world/'encoder', '--index_path', home/'index', '--test_file',
+        world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--ef_values', 10, 20, 40, 80, '--rounds',
+        1, '--draws', 200, '--cache_dir', world/'cache']
+def diagnosing(world, home):
+    return [
+        'diagnose', '--encoder', world/'encoder', '--corpus', world/'middle.tsv', '--queries',
+        world/'data'/'toy'/'toy-dev.json', '--output_path', home/'results', '--hnsw_m', 8, '--hnsw_ef_construction', 40,
+        '--cache_dir', home/'cache']
+def quickstarting(world, home):
+    return ['quickstart', '--config', world/'quick.yaml', '--data_dir', home/'data', '--output_dir', home/'run']
+def studying(world, home):
+    return ['run-study', world/'study.yaml', '--data_dir', home/'data', '--output_dir', home/'run', '--jobs', 2]
+def tuning(world, home):
+    return [
+        'tune', *flags(world/'vectors', 'vectors', 'query_vectors', 'qrels', 'run'), '--hnsw_m', 8, '--levers', 'm',
+        'stop', 'run', '--build_seconds', 1000, '--rounds', 0, '--output_path', home/'results']
+def adapting(world, home):
+    return [
+        'adapt', '--encoder', world/'bert', '--corpus', world/'asked'/'psgs.tsv', '--queries',
+        world/'asked'/'toy-train.json', '--held', .3, '--batch_size', 32, '--random_passages', 100, '--num_epochs', 20,
+        '--anyway', '--output_path', home/'results', '--cache_dir', world/'cache']
+def pulling(world, home):
+    return [
+        'levers', '--study', world/'study', '--models', 'A', '--table', home/'tables'/'levers.csv', '--best',
+        home/'tables'/'best.csv', '--work', home/'work', '--questions', 20, '--draws', 10]
 
 
 STAGE = 'dacl_dr.curriculum.mining:negatives_message' # called when a stage begins
 COMMANDS = {c.name: c for c in (
     Command('convert', converting, 'dacl_dr.data.conversion:converted'),
     *(Command(f'train, stage {i}', training, STAGE, i, STAGE) for i in (1, 2, 3)),
-    Command('mine', training, 'dacl_dr.curriculum.mining:Negatives.refresh', 1, 'dacl_dr.curriculum.mining:Negatives.refresh'),
+    Command(
+        'mine', training, 'dacl_dr.curriculum.mining:Negatives.refresh', 1,
+        'dacl_dr.curriculum.mining:Negatives.refresh'),
     Command('embed', embedding, 'dacl_dr.search.indexing:embed_corpus', until='dacl_dr.search.indexing:build_index'),
     Command('build-index', embedding, 'dacl_dr.search.indexing:build_index', slow={'save_every_s': 0}),
     Command('run-ef-sweep', sweeping, 'dacl_dr.evaluation.ef_sweep:run_ef_sweep'),
@@ -141,20 +190,23 @@ def fresh(home:Path, command:Command, world:World)->Path:
 
 def watched(command:Command, log:Path):
     "Let calls of the marks be noted with their times."
-    for place, value in command.constants.items(): setattr(importlib.import_module(place.split(':')[0]), place.split(':')[1], value)
+    for place, value in command.constants.items():
+        setattr(importlib.import_module(place.split(':')[0]), place.split(':')[1], value)
     for place in filter(None, {command.mark, command.until}):
         module, path = place.split(':')
         *owners, name = path.split('.')
         owner = importlib.import_module(module)
         for o in owners: owner = getattr(owner, o)
-        inner = partial(getattr(owner, name), **command.slow) if place == command.mark and command.slow else getattr(owner, name)
+        inner = partial(
+            getattr(owner, name), **command.slow) if place == command.mark and command.slow else getattr(owner, name)
         def noted(*args, inner=inner, place=place, **kwargs):
             with open(log, 'a') as f: f.write(f'begin {place} {time.monotonic()}\n')
             try: return inner(*args, **kwargs)
             finally:
                 with open(log, 'a') as f: f.write(f'end {place} {time.monotonic()}\n')
         original = getattr(owner, name)
-        for m in [owner, *(m for n, m in [*sys.modules.items()] if n.split('.')[0] in ('dacl_dr', 'levers'))]: # those that imported it by name too
+        # those that imported it by name too
+        for m in [owner, *(m for n, m in [*sys.modules.items()] if n.split('.')[0] in ('dacl_dr', 'levers'))]:
             for known in [k for k, v in vars(m).items() if v is original]: setattr(m, known, noted)
 
 
@@ -162,11 +214,15 @@ def program(argv, command, logs:Path, limit, clock):
     "The program in a process group of its own."
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler) # else ignored where the tests run in the background
-    for name, stream in (('out', 1), ('err', 2)): os.dup2(os.open(logs/name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
+    for name, stream in (('out', 1), ('err', 2)):
+        os.dup2(os.open(logs/name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
     if clock:
         real = time.time
         time.time = lambda: 2 * clock - real() # runs backwards
-    if limit: import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if limit:
+        import resource
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     watched(command, logs/'marks')
     if command.name == 'levers':
         import levers, measuring # of benchmarks/
@@ -187,7 +243,8 @@ class Process:
     def __init__(self, command:Command, world:World, home:Path, logs:Path, limit:int=0, clock:float=0, argv=None):
         shutil.rmtree(logs, ignore_errors=True); logs.mkdir(parents=True)
         self.command, self.logs, self.begin = command, logs, time.monotonic()
-        self.p = CONTEXT.Process(target=program, args=([str(a) for a in argv or command.argv(world, home)], command, logs, limit, clock))
+        self.p = CONTEXT.Process(
+            target=program, args=([str(a) for a in argv or command.argv(world, home)], command, logs, limit, clock))
         self.p.start()
 
     def marks(self): # [(begin or end, place, time)]
@@ -205,14 +262,22 @@ class Process:
 
     def worked(self)->float: # seconds
         c, began, marks = self.command, self.working(), self.marks()
-        if c.mark == STAGE: return [*(t for what, place, t in marks if (what, place) == ('begin', STAGE)), self.ended][c.nth] - began # until the next stage
-        if c.until: return next(t for what, place, t in marks if place == c.until and t > began and what == ('end' if c.until == c.mark else 'begin')) - began
+        # until the next stage
+        if c.mark == STAGE:
+            return [*(t for what, place, t in marks if (what, place) == ('begin', STAGE)), self.ended][c.nth] - began
+        if c.until:
+            return next(
+                t for what, place, t in marks
+                if place == c.until and t > began and what == ('end' if c.until == c.mark else 'begin')) - began
         return self.ended - began
 
     def wait(self, seconds=300):
         self.p.join(seconds)
         self.ended = time.monotonic()
-        if self.p.exitcode is None: os.killpg(self.p.pid, signal.SIGKILL); self.p.join(); raise AssertionError(f'{self.command.name} hangs: {self.err()[-1500:]}')
+        if self.p.exitcode is None:
+            os.killpg(self.p.pid, signal.SIGKILL)
+            self.p.join()
+            raise AssertionError(f'{self.command.name} hangs: {self.err()[-1500:]}')
         return self
 
     def alone_in_its_group(self, seconds):
@@ -227,12 +292,17 @@ class Process:
     @property
     def code(self): return self.p.exitcode
     def out(self): return (self.logs/'out').read_text()
-    def err(self): return '\n'.join(l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines() if l.strip('\x1b[A ') and (not re.search(r'%\||\d\w+ \[\d\d:\d\d', l) or 'dacl: ' in l)) # without progress bars
+    # without progress bars
+    def err(self):
+        return '\n'.join(
+            l for l in re.sub(r'[^\r\n]*\r', '', (self.logs/'err').read_bytes().decode()).splitlines()
+            if l.strip('\x1b[A ') and (not re.search(r'%\||\d\w+ \[\d\d:\d\d', l) or 'dacl: ' in l))
 
 
 def one_line(p:Process, code:int):
     assert p.code == code, (p.code, p.err()[-3000:])
-    told = [l for l in p.err().splitlines() if not re.match(r'dacl: [\d,]+ [a-z ]+: [\d.]+% of their tokens', l)] # else of what was read
+    # else of what was read
+    told = [l for l in p.err().splitlines() if not re.match(r'dacl: [\d,]+ [a-z ]+: [\d.]+% of their tokens', l)]
     assert len(told) == 1 and told[0].startswith('dacl: '), p.err()[-3000:]
 
 
@@ -245,19 +315,28 @@ def content(path:Path):
     kind = path.suffix
     if path.parent.name == 'tried' and kind == '.json': float(path.read_text()); return None # seconds
     if kind in ('.trial', '.state'):
-        with safe_open(path, 'np') as f: return {k: hashlib.sha256(f.get_tensor(k).tobytes()).hexdigest() for k in f.keys()} | {k: re.sub(r'"seconds":[^,}]+', '', v) for k, v in f.metadata().items()}
+        with safe_open(path, 'np') as f:
+            return {
+                k: hashlib.sha256(f.get_tensor(k).tobytes()).hexdigest() for k in f.keys()
+            } | {k: re.sub(r'"seconds":[^,}]+', '', v) for k, v in f.metadata().items()}
     if kind in ('.json', '.csv', '.parquet'): # digests in a manifest cover times; the files themselves are compared
-        return {k: v for k, v in values_of(path).items() if path.name != 'manifest.json' or not re.match(r'files\.|sources\.\d+\.mtime_ns$', k) and (path.parent.name != 'report' or not re.match('key|made_from', k))}
+        return {
+            k: v for k, v in values_of(path).items()
+            if path.name != 'manifest.json' or not re.match(r'files\.|sources\.\d+\.mtime_ns$', k)
+            and (path.parent.name != 'report' or not re.match('key|made_from', k))}
     if kind == '.npy': return hashlib.sha256(np.load(path).tobytes()).hexdigest()
     if kind == '.safetensors': return {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in load_file(path).items()}
-    if kind == '.arrow': return hashlib.sha256(pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_string().encode() + path.read_bytes()).hexdigest()
+    if kind == '.arrow':
+        return hashlib.sha256(
+            pa.ipc.open_file(pa.memory_map(str(path))).read_all().to_string().encode() + path.read_bytes()).hexdigest()
     if kind == '.html': assert path.read_text().endswith('</html>'), f'{path} is cut'; return None
     if kind == '.ipynb': json.loads(path.read_text()); return None
     if kind == '.md': return re.sub(r'\d+\.?\d* \|$', '', path.read_text(), flags=re.M) # the last column is seconds
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def files(home:Path)->dict[str, Path]:
-    return {str(f.relative_to(home)): f for f in sorted(home.rglob('*')) if f.is_file() and not f.name.endswith('.lock')}
+    return {
+        str(f.relative_to(home)): f for f in sorted(home.rglob('*')) if f.is_file() and not f.name.endswith('.lock')}
 
 def visible(name): return not any(re.match(r'\..+\.(partial|old)$', part) for part in Path(name).parts)
 

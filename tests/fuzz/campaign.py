@@ -1,4 +1,5 @@
-"Damaged inputs by the thousand, read in worker processes that may crash. `python tests/fuzz/campaign.py NAME N` repeats one case with its traceback."
+"""Damaged inputs by the thousand, read in worker processes that may crash. `python tests/fuzz/campaign.py NAME N`
+repeats one case with its traceback."""
 import faulthandler, json, os, random, resource, shutil, subprocess, sys, tempfile, time, traceback
 from collections import Counter
 from pathlib import Path
@@ -15,12 +16,16 @@ def outcome(reader, home, f, sound, what):
     try: found = reader.read(home)
     except DaclError as e:
         text = str(e)
-        if len(text.splitlines()) != 1 or not text.isprintable(): return f'failed: message is not one printable line: {text[:300]!r}'
-        names = [f.name, *(p.name for p in f.relative_to(home).parents if p.name), *([home.name] if 'no_parent' in what else []), *reader.settings]
+        if len(text.splitlines()) != 1 or not text.isprintable():
+            return f'failed: message is not one printable line: {text[:300]!r}'
+        names = [
+            f.name, *(p.name for p in f.relative_to(home).parents if p.name),
+            *([home.name] if 'no_parent' in what else []), *reader.settings]
         return 'refused' if any(n in text for n in names) else f'failed: message names no file: {text[:300]!r}'
     except BaseException as e: return f'failed: {type(e).__name__}: {str(e)[:200]!r} at {place(e)}'
     try: wrong = reader.judge(home, found, sound)
-    except Exception as e: wrong = f'accepted, but the independent count cannot be made ({type(e).__name__}: {str(e)[:120]})'
+    except Exception as e:
+        wrong = f'accepted, but the independent count cannot be made ({type(e).__name__}: {str(e)[:120]})'
     return f'failed: {wrong}' if wrong else 'correct'
 
 def place(e):
@@ -47,7 +52,10 @@ def prepared(name, work):
     assert not (wrong := reader.judge(work/'case', sound, sound)), f'{name}, undamaged: {wrong}'
     return reader, good, sound
 
-def address_space(): return int(Path('/proc/self/statm').read_text().split()[0]) * os.sysconf('SC_PAGE_SIZE') if os.path.exists('/proc/self/statm') else 8 << 30
+def address_space():
+    return int(
+        Path('/proc/self/statm').read_text().split()[0]
+    ) * os.sysconf('SC_PAGE_SIZE') if os.path.exists('/proc/self/statm') else 8 << 30
 
 def work_on(name, first, last, seed, log):
     "In a process of its own: a line before and after each case."
@@ -60,16 +68,23 @@ def work_on(name, first, last, seed, log):
             start = time.perf_counter()
             what, how = case(reader, n, seed, good, sound, Path(tmp)/'w')
             faulthandler.cancel_dump_traceback_later()
-            print(json.dumps({'n': n, 'what': what, 'outcome': how, 'seconds': round(time.perf_counter() - start, 3)}), file=out)
+            print(
+                json.dumps({'n': n, 'what': what, 'outcome': how, 'seconds': round(time.perf_counter() - start, 3)}),
+                file=out)
 
 def run_reader(name, tried, seed, folder):
     "All cases of a reader, whatever crashes on the way: (outcomes, failures, seconds)."
     log, errors, start = folder/f'{name}.jsonl', folder/f'{name}.err', time.perf_counter()
     counts, failures, n = Counter(), [], 0
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1', 'PYTHONPATH': str(HERE.parents[1])}
+    environment = os.environ | {
+        'OMP_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false', 'HF_HUB_OFFLINE': '1',
+        'PYTHONPATH': str(HERE.parents[1])}
     while n < tried:
         log.write_text('')
-        with open(errors, 'w') as err: code = subprocess.run([sys.executable, __file__, '--work', name, str(n), str(tried), str(seed), str(log)], stdout=err, stderr=err, env=environment).returncode
+        with open(errors, 'w') as err:
+            code = subprocess.run(
+                [sys.executable, __file__, '--work', name, str(n), str(tried), str(seed), str(log)], stdout=err,
+                stderr=err, env=environment).returncode
         rows = [json.loads(l) for l in log.read_text().splitlines()]
         for row in rows:
             if 'outcome' not in row: continue
@@ -77,7 +92,11 @@ def run_reader(name, tried, seed, folder):
             if row['outcome'].startswith('failed'): failures.append(row)
         if not rows: raise RuntimeError(f'{name}: {errors.read_text()[-2000:]}')
         n = rows[-1]['n'] + 1
-        if 'outcome' not in rows[-1]: counts['failed'] += 1; failures.append({'n': n - 1, 'what': '?', 'outcome': f'failed: the process ended with {code}: {errors.read_text()[-600:]}'})
+        if 'outcome' not in rows[-1]:
+            counts['failed'] += 1
+            failures.append({
+                'n': n - 1, 'what': '?',
+                'outcome': f'failed: the process ended with {code}: {errors.read_text()[-600:]}'})
     return counts, failures, time.perf_counter() - start
 
 def again(name, n, seed=0):

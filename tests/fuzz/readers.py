@@ -10,17 +10,20 @@ ROOT = Path(__file__).resolve().parents[2]
 READERS = {} # name → Reader
 
 class Reader:
-    """`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an accepted result ('' for nothing);
-    a refusal names the damaged file, or one of `settings`, which stand in several files and have defaults."""
+    """`make(home)` writes sound files, `read(home)` reads them, `judge(home, result, sound)` says what is wrong with an
+    accepted result ('' for nothing); a refusal names the damaged file, or one of `settings`, which stand in several
+    files and have defaults."""
     def __init__(self, name, files, make, read, judge, tried, settings):
-        self.name, self.files, self.make, self.read, self.judge, self.tried, self.settings = name, files, make, read, judge, tried, settings
+        self.name, self.files, self.make, self.read, self.judge = name, files, make, read, judge
+        self.tried, self.settings = tried, settings
 
 def same(home, found, sound):
     "Files that are checksummed: the same result, or a refusal."
     return '' if equal(found, sound) else 'another result than the sound files give'
 
 def equal(a, b):
-    if isinstance(a, np.ndarray): return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, (list, tuple)): return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     return a == b or (a != a and b != b)
@@ -44,7 +47,8 @@ def simple_rows(text):
         if c == '"' and state == 'start': state = 'quoted'; continue
         if c == '"' and state == 'closing': state = 'quoted'; field.append(c); continue
         if c in '\t\n':
-            row.append(''.join(field).removesuffix('\r') if c == '\n' and state != 'closing' else ''.join(field)); field, state = [], 'start'
+            row.append(''.join(field).removesuffix('\r') if c == '\n' and state != 'closing' else ''.join(field))
+            field, state = [], 'start'
             if c == '\n': rows.append(row); row = []
         elif state == 'closing' and c != '\r': return None
         elif state == 'closing': pass
@@ -62,7 +66,9 @@ def strict(text):
 
 def json_judge(home, found, sound):
     records = strict(text_of(next(home.glob('x-train.json*'))))
-    wanted = [(r['question'], len(r['positive_ctxs']), len(r.get('answers', [])), len(r.get('hard_negative_ctxs', []))) for r in records]
+    wanted = [
+        (r['question'], len(r['positive_ctxs']), len(r.get('answers', [])), len(r.get('hard_negative_ctxs', [])))
+        for r in records]
     return '' if found == wanted else f'{len(found)} questions read, {len(wanted)} are there, or they differ'
 
 def qa_judge(home, found, sound):
@@ -70,19 +76,30 @@ def qa_judge(home, found, sound):
     if rows is None: return 'quotes are broken'
     wanted = [(r[0], tuple(ast.literal_eval(r[1].strip()))) for r in rows]
     if [f[:2] for f in found] != wanted: return f'{len(found)} questions read, {len(wanted)} are there, or they differ'
-    gold = {(g['question'], str(g['passage_id'])) for g in strict(text_of(home/'x-test-gold.json'))} if (home/'x-test-gold.json').is_file() else set()
-    return '' if all((q, p) in gold for q, _, ps in found for p in ps) and (not gold or sum(len(f[2]) for f in found) == sum(len(f[2]) for f in sound) or len(found) != len(sound) or wanted != [f[:2] for f in sound] or len(gold) != len({(q, p) for q, _, ps in sound for p in ps}) or {q for q, _ in gold} != {q for q, *_ in sound}) else 'positives that the gold file does not have'
+    gold = {
+        (g['question'], str(g['passage_id'])) for g in strict(text_of(home/'x-test-gold.json'))
+    } if (home/'x-test-gold.json').is_file() else set()
+    return '' if all((q, p) in gold for q, _, ps in found for p in ps) and (
+        not gold or sum(len(f[2]) for f in found) == sum(len(f[2]) for f in sound) or len(found) != len(sound)
+        or wanted != [f[:2] for f in sound] or len(gold) != len({(q, p) for q, _, ps in sound for p in ps})
+        or {q for q, _ in gold} != {q for q, *_ in sound}) else 'positives that the gold file does not have'
 
-def jsonl(f): return [json.loads(l) for l in text_of(f, 'surrogateescape').split('\n') if l.strip(' \t\r\n\v\f')] # fields that nobody reads may hold any bytes
+# fields that nobody reads may hold any bytes
+def jsonl(f): return [json.loads(l) for l in text_of(f, 'surrogateescape').split('\n') if l.strip(' \t\r\n\v\f')]
 
-def id_of(r): return str(next(r[k] for k in ('_id', 'id', 'docid', 'doc_id', 'query_id', 'qid') if r.get(k) is not None)) # as others call it
+# as others call it
+def id_of(r):
+    return str(next(r[k] for k in ('_id', 'id', 'docid', 'doc_id', 'query_id', 'qid') if r.get(k) is not None))
 def beir_judge(home, found, sound):
     passages, questions = found
     texts = [(id_of(r), r['text']) for r in jsonl(next(home.glob('set/corpus.jsonl*')))]
     if passages != texts: return f'{len(passages)} passages read, {len(texts)} are there, or they differ'
     rows = simple_rows(text_of(home/'set'/'qrels'/'test.tsv'))
-    judged = [(r[0], r[-2], int(float(r[-1]))) for r in (r if len(r) > 1 else r[0].split() for r in rows) if r[-1] != 'score']
-    asked = [(r['text'], sorted({(p, float(s)) for q, p, s in judged if q == id_of(r) and s > 0})) for r in jsonl(home/'set'/'queries.jsonl') if id_of(r) in {q for q, *_ in judged}]
+    judged = [
+        (r[0], r[-2], int(float(r[-1]))) for r in (r if len(r) > 1 else r[0].split() for r in rows) if r[-1] != 'score']
+    asked = [
+        (r['text'], sorted({(p, float(s)) for q, p, s in judged if q == id_of(r) and s > 0}))
+        for r in jsonl(home/'set'/'queries.jsonl') if id_of(r) in {q for q, *_ in judged}]
     return '' if questions == asked else f'{len(questions)} questions read, {len(asked)} are there, or they differ'
 
 def leaves(tree, at=''):
@@ -96,12 +113,18 @@ def yaml_judge(home, found, sound):
     import yaml
     built, files = found
     have = dict(leaves(built))
-    if bad := [k for k, v in have.items() if isinstance(v, float) and not math.isfinite(v)]: return f'{bad[0]} is {have[bad[0]]}'
-    if bad := [k for k, v in have.items() if isinstance(v, int) and abs(v) > 2**53]: return f'{bad[0]} is {have[bad[0]]}'
+    if bad := [k for k, v in have.items() if isinstance(v, float) and not math.isfinite(v)]:
+        return f'{bad[0]} is {have[bad[0]]}'
+    if bad := [k for k, v in have.items() if isinstance(v, int) and abs(v) > 2**53]:
+        return f'{bad[0]} is {have[bad[0]]}'
     wanted = {}
-    for f in files: wanted |= {k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {}) if k not in ('.question', '.notebook', '.folder', '.source')}
+    for f in files:
+        wanted |= {
+            k: v for k, v in leaves(yaml.safe_load(f.read_bytes().decode()) or {})
+            if k not in ('.question', '.notebook', '.folder', '.source')}
     number = lambda v: float(v) if isinstance(v, str) and v.lower().lstrip('+-.').replace('_', '')[:1].isdigit() else v
-    if wrong := [k for k, v in wanted.items() if k in have and have[k] != v and have[k] != number(v)]: return f'{wrong[0]} is {have[wrong[0]]!r}, the file says {wanted[wrong[0]]!r}'
+    if wrong := [k for k, v in wanted.items() if k in have and have[k] != v and have[k] != number(v)]:
+        return f'{wrong[0]} is {have[wrong[0]]!r}, the file says {wanted[wrong[0]]!r}'
     return '' if not (lost := [k for k in wanted if k not in have]) else f'{lost[0]} is not in the settings'
 
 # --- text data
@@ -113,12 +136,17 @@ def opened(home, path, questions):
 
 def passages(n=8):
     from dacl_dr.data.formats import Passage
-    return [Passage(f'p{i}', f'a text "{i}" with ünicode\nand two lines' if i % 3 == 0 else f'plain text {i}, and more', f'title {i}' if i % 2 else '') for i in range(n)]
+    return [
+        Passage(
+            f'p{i}', f'a text "{i}" with ünicode\nand two lines' if i % 3 == 0 else f'plain text {i}, and more',
+            f'title {i}' if i % 2 else '')
+        for i in range(n)]
 
 def make_tsv(home, name='psgs.tsv'):
     from dacl_dr.data.formats import write_passages
     write_passages(home/'psgs.tsv', passages())
-    if name != 'psgs.tsv': (home/name).write_bytes(packed((home/'psgs.tsv').read_bytes(), Path(name).suffix)); (home/'psgs.tsv').unlink()
+    if name != 'psgs.tsv':
+        (home/name).write_bytes(packed((home/'psgs.tsv').read_bytes(), Path(name).suffix)); (home/'psgs.tsv').unlink()
     else: # one row as DPR has it: unquoted
         with open(home/name, 'a') as f: f.write('p9\tunquoted text\tTitle\n')
 
@@ -126,29 +154,43 @@ def make_json(home, gz=False):
     from dacl_dr.data.formats import Context, Question, write_questions
     ps = passages()
     c = lambda i: Context(ps[i].title, ps[i].text, ps[i].id, .5 * i)
-    f = write_questions(home/'x-train.json', [Question(f'question {i}?', (c(i),), ('answer "x"',) * (i % 2), (), (c(i + 1), c(i + 2))) for i in range(6)])
+    f = write_questions(
+        home/'x-train.json',
+        [Question(f'question {i}?', (c(i),), ('answer "x"',) * (i % 2), (), (c(i + 1), c(i + 2))) for i in range(6)])
     if gz: (home/'x-train.json.gz').write_bytes(gzip.compress(f.read_bytes())); f.unlink()
 
 def make_qa(home):
-    (home/'x-test.csv').write_text(''.join(f'question {i}\t["it\'s {i}", \'ü\']\n' for i in range(6)) + '"quoted ""question"""\t[\'a\']\n')
-    (home/'x-test-gold.json').write_text(json.dumps([{'question': f'question {i}', 'passage_id': f'p{i}' if i % 2 else i} for i in range(6)], indent=1))
+    (home/'x-test.csv').write_text(
+        ''.join(f'question {i}\t["it\'s {i}", \'ü\']\n' for i in range(6)) + '"quoted ""question"""\t[\'a\']\n')
+    (home/'x-test-gold.json').write_text(
+        json.dumps([{'question': f'question {i}', 'passage_id': f'p{i}' if i % 2 else i} for i in range(6)], indent=1))
 
 def make_beir(home):
     (home/'set'/'qrels').mkdir(parents=True)
-    (home/'set'/'corpus.jsonl').write_text(''.join(json.dumps({'_id': f'd{i}' if i % 2 else i, 'title': f't{i}', 'text': f'text {i} ü', 'metadata': {}}) + '\n' for i in range(8)))
-    (home/'set'/'queries.jsonl').write_text(''.join(json.dumps({'_id': f'q{i}', 'text': f'question {i}', 'metadata': {'url': 'x'}}) + '\n' for i in range(5)))
-    (home/'set'/'qrels'/'test.tsv').write_text('query-id\tcorpus-id\tscore\n' + ''.join(f'q{i}\td{i}\t1\nq{i}\td{i + 2}\t{i % 2 * 2}\n' for i in range(4)))
+    (home/'set'/'corpus.jsonl').write_text(
+        ''.join(
+            json.dumps({'_id': f'd{i}' if i % 2 else i, 'title': f't{i}', 'text': f'text {i} ü', 'metadata': {}}) + '\n'
+            for i in range(8)))
+    (home/'set'/'queries.jsonl').write_text(
+        ''.join(
+            json.dumps({'_id': f'q{i}', 'text': f'question {i}', 'metadata': {'url': 'x'}}) + '\n' for i in range(5)))
+    (home/'set'/'qrels'/'test.tsv').write_text(
+        'query-id\tcorpus-id\tscore\n' + ''.join(f'q{i}\td{i}\t1\nq{i}\td{i + 2}\t{i % 2 * 2}\n' for i in range(4)))
 
 def rows_of(t): return [(p.id, p.text, p.title) for p in t]
 def asked(t): return [(q.question, len(q.positive_ctxs), len(q.answers), len(q.hard_negative_ctxs)) for q in t]
 
 @reader('passage TSV', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=1400)
 def _(home): return rows_of(opened(home, 'psgs.tsv', False))
-@reader('passage TSV, gzipped', 'psgs.tsv.gz', make=lambda home: make_tsv(home, 'psgs.tsv.gz'), judge=tsv_judge, tried=300)
+@reader(
+    'passage TSV, gzipped', 'psgs.tsv.gz', make=lambda home: make_tsv(home, 'psgs.tsv.gz'), judge=tsv_judge, tried=300)
 def _(home): return rows_of(opened(home, 'psgs.tsv.gz', False))
-@reader('passage TSV, bzip2', 'psgs.tsv.bz2', make=lambda home: make_tsv(home, 'psgs.tsv.bz2'), judge=tsv_judge, tried=300)
+@reader(
+    'passage TSV, bzip2', 'psgs.tsv.bz2', make=lambda home: make_tsv(home, 'psgs.tsv.bz2'), judge=tsv_judge, tried=300)
 def _(home): return rows_of(opened(home, 'psgs.tsv.bz2', False))
-@reader('passage TSV, Zstandard', 'psgs.tsv.zst', make=lambda home: make_tsv(home, 'psgs.tsv.zst'), judge=tsv_judge, tried=300)
+@reader(
+    'passage TSV, Zstandard', 'psgs.tsv.zst', make=lambda home: make_tsv(home, 'psgs.tsv.zst'), judge=tsv_judge,
+    tried=300)
 def _(home): return rows_of(opened(home, 'psgs.tsv.zst', False))
 @reader('passage TSV, small', 'psgs.tsv', make=make_tsv, judge=tsv_judge, tried=300)
 def _(home):
@@ -156,17 +198,27 @@ def _(home):
     return rows_of(read_passages(home/'psgs.tsv'))
 @reader('biencoder JSON', 'x-train.json', make=make_json, judge=json_judge, tried=1600)
 def _(home): return asked(opened(home, 'x-train.json', True))
-@reader('biencoder JSON, gzipped', 'x-train.json.gz', make=lambda home: make_json(home, True), judge=json_judge, tried=300)
+@reader(
+    'biencoder JSON, gzipped', 'x-train.json.gz', make=lambda home: make_json(home, True), judge=json_judge, tried=300)
 def _(home): return asked(opened(home, 'x-train.json.gz', True))
 @reader('question TSV with gold file', 'x-test.csv', 'x-test-gold.json', make=make_qa, judge=qa_judge, tried=700)
-def _(home): return [(q.question, q.answers, tuple(c.passage_id for c in q.positive_ctxs)) for q in opened(home, 'x-test.csv', True)]
-@reader('BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge, tried=1600)
-def _(home): return [(p.id, p.text) for p in opened(home, 'set', False)], [(q.question, sorted((c.passage_id, c.score) for c in q.positive_ctxs)) for q in opened(home, 'set/qrels/test.tsv', True)]
+def _(home):
+    return [
+        (q.question, q.answers, tuple(c.passage_id for c in q.positive_ctxs)) for q in opened(home, 'x-test.csv', True)]
+@reader(
+    'BEIR folder', 'set/corpus.jsonl', 'set/queries.jsonl', 'set/qrels/test.tsv', make=make_beir, judge=beir_judge,
+    tried=1600)
+def _(home):
+    return [(p.id, p.text) for p in opened(home, 'set', False)], [
+        (q.question, sorted((c.passage_id, c.score) for c in q.positive_ctxs))
+        for q in opened(home, 'set/qrels/test.tsv', True)]
 
 # --- the formats of benchmarks
 PAIRS = [(f'd{i}', f'text {i} ü "quoted') for i in range(8)]
-def differ(found, wanted, what): return '' if found == wanted else f'{len(found)} {what} read, {len(wanted)} are there, or they differ'
-def plain_rows(f): return [tuple(l.removesuffix('\r').split('\t')) for l in text_of(f).split('\n') if l.strip(' \t\r\n\v\f')]
+def differ(found, wanted, what):
+    return '' if found == wanted else f'{len(found)} {what} read, {len(wanted)} are there, or they differ'
+def plain_rows(f):
+    return [tuple(l.removesuffix('\r').split('\t')) for l in text_of(f).split('\n') if l.strip(' \t\r\n\v\f')]
 
 def make_collection(home): (home/'collection.tsv').write_text(''.join(f'{i}\t{t}\n' for i, t in PAIRS))
 def collection_judge(home, found, sound): return differ(found, plain_rows(home/'collection.tsv'), 'passages')
@@ -190,12 +242,16 @@ def make_marco(home):
     (home/'queries.dev.tsv').write_text(''.join(f'{i}\tquestion {i} ü\n' for i in range(6)))
     (home/'qrels.dev.tsv').write_text(''.join(f'{i}\t0\td{i}\t1\n' for i in range(5)))
 @reader('MS MARCO queries and qrels', 'queries.dev.tsv', 'qrels.dev.tsv', make=make_marco, tried=400,
-    judge=lambda home, found, sound: asked_judge(found, plain_rows(home/'queries.dev.tsv'), judged_in(home/'qrels.dev.tsv')))
+    judge=lambda home, found,
+    sound: asked_judge(found, plain_rows(home/'queries.dev.tsv'), judged_in(home/'qrels.dev.tsv')))
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.dev.tsv', True)]
 
 def make_trec(home):
     (home/'qrels.txt').write_text(''.join(f'{i} 0 d{i} 1.0\n' for i in range(5)))
-    (home/'topics.txt').write_text(''.join(f'<top>\n<num> Number: {i}\n<title> question {i} &amp; more\n<desc> Description:\nx\n</top>\n' for i in range(5)))
+    (home/'topics.txt').write_text(
+        ''.join(
+            f'<top>\n<num> Number: {i}\n<title> question {i} &amp; more\n<desc> Description:\nx\n</top>\n'
+            for i in range(5)))
 def trec_judge(home, found, sound):
     queries = []
     text = re.sub('</?[a-z]+', lambda m: m[0].lower(), text_of(home/'topics.txt').replace('\r\n', '\n'), flags=re.I)
@@ -203,37 +259,54 @@ def trec_judge(home, found, sound):
         body, end, _ = part.partition('</top')
         if not end: return 'a topic is not closed'
         title = body.split('<title>', 1)[1].split('<')[0].strip().removeprefix('Topic:')
-        queries.append((body.split('<num>', 1)[1].replace('Number:', '', 1).split('<')[0].split()[0], ' '.join(html.unescape(title).split())))
+        queries.append((
+            body.split('<num>', 1)[1].replace('Number:', '', 1).split('<')[0].split()[0],
+            ' '.join(html.unescape(title).split())))
     return asked_judge(found, queries, judged_in(home/'qrels.txt'))
 @reader('TREC topics and qrels', 'qrels.txt', 'topics.txt', make=make_trec, judge=trec_judge, tried=400)
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.txt', True)]
 
-def make_pyserini(home): (home/'docs.jsonl').write_text(''.join(json.dumps({'id': i, 'contents': t}) + '\n' for i, t in PAIRS))
+def make_pyserini(home):
+    (home/'docs.jsonl').write_text(''.join(json.dumps({'id': i, 'contents': t}) + '\n' for i, t in PAIRS))
 def pyserini_judge(home, found, sound): # other fields may stand for these two, and are read where a change names one
     text = lambda r: next((r[k] for k in ('text', 'contents', 'content') if r.get(k) is not None), None)
     return differ(found, [(str(r['id']), text(r)) for r in jsonl(home/'docs.jsonl')], 'passages')
 @reader('Pyserini', 'docs.jsonl', make=make_pyserini, judge=pyserini_judge, tried=300)
 def _(home): return [(p.id, p.text) for p in opened(home, 'docs.jsonl', False)]
 
-def make_tevatron(home): (home/'train.jsonl').write_text(''.join(json.dumps({'query_id': i, 'query': f'question {i}', 'positive_passages': [{'docid': f'd{i}', 'title': 't', 'text': 'x'}], 'negative_passages': []}) + '\n' for i in range(6)))
+def make_tevatron(home):
+    (home/'train.jsonl').write_text(
+        ''.join(
+            json.dumps({
+                'query_id': i, 'query': f'question {i}',
+                'positive_passages': [{'docid': f'd{i}', 'title': 't', 'text': 'x'}], 'negative_passages': []})
+            + '\n'
+            for i in range(6)))
 def tevatron_judge(home, found, sound):
     name = lambda r: '' if r.get('query_id') is None else str(r['query_id'])
-    return differ(found, [(name(r), r['query'], len(r['positive_passages'])) for r in jsonl(home/'train.jsonl')], 'questions')
+    return differ(
+        found, [(name(r), r['query'], len(r['positive_passages'])) for r in jsonl(home/'train.jsonl')], 'questions')
 @reader('Tevatron', 'train.jsonl', make=make_tevatron, judge=tevatron_judge, tried=300)
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'train.jsonl', True)]
 
 def make_squad(home):
     qas = lambda i: [{'id': f'q{i}', 'question': f'question {i}', 'answers': [{'text': 'x', 'answer_start': 0}]}]
-    (home/'x-dev.json').write_text(json.dumps({'data': [{'title': 't', 'paragraphs': [{'context': f'text {i} ü', 'qas': qas(i)} for i in range(6)]}]}))
+    (home/'x-dev.json').write_text(
+        json.dumps({
+            'data': [{'title': 't', 'paragraphs': [{'context': f'text {i} ü', 'qas': qas(i)} for i in range(6)]}]}))
 def squad_judge(home, found, sound):
     data = strict(text_of(home/'x-dev.json'))['data']
     paragraphs = [p for d in data for p in d['paragraphs']]
-    asked = [(q['question'], tuple(dict.fromkeys(a['text'] for a in q.get('answers', [])))[:1]) for p in paragraphs for q in p.get('qas', [])]
+    asked = [
+        (q['question'], tuple(dict.fromkeys(a['text'] for a in q.get('answers', [])))[:1]) for p in paragraphs
+        for q in p.get('qas', [])]
     texts = list(dict.fromkeys(p['context'] for p in paragraphs))
     impossible = any(q.get('is_impossible') for p in paragraphs for q in p.get('qas', []))
     return differ(found[0], texts, 'passages') or ('' if impossible else differ(found[1], asked, 'questions'))
 @reader('SQuAD', 'x-dev.json', make=make_squad, judge=squad_judge, tried=400)
-def _(home): return [p.text for p in opened(home, 'x-dev.json', False)], [(q.question, q.answers[:1]) for q in opened(home, 'x-dev.json', True)]
+def _(home):
+    return [p.text for p in opened(home, 'x-dev.json', False)], [
+        (q.question, q.answers[:1]) for q in opened(home, 'x-dev.json', True)]
 
 def make_parquet(home):
     import pyarrow as pa, pyarrow.parquet as pq
@@ -243,15 +316,23 @@ def parquet_judge(home, found, sound): # pages have no checksums: what the forma
     import pyarrow.parquet as pq
     columns = lambda name: [c.to_pylist() for c in pq.read_table(home/name).columns]
     ids, texts = columns('c.parquet')
-    return differ(found[0], list(zip(map(str, ids), texts)), 'passages') or differ(found[1], columns('queries.parquet')[0], 'queries')
+    return differ(
+        found[0], list(zip(map(str, ids), texts)), 'passages'
+    ) or differ(found[1], columns('queries.parquet')[0], 'queries')
 @reader('Parquet', 'c.parquet', 'queries.parquet', make=make_parquet, judge=parquet_judge, tried=400)
-def _(home): return [(p.id, p.text) for p in opened(home, 'c.parquet', False)], [q.question for q in opened(home, 'queries.parquet', True)]
+def _(home):
+    return [(p.id, p.text) for p in opened(home, 'c.parquet', False)], [
+        q.question for q in opened(home, 'queries.parquet', True)]
 
 def make_saved(home):
     import pyarrow as pa
-    for name, table in (('saved', {'_id': [i for i, _ in PAIRS], 'text': [t for _, t in PAIRS]}), ('asked', {'query': [t for _, t in PAIRS]})):
+    for name, table in (
+        ('saved', {'_id': [i for i, _ in PAIRS], 'text': [t for _, t in PAIRS]}),
+        ('asked', {'query': [t for _, t in PAIRS]})
+    ):
         (home/name).mkdir()
-        with pa.ipc.new_stream(str(home/name/'data.arrow'), (table := pa.table(table)).schema) as out: out.write_table(table)
+        with pa.ipc.new_stream(str(home/name/'data.arrow'), (table := pa.table(table)).schema) as out:
+            out.write_table(table)
         (home/name/'state.json').write_text('{"_data_files": [{"filename": "data.arrow"}]}')
         (home/name/'dataset_info.json').write_text('{}')
 def saved_judge(home, found, sound): # streams have no checksums: what the format's library reads is what is there
@@ -259,9 +340,13 @@ def saved_judge(home, found, sound): # streams have no checksums: what the forma
     def columns(name):
         with pa.ipc.open_stream(str(home/name/'data.arrow')) as f: return [c.to_pylist() for c in f.read_all().columns]
     ids, texts = columns('saved')
-    return differ(found[0], list(zip(map(str, ids), texts)), 'passages') or differ(found[1], columns('asked')[0], 'queries')
-@reader('datasets on disk', 'saved/*.arrow', 'saved/state.json', 'asked/*.arrow', make=make_saved, judge=saved_judge, tried=400)
-def _(home): return [(p.id, p.text) for p in opened(home, 'saved', False)], [q.question for q in opened(home, 'asked', True)]
+    return differ(
+        found[0], list(zip(map(str, ids), texts)), 'passages') or differ(found[1], columns('asked')[0], 'queries')
+@reader(
+    'datasets on disk', 'saved/*.arrow', 'saved/state.json', 'asked/*.arrow', make=make_saved, judge=saved_judge,
+    tried=400)
+def _(home):
+    return [(p.id, p.text) for p in opened(home, 'saved', False)], [q.question for q in opened(home, 'asked', True)]
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 TABLES = 'npz', 'fvecs', 'ivecs', 'bvecs', 'fbin', 'ibin', 'safetensors', 'parquet'
@@ -271,7 +356,8 @@ def make_tables_of_numbers(home):
     np.savez(home/'x.npz', embeddings=TABLE, ids=np.arange(4))
     for kind, dtype in (('fvecs', '<f4'), ('ivecs', '<i4'), ('bvecs', 'u1')):
         (home/f'x.{kind}').write_bytes(b''.join(struct.pack('<i', 3) + row.astype(dtype).tobytes() for row in TABLE))
-    for kind, dtype in (('fbin', '<f4'), ('ibin', '<i4')): (home/f'x.{kind}').write_bytes(struct.pack('<II', 4, 3) + TABLE.astype(dtype).tobytes())
+    for kind, dtype in (('fbin', '<f4'), ('ibin', '<i4')):
+        (home/f'x.{kind}').write_bytes(struct.pack('<II', 4, 3) + TABLE.astype(dtype).tobytes())
     save_file({'vectors': TABLE}, home/'x.safetensors')
     pq.write_table(pa.table({'vector': TABLE.tolist()}), home/'x.parquet')
 
@@ -286,7 +372,9 @@ def table_there(f):
         n = struct.unpack('<Q', data[:8])[0]
         tensors = {k: t for k, t in json.loads(data[8:8 + n]).items() if k != '__metadata__'}
         t = tensors.get('vectors') or next(iter(tensors.values()))
-        dtype = {'F32': '<f4', 'F64': '<f8', 'F16': '<f2', 'I32': '<i4', 'I64': '<i8', 'U8': 'u1', 'I8': 'i1', 'I16': '<i2'}[t['dtype']]
+        dtype = {
+            'F32': '<f4', 'F64': '<f8', 'F16': '<f2', 'I32': '<i4', 'I64': '<i8', 'U8': 'u1', 'I8': 'i1', 'I16': '<i2'
+        }[t['dtype']]
         return np.frombuffer(data[8 + n:][slice(*t['data_offsets'])], dtype).reshape(t['shape'])
     if kind == 'parquet':
         import pyarrow.parquet as pq
@@ -296,20 +384,26 @@ def table_there(f):
         n, dim = struct.unpack('<II', data[:8])
         return np.frombuffer(data[8:], dtype).reshape(n, dim)
     dim, = struct.unpack('<i', data[:4])
-    return np.array([np.frombuffer(data[i + 4:i + 4 + dim * dtype.itemsize], dtype) for i in range(0, len(data), 4 + dim * dtype.itemsize)])
+    return np.array([
+        np.frombuffer(data[i + 4:i + 4 + dim * dtype.itemsize], dtype)
+        for i in range(0, len(data), 4 + dim * dtype.itemsize)])
 
 def tables_of_numbers_judge(home, found, sound):
     for kind, x in zip(TABLES, found):
-        if not np.array_equal(x.astype(float), table_there(home/f'x.{kind}').astype(float), equal_nan=True): return f'{kind}: other numbers than are there'
+        if not np.array_equal(x.astype(float), table_there(home/f'x.{kind}').astype(float), equal_nan=True):
+            return f'{kind}: other numbers than are there'
     return ''
-@reader('vector files', *(f'x.{kind}' for kind in TABLES), make=make_tables_of_numbers, judge=tables_of_numbers_judge, tried=1400)
+@reader(
+    'vector files', *(f'x.{kind}' for kind in TABLES), make=make_tables_of_numbers, judge=tables_of_numbers_judge,
+    tried=1400)
 def _(home):
     from dacl_dr.data.vector_files import open_vectors
     return [np.array(open_vectors(home/f'x.{kind}')) for kind in TABLES]
 
 # --- judgements of plain vectors
 QUERIES, ROWS = 5, 9
-def make_row_judgements(home): np.save(home/'judged.npy', np.array([[i, i + 2 if i % 2 else -1] for i in range(QUERIES)]))
+def make_row_judgements(home):
+    np.save(home/'judged.npy', np.array([[i, i + 2 if i % 2 else -1] for i in range(QUERIES)]))
 def row_judgements_judge(home, found, sound):
     rows = np.load(home/'judged.npy').reshape(QUERIES, -1)
     return '' if found == [{int(r): 1 for r in row if r >= 0} for row in rows] else 'other judgements than numpy reads'
@@ -327,22 +421,34 @@ def named_judge(home, found, sound):
     ask, answer, judged = ids_in(home/'q.ids'), ids_in(home/'p.ids'), judged_in(home/'qrels.txt')
     known = [sorted(answer.index(p) for p in judged.get(q, ()) if p in answer) for q in ask]
     lost = [sum(p not in answer for p in judged.get(q, ())) for q in ask]
-    return '' if [sorted(r for r in row if r >= 0) for row in found] == known and [sum(r < 0 for r in row) for row in found] == lost else 'other judgements than are there'
+    return '' if [
+        sorted(r for r in row if r >= 0) for row in found
+    ] == known and [sum(r < 0 for r in row) for row in found] == lost else 'other judgements than are there'
 @reader('judgements by id', 'qrels.txt', 'q.ids', 'p.ids', make=make_named_judgements, judge=named_judge, tried=400)
 def _(home):
     from dacl_dr.evaluation.row_judgements import row_judgements
     return row_judgements(home/'qrels.txt', QUERIES, ROWS, home/'q.ids', home/'p.ids')
 
 def make_rawnq(home):
-    words = lambda i: f'<H1> Page {i} </H1> <P> the answer is {i} of many words here </P> <P> other words of page {i} </P>'
-    rows = [{'question_text': f'what {i}', 'document_text': words(i), 'document_url': f'https://x/w/index.php?title=Page_{i}&amp;oldid=1', 'long_answer_candidates': [{'start_token': 4, 'end_token': 14, 'top_level': True}, {'start_token': 14, 'end_token': 21, 'top_level': True}],
-             'annotations': [{'short_answers': [{'start_token': 5, 'end_token': 7}]}], 'example_id': i} for i in range(12)]
+    words = lambda i: (
+        f'<H1> Page {i} </H1> <P> the answer is {i} of many words here </P> <P> other words of page {i} </P>')
+    rows = [
+        {
+            'question_text': f'what {i}', 'document_text': words(i),
+            'document_url': f'https://x/w/index.php?title=Page_{i}&amp;oldid=1',
+            'long_answer_candidates': [
+                {'start_token': 4, 'end_token': 14, 'top_level': True},
+                {'start_token': 14, 'end_token': 21, 'top_level': True}],
+            'annotations': [{'short_answers': [{'start_token': 5, 'end_token': 7}]}],
+            'example_id': i} for i in range(12)]
     (home/'nq.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
 
 def rawnq_judge(home, found, sound):
     lines = text_of(home/'nq.jsonl').split('\n')
     n = sum(bool(l.strip()) for l in lines)
-    return '' if found['questions read'] == n == found['train'] + found['dev'] + sum(v for k, v in found.items() if k.startswith('dropped')) and found['passages'] == found['there'] else f'{found} of {n} lines'
+    return '' if found['questions read'] == n == found['train'] + found['dev'] + sum(
+        v for k, v in found.items() if k.startswith('dropped')
+    ) and found['passages'] == found['there'] else f'{found} of {n} lines'
 
 @reader('raw Natural Questions', 'nq.jsonl', make=make_rawnq, judge=rawnq_judge, tried=400)
 def _(home):
@@ -368,7 +474,9 @@ def _(home):
 def make_source(home): shutil.copy(ROOT/'dacl_dr'/'curriculum'/'stages.py', home/'code.py')
 def code_lines(f, lines):
     "How many lines of a function are not blank and of no docstring: of its head, of what follows its own docstring."
-    documented = [n for n in ast.walk(f) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(n, False)]
+    documented = [
+        n for n in ast.walk(f)
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(n, False)]
     docs = {i for n in documented for i in range(n.body[0].lineno, n.body[0].end_lineno + 1)}
     there = [i for i in range(f.lineno, f.end_lineno + 1) if lines[i - 1].strip() and i not in docs]
     return sum(i < f.body[0].lineno for i in there), sum(i > f.body[0].end_lineno for i in there)
@@ -376,13 +484,18 @@ def code_lines(f, lines):
 def source_judge(home, found, sound):
     "Line, first sentence and length of every documented function that is long enough."
     try: tree = ast.parse(text := (home/'code.py').read_text(encoding='utf-8'))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError): return 'pairs of what is not Python' if found else ''
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return 'pairs of what is not Python' if found else ''
     wanted = []
     for f in ast.walk(tree):
-        if not isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) or len(f.body) < 2 or not (doc := ast.get_docstring(f)): continue
+        if not isinstance(
+            f, (ast.FunctionDef, ast.AsyncFunctionDef)
+        ) or len(f.body) < 2 or not (doc := ast.get_docstring(f)):
+            continue
         sentence = re.split('(?<=.[.!?]) ', ' '.join(re.split(r'\n\s*\n', doc.strip())[0].split()))[0]
         head, body = code_lines(f, text.split('\n'))
-        if len(re.findall(r'[^\W\d_]+', sentence)) >= 3 and body >= 3: wanted.append((f.lineno, f.name, sentence, head + body))
+        if len(re.findall(r'[^\W\d_]+', sentence)) >= 3 and body >= 3:
+            wanted.append((f.lineno, f.name, sentence, head + body))
     have = [(p.line, p.name.split('.')[-1], p.query, len(p.code.split('\n'))) for p in found]
     return differ(sorted(have), sorted(wanted), 'pairs')
 @reader('Python source', 'code.py', make=make_source, judge=source_judge, tried=200)
@@ -417,11 +530,15 @@ def _(home):
     return msgspec.to_builtins(load_settings(home/'recipe.yaml', cls=RecipeSettings)), [home/'recipe.yaml']
 
 def make_layers(home):
-    for kind, name in (('datasets', 'squad'), ('encoders', 'minilm'), ('studies', 'weights')): shutil.copy(ROOT/'nbs'/'experiments'/'settings'/kind/f'{name}.yaml', home/f'{kind}.yaml')
-    with open(home/'studies.yaml', 'a') as f: f.write('curricula:\n  short:\n  - {name: one, epochs: 2}\nsearch: {m: 16, targets: [0.9]}\nfields: text\n')
+    for kind, name in (('datasets', 'squad'), ('encoders', 'minilm'), ('studies', 'weights')):
+        shutil.copy(ROOT/'nbs'/'experiments'/'settings'/kind/f'{name}.yaml', home/f'{kind}.yaml')
+    with open(home/'studies.yaml', 'a') as f:
+        f.write('curricula:\n  short:\n  - {name: one, epochs: 2}\nsearch: {m: 16, targets: [0.9]}\nfields: text\n')
 def layers_judge(home, found, sound):
     return yaml_judge(home, found, sound)
-@reader('layers of a study', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, judge=layers_judge, tried=600)
+@reader(
+    'layers of a study', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_layers, judge=layers_judge,
+    tried=600)
 def _(home):
     import msgspec
     from dacl_dr.core.options import RunStudy
@@ -443,8 +560,11 @@ def vectors_judge(home, found, sound):
     except Exception as e: return f'numpy refuses it: {e}'
     for a, b in ((x, found[0]), (q, found[1])):
         a = a.astype(float)
-        with np.errstate(all='ignore'): a = a / np.linalg.norm(a / np.abs(a).max(1, keepdims=True), axis=1, keepdims=True) / np.abs(a).max(1, keepdims=True)
-        if a.shape != b.shape or not np.allclose(a, b, atol=2e-3) or not np.isfinite(b).all(): return 'other vectors than numpy reads'
+        with np.errstate(all='ignore'):
+            a = a / np.linalg.norm(
+                a / np.abs(a).max(1, keepdims=True), axis=1, keepdims=True) / np.abs(a).max(1, keepdims=True)
+        if a.shape != b.shape or not np.allclose(a, b, atol=2e-3) or not np.isfinite(b).all():
+            return 'other vectors than numpy reads'
     return ''
 @reader('vectors (.npy)', 'v.npy', 'q.npy', make=make_vectors, judge=vectors_judge, tried=500)
 def _(home):
@@ -463,7 +583,8 @@ def _(home):
     import os
     from dacl_dr.core.stamps import stamp
     for source in ('psgs.tsv', 'x-train.json'): # a cache is named after where its source stands
-        there = next((f for f in (home/'cache').glob(f"{source.split('.')[0]}-*") if not f.name.endswith('.lock')), None)
+        there = next(
+            (f for f in (home/'cache').glob(f"{source.split('.')[0]}-*") if not f.name.endswith('.lock')), None)
         wanted = home/'cache'/f"{source.split('.')[0]}-{stamp([str((home/source).resolve())])}"
         if there and there != wanted: os.replace(there, wanted)
     p, q = opened(home, 'psgs.tsv', False), opened(home, 'x-train.json', True)
@@ -496,7 +617,8 @@ def _(home):
     from dacl_dr.search.indexing import Index
     i = Index(home/'index')
     i.faiss.hnsw.efSearch = 20
-    return [i.rows[i.faiss.search(unit(5, 1), 3)[1]], i.about.encoder, i.about.corpus, i.about.fields, i.about.embeddings]
+    return [
+        i.rows[i.faiss.search(unit(5, 1), 3)[1]], i.about.encoder, i.about.corpus, i.about.fields, i.about.embeddings]
 
 def make_links(home):
     from dacl_dr.search import graph, indexing
@@ -536,14 +658,19 @@ def make_shards(home):
     for i in range(2):
         np.save(home/'vectors'/f'{i:05}.npy', x := unit(20, i))
         shards.append(Shard(20, digest(x), .1))
-    write_manifest(home/'vectors'/'manifest.json', Embedding(encoder='e', corpus='c', rows=40, dim=D, max_tokens=None, settings=EmbedSettings(shard_rows=20), shards=tuple(shards)))
+    write_manifest(
+        home/'vectors'/'manifest.json',
+        Embedding(
+            encoder='e', corpus='c', rows=40, dim=D, max_tokens=None, settings=EmbedSettings(shard_rows=20),
+            shards=tuple(shards)))
 
 @reader('embedding shards', 'vectors/*.npy', 'vectors/manifest.json', make=make_shards, tried=500)
 def _(home):
     from dacl_dr.search.vectors import Vectors
     from dacl_dr.search.exact import exact_search
     v = Vectors(home/'vectors')
-    return [len(v), v.about.encoder, v.about.corpus, exact_search(unit(4, 9), v, 3), v.take(np.arange(len(v)), check=True)]
+    return [
+        len(v), v.about.encoder, v.about.corpus, exact_search(unit(4, 9), v, 3), v.take(np.arange(len(v)), check=True)]
 
 def make_bm25(home):
     from dacl_dr.search.bm25_disk import build_bm25
@@ -596,7 +723,9 @@ def make_checkpoints(home):
     opt = torch.optim.AdamW(e.parameters(), lr=.01)
     sum(p.sum() for p in e.parameters()).backward(); opt.step()
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: 1.)
-    facts = lambda step: {'step': step, 'best_step': 1, 'settings': {'recipe': 'A', 'seed': 0, 'training': {}, 'mining': {}}, 'processes': 1, 'data': 'd'}
+    facts = lambda step: {
+        'step': step, 'best_step': 1, 'settings': {'recipe': 'A', 'seed': 0, 'training': {}, 'mining': {}},
+        'processes': 1, 'data': 'd'}
     for step in (1, 2):
         save_checkpoint(home/'checkpoints'/f'step-{step:06d}', TrainingState(
             e, opt.state_dict(), schedule.state_dict(), np.arange(20, dtype=np.uint8)[None], facts(step),
@@ -613,7 +742,11 @@ def _(home):
     out = []
     for f in checkpoints(home/'checkpoints'):
         facts, optimizer, arrays = read_checkpoint(f)
-        out.append([facts['step'], facts['settings']['recipe'], facts['data'], {f'{i}.{k}': v.numpy() for i, s in optimizer['state'].items() for k, v in s.items() if hasattr(v, 'numpy')}, arrays, {k: v.numpy() for k, v in load_encoder(f).state_dict().items()}, (f/'trainer_state.json').read_text()])
+        out.append([
+            facts['step'], facts['settings']['recipe'], facts['data'],
+            {f'{i}.{k}': v.numpy() for i, s in optimizer['state'].items() for k, v in s.items() if hasattr(v, 'numpy')},
+            arrays, {k: v.numpy() for k, v in load_encoder(f).state_dict().items()},
+            (f/'trainer_state.json').read_text()])
     return out
 
 def make_claim(home):
@@ -665,7 +798,9 @@ def make_published(home):
 def tell(run, about):
     "What the tables that stand there are about."
     from dacl_dr.studies.tables import write_about
-    write_about(run, {k: v for k, v in about.items() if k not in ('digests', 'seal')}, sorted(f for f in run.iterdir() if f.name != 'run.json'))
+    write_about(
+        run, {k: v for k, v in about.items() if k not in ('digests', 'seal')},
+        sorted(f for f in run.iterdir() if f.name != 'run.json'))
 def hash_of(row): return sum(row.encode()) % 400
 
 def make_tables(home):
@@ -675,7 +810,9 @@ def make_tables(home):
     t = read_tables(home/'run')
     run = json.loads((home/'run'/'run.json').read_text()); del run['published']
     for f in (home/'run').iterdir(): f.unlink()
-    ranks = pd.DataFrame({'rank': [1, 0], 'question': [0, 1], 'dataset': 'tldr', 'model': 'A', 'recipe': 'A', 'w': 0., 'temperature': .05, 'curriculum': '', 'seed': 0})
+    ranks = pd.DataFrame({
+        'rank': [1, 0], 'question': [0, 1], 'dataset': 'tldr', 'model': 'A', 'recipe': 'A', 'w': 0., 'temperature': .05,
+        'curriculum': '', 'seed': 0})
     for n in TABLES:
         table = t.tables.get(n, ranks)
         (table.to_csv if (f := table_file(home/'run', n)).suffix == '.csv' else table.to_parquet)(f, index=False)
@@ -700,13 +837,17 @@ def make_sweep(home):
     from dacl_dr.hnsw.curves import Sweep
     from dacl_dr.studies.measures import KEPT, save_sweep
     (home/'search').mkdir()
-    save_sweep(Sweep(np.array([10, 20]), {n: np.arange(8.).reshape(2, 4) for n in KEPT}, {'recall@10': np.arange(4.)}), home/'search'/'queries.parquet')
+    save_sweep(
+        Sweep(np.array([10, 20]), {n: np.arange(8.).reshape(2, 4) for n in KEPT}, {'recall@10': np.arange(4.)}),
+        home/'search'/'queries.parquet')
 def sweep_judge(home, found, sound): # pages have no checksums: what the format's library reads whole is what is there
     import pyarrow.parquet as pq
     columns = pq.read_table(home/'search'/'queries.parquet').to_pydict()
     efs, values, exact = found
     wanted = {'exact recall@10': exact} | {f'{ef} {n}': v for n, rows in values.items() for ef, v in zip(efs, rows)}
-    return '' if wanted.keys() <= columns.keys() and all(np.array_equal(v, np.array(columns[c], float), equal_nan=True) for c, v in wanted.items()) else 'other numbers than are there'
+    return '' if wanted.keys() <= columns.keys() and all(
+        np.array_equal(v, np.array(columns[c], float), equal_nan=True) for c, v in wanted.items()
+    ) else 'other numbers than are there'
 @reader('sweep of a run', 'search/queries.parquet', make=make_sweep, tried=100, judge=sweep_judge)
 def _(home):
     from dacl_dr.studies.measures import read_sweep
@@ -735,7 +876,9 @@ def there_are(home):
     records = lambda: strict(text_of(home/'data'/'x-train.json'))
     passages = lambda: len(simple_rows(text_of(home/'data'/'psgs.tsv'))) - 1
     all_of = lambda name: sum(len(r.get(name) or ()) for r in records())
-    return passages, {'questions': lambda: len(records()), 'positives': lambda: all_of('positive_ctxs'), 'hard_negatives': lambda: all_of('hard_negative_ctxs')}
+    return passages, {
+        'questions': lambda: len(records()), 'positives': lambda: all_of('positive_ctxs'),
+        'hard_negatives': lambda: all_of('hard_negative_ctxs')}
 
 def checked_judge(home, found, sound):
     "The exit code by the report's errors, and its counts of each file that it could read whole."
@@ -745,21 +888,30 @@ def checked_judge(home, found, sound):
     if not found[0] and 'cannot be read' in found[1]: return 'exit code 0, and a file cannot be read'
     broken = {Path(f['file']).name for f in data['findings'] if f['check'] in ('unreadable', 'bad record')}
     passages, questions = there_are(home)
-    if data['corpus'] and 'psgs.tsv' not in broken and (n := data['corpus']['passages']) != passages(): return f'{n} passages counted, {passages()} are there'
+    if data['corpus'] and 'psgs.tsv' not in broken and (n := data['corpus']['passages']) != passages():
+        return f'{n} passages counted, {passages()} are there'
     for split in () if 'x-train.json' in broken else data['splits'].values():
-        if wrong := [n for n, count in questions.items() if split[n] != count()]: return f'{split[wrong[0]]} {wrong[0]} counted, {questions[wrong[0]]()} are there'
+        if wrong := [n for n, count in questions.items() if split[n] != count()]:
+            return f'{split[wrong[0]]} {wrong[0]} counted, {questions[wrong[0]]()} are there'
     return ''
 @reader('dacl preprocess-dpr', 'data/*', make=make_data, tried=250, judge=checked_judge)
-def _(home): return program(['preprocess-dpr', '--data_dir', home/'data', '--output_path', home/'out', '--cache_dir', home/'cache'])
+def _(home):
+    return program([
+        'preprocess-dpr', '--data_dir', home/'data', '--output_path', home/'out', '--cache_dir', home/'cache'])
 
 def bm25_judge(home, found, sound):
     if found[0]: return f'exit code {found[0]}'
     said = re.search('([0-9,]+) questions, ([0-9,]+) passages', found[1])
     passages, questions = there_are(home)
     asked, searched = (int(n.replace(',', '')) for n in said.groups())
-    return '' if (asked, searched) == (questions['questions'](), passages()) else f'{said[0]} told, {questions["questions"]()} and {passages()} are there'
+    return '' if (asked, searched) == (
+        questions['questions'](), passages()
+    ) else f'{said[0]} told, {questions["questions"]()} and {passages()} are there'
 @reader('dacl bm25-eval', 'data/*', make=make_data, tried=200, judge=bm25_judge)
-def _(home): return program(['bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json', '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
+def _(home):
+    return program([
+        'bm25-eval', '--corpus_file', home/'data'/'psgs.tsv', '--test_file', home/'data'/'x-train.json',
+        '--output_path', home/'out', '--dataset_name', 'x', '--cache_dir', home/'cache'])
 
 def make_study_files(home): # a dry run looks at data and encoder too
     from dacl_dr.data.toy import toy_data
@@ -770,5 +922,10 @@ def dry_judge(home, found, sound): # the settings are checked by 'layers of a st
     if found[0]: return f'exit code {found[0]}'
     told, names = re.search('^([0-9,]+) runs?: (.+)$', found[1], re.M).groups()
     return '' if int(told.replace(',', '')) == len(set(names.split(', '))) else f'{told} runs told, other names'
-@reader('dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150, settings=['training.batch_size'], judge=dry_judge)
-def _(home): return program(['run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml', '--data_dir', home, '--dry_run'])
+@reader(
+    'dacl run-study --dry_run', 'datasets.yaml', 'encoders.yaml', 'studies.yaml', make=make_study_files, tried=150,
+    settings=['training.batch_size'], judge=dry_judge)
+def _(home):
+    return program([
+        'run-study', home/'studies.yaml', '--dataset', home/'datasets.yaml', '--encoder', home/'encoders.yaml',
+        '--data_dir', home, '--dry_run'])

@@ -1,4 +1,5 @@
-"Inside the trainer of sentence-transformers: the same loss as this project's trainer, stages, cost in log and model card."
+"""Inside the trainer of sentence-transformers: the same loss as this project's trainer, stages, cost in log and model
+card."""
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from datasets import Dataset
@@ -33,11 +34,13 @@ def texts():
 
 @pytest.fixture(scope='module')
 def folder(texts, tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp('bert'), sum(texts, []), hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
+    return tiny_bert(
+        tmp_path_factory.mktemp('bert'), sum(texts, []), hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
 
 def opened(folder): return SentenceTransformer(str(folder), device='cpu')
 
-def grads(module): return torch.cat([p.grad.flatten() for _, p in sorted(module.named_parameters()) if p.grad is not None])
+def grads(module):
+    return torch.cat([p.grad.flatten() for _, p in sorted(module.named_parameters()) if p.grad is not None])
 
 
 def test_the_loss_is_that_of_the_own_trainer(folder, texts):
@@ -46,7 +49,8 @@ def test_the_loss_is_that_of_the_own_trainer(folder, texts):
     encoder, rows = load_encoder(folder), np.arange(16)
     number, bm25 = np.arange(120), (np.arange(120)[:, None] + [40, 60]) % 120
     data = TrainingData(
-        encoder.prepare(questions, 'query'), encoder.prepare(passages, 'passage'), number, number[:, None], number, bm25,
+        encoder.prepare(questions, 'query'), encoder.prepare(passages, 'passage'), number, number[:, None], number,
+        bm25,
         [str(i) for i in number])
     collate = Collator(data, 4096, ())
     collate.negatives = bm25
@@ -63,7 +67,8 @@ def test_the_loss_is_that_of_the_own_trainer(folder, texts):
         value.backward()
         assert abs(value.item() - own.total.item()) < 1e-6 * own.total.item() + 1e-6, name
         theirs, ours = grads(model), grads(encoder)
-        assert len(theirs) == len(ours) and (theirs.sort()[0] - ours.sort()[0]).abs().max() < 3e-6 * ours.abs().max(), name
+        assert len(theirs) == len(ours), name
+        assert (theirs.sort()[0] - ours.sort()[0]).abs().max() < 3e-6 * ours.abs().max(), name
 
 
 def trained(folder, texts, out, make, stages=(Stage('joint', 2, (1., 1.)),), columns=None, evaluator=None, **args):
@@ -71,11 +76,14 @@ def trained(folder, texts, out, make, stages=(Stage('joint', 2, (1., 1.)),), col
     loss = make(model)
     inner = getattr(loss, 'loss', loss)
     passages, questions = texts
-    data = {'anchor': questions, 'positive': passages, 'negative_1': passages[40:] + passages[:40], 'negative_2': passages[60:] + passages[:60]}
+    data = {
+        'anchor': questions, 'positive': passages, 'negative_1': passages[40:] + passages[:40],
+        'negative_2': passages[60:] + passages[:60]}
     trainer = SentenceTransformerTrainer(
         model, loss=loss, train_dataset=Dataset.from_dict(data), evaluator=evaluator,
         callbacks=[StagesCallback(inner, stages, columns=columns)], args=SentenceTransformerTrainingArguments(
-            str(out), num_train_epochs=sum(s.epochs for s in stages), per_device_train_batch_size=24, learning_rate=1e-3,
+            str(out), num_train_epochs=sum(s.epochs for s in stages), per_device_train_batch_size=24,
+            learning_rate=1e-3,
             logging_steps=1, save_strategy='no', report_to='none', disable_tqdm=True, use_cpu=True, seed=0,
             batch_sampler=BatchSamplers.NO_DUPLICATES, eval_strategy='epoch' if evaluator else 'no', **args))
     trainer.train()
@@ -83,7 +91,9 @@ def trained(folder, texts, out, make, stages=(Stage('joint', 2, (1., 1.)),), col
 
 
 def test_plain_and_cached_train_to_the_same_model(folder, texts, tmp_path):
-    models = [trained(folder, texts, tmp_path/name, make, prompts={'anchor': 'b1 ', 'positive': ''})[0] for name, make in LOSSES.items()]
+    models = [
+        trained(folder, texts, tmp_path/name, make, prompts={'anchor': 'b1 ', 'positive': ''})[0]
+        for name, make in LOSSES.items()]
     a, b = (m.encode_query(texts[1][:20]) for m in models)
     start = opened(folder).encode_query(texts[1][:20])
     assert abs(a - b).max() < 1e-4 < 1e-2 < abs(a - start).max()
@@ -113,23 +123,31 @@ def test_stages_move_w_and_the_negatives(folder, texts, tmp_path):
 def test_cost_stands_in_log_and_model_card(folder, texts, tmp_path):
     passages, questions = texts
     corpus, asked = ({f'{kind}{i}': t for i, t in enumerate(x)} for kind, x in (('p', passages), ('q', questions)))
-    judge = HnswCostEvaluator(asked, corpus, {f'q{i}': {f'p{i}'} for i in range(120)}, name='dev', search=SearchSettings(m=8))
+    judge = HnswCostEvaluator(
+        asked, corpus, {f'q{i}': {f'p{i}'} for i in range(120)}, name='dev', search=SearchSettings(m=8))
     model, trainer = trained(folder, texts, tmp_path/'run', LOSSES['plain'], evaluator=judge)
     rows = [r for r in trainer.state.log_history if 'eval_dev_ndcg@10' in r]
     assert len(rows) == 2 and rows[-1]['eval_dev_ndcg@10'] > .1
     model.save_pretrained(str(tmp_path/'model'))
     card = (tmp_path/'model'/'README.md').read_text()
-    for said in ('DistanceAwareLoss', 'visited at ANN recall 0.95', 'ndcg@10', '"temperature": 0.05'): assert said in card, said
+    for said in ('DistanceAwareLoss', 'visited at ANN recall 0.95', 'ndcg@10', '"temperature": 0.05'):
+        assert said in card, said
 
 def test_the_cost_is_that_of_a_search_by_hand(folder, texts, tmp_path):
     passages, questions = texts
-    judge = HnswCostEvaluator(dict(enumerate(questions)), dict(enumerate(passages)), {i: {i} for i in range(120)}, search=SearchSettings(m=4, ef_construction=40))
+    judge = HnswCostEvaluator(
+        dict(enumerate(questions)), dict(enumerate(passages)), {i: {i} for i in range(120)},
+        search=SearchSettings(m=4, ef_construction=40))
     model = opened(folder)
     told = judge(model)
-    q, x = (encode(t, normalize_embeddings=True) for encode, t in ((model.encode_query, questions), (model.encode_document, passages)))
+    q, x = (
+        encode(t, normalize_embeddings=True)
+        for encode, t in ((model.encode_query, questions), (model.encode_document, passages)))
     tracer, exact, judged = Tracer(build_hnsw(x, 4, 40)), exact_search(q, x, 10), Judgements.of(np.arange(120))
     assert told['recall@10'] == pytest.approx(float((exact == np.arange(120)[:, None]).any(1).mean()))
-    s = sweep(lambda ef: tracer.search(q, 10, ef), exact, lambda ids: judged.metrics(ids, ['recall@10']), SearchSettings(m=4, ef_construction=40), 'recall@10', nearness=similarity(q, x))
+    s = sweep(
+        lambda ef: tracer.search(q, 10, ef), exact, lambda ids: judged.metrics(ids, ['recall@10']),
+        SearchSettings(m=4, ef_construction=40), 'recall@10', nearness=similarity(q, x))
     for target in (.95, .99):
         mine = cost_at(target, s.mean("ann recall"), s.mean("visited"), censored=True)
         assert told[f'visited at ANN recall {target}'] == pytest.approx(mine, nan_ok=True)

@@ -25,7 +25,9 @@ def world(home, towers, dropout):
     "A random BERT and the toy data, with random passages for hard negatives."
     toy = home/'toy' if (home/'toy').exists() else toy_data(home/'toy')
     trainset = training_set(QuestionSource(read_questions(toy/'toy-train.json'), toy), 0, show_progress=False)
-    bert = home/'bert' if (home/'bert').exists() else tiny_bert(home/'bert', trainset.pool.take(np.arange(len(trainset.pool))) + trainset.questions, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    bert = home/'bert' if (home/'bert').exists() else tiny_bert(
+        home/'bert', trainset.pool.take(np.arange(len(trainset.pool))) + trainset.questions,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     encoder = TransformerEncoder.open(bert, ModelSettings(towers=towers, query_length=16, passage_length=32))
     data = training_data(encoder, trainset)
     data.bm25 = np.random.default_rng(0).integers(0, len(trainset.pool), (len(trainset.questions), 3))
@@ -101,7 +103,8 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path):
-    "Half of the batch each, negatives gathered: the gradients of the whole batch, with and without cache, hard negatives, separate towers."
+    """Half of the batch each, negatives gathered: the gradients of the whole batch, with and without cache, hard
+    negatives, separate towers."""
     expected = {}
     for towers in ('shared', 'separate'):
         encoder, data = world(tmp_path/'one'/towers, towers, dropout=0.)
@@ -109,7 +112,8 @@ def test_two_processes_equal_one(tmp_path):
         for hard in (False, True):
             batch = collator(data, hard)(ROWS)
             encoder.train(); encoder.zero_grad()
-            batch_losses(encoder(batch['queries'] + batch['passages']), batch, Objective(.05, True), .6)[0].total.backward()
+            batch_losses(
+                encoder(batch['queries'] + batch['passages']), batch, Objective(.05, True), .6)[0].total.backward()
             expected[towers, hard] = gradients(encoder)
     (tmp_path/'run.py').write_text(SCRIPT)
     r = torchrun(tmp_path/'run.py', ROOT/'tests'/'losses', tmp_path)

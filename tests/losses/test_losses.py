@@ -28,12 +28,14 @@ def reference(q, d, tau, w, mask=None):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.integers(0, 8), st.integers(2, 16), st.floats(.02, 2), st.floats(0, 3), st.integers(0, 10**6))
+@given(
+    st.integers(1, 6), st.integers(0, 8), st.integers(2, 16), st.floats(.02, 2), st.floats(0, 3), st.integers(0, 10**6))
 def test_equals_float64_reference(b, extra, dim, tau, w, seed):
     rng = np.random.default_rng(seed)
     q, d = unit(rng, b, dim), unit(rng, b + extra, dim)
     out = combined_loss(torch.from_numpy(q), torch.from_numpy(d), tau, w)
-    assert np.allclose([x.item() for x in out], reference(q, d, tau, w), rtol=1e-12, atol=1e-12) # float64 in, float64 throughout
+    # float64 in, float64 throughout
+    assert np.allclose([x.item() for x in out], reference(q, d, tau, w), rtol=1e-12, atol=1e-12)
     single = combined_loss(torch.from_numpy(q).float(), torch.from_numpy(d).float(), tau, w)
     assert np.allclose([x.item() for x in single], reference(q, d, tau, w), rtol=2e-5, atol=1e-4)
 
@@ -77,7 +79,8 @@ def test_gradient_against_finite_differences():
     q, d = torch.randn(3, 5, dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
     def f(q, d): # double precision throughout, same formula
         logits = q @ d.T / .5
-        return torch.nn.functional.cross_entropy(logits, torch.arange(3)) + .6 * (1 - (q * d[:3]).sum(-1) / q.norm(dim=-1) / d[:3].norm(dim=-1)).mean()
+        return torch.nn.functional.cross_entropy(logits, torch.arange(3)) + .6 * (
+            1 - (q * d[:3]).sum(-1) / q.norm(dim=-1) / d[:3].norm(dim=-1)).mean()
     leaf = q.clone().float().requires_grad_()
     combined_loss(leaf, d.float(), .5, .6).total.backward()
     for i, j in np.ndindex(3, 5):
@@ -112,7 +115,8 @@ def test_known_positives_are_masked_but_for_the_one_trained_on():
 
 def test_weight_schedule_of_recipe_d_by_hand():
     "Two epochs of each stage, three steps an epoch: w is 0, then climbs by fifths, then stays."
-    stages = recipe_stages('D', TrainSettings(w=.5, stages=tuple(Stage(s.name, 2, s.weight, s.negatives) for s in CURRICULUM)))
+    stages = recipe_stages(
+        'D', TrainSettings(w=.5, stages=tuple(Stage(s.name, 2, s.weight, s.negatives) for s in CURRICULUM)))
     w = [weight_at(s, i, 6) for s in stages for i in range(6)]
     assert w == pytest.approx([0] * 6 + [0, .1, .2, .3, .4, .5] + [.5] * 6)
 

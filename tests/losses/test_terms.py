@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from dacl_dr.hnsw.difficulty import local_dimension, neighbour_spread
-from dacl_dr.losses.terms import Objective, Routes, contrast_loss, dimension_loss, recipe_loss, route_loss, spread_loss, term_of
+from dacl_dr.losses.terms import (
+    Objective, Routes, contrast_loss, dimension_loss, recipe_loss, route_loss, spread_loss, term_of,
+)
 
 
 def unit(rng, *shape):
@@ -28,7 +30,8 @@ def test_spread_and_dimension_are_the_measures_of_a_space(seed, k):
     nearest = np.argsort(-(q @ d.T), axis=1)[:, :k]
     assert spread_loss(*tensors(q, d), k).item() == pytest.approx(neighbour_spread(d, nearest).mean(), rel=1e-9)
     far = np.linalg.norm(q[:, None] - d[nearest], axis=-1)
-    assert dimension_loss(*tensors(q, d), k).item() == pytest.approx(np.log(local_dimension(far)).mean(), rel=1e-2, abs=1e-2)
+    assert dimension_loss(*tensors(q, d), k).item() == pytest.approx(
+        np.log(local_dimension(far)).mean(), rel=1e-2, abs=1e-2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +68,9 @@ def test_gradients(term):
     k = {'spread': 5, 'dimension': 6}.get(term)
     def loss(q, d):
         unit = [x / x.norm(dim=1, keepdim=True) for x in (q, d)]
-        return {'spread': spread_loss, 'dimension': dimension_loss}[term](*unit, k) if k else contrast_loss(*unit, margin=.9)
+        return {
+            'spread': spread_loss, 'dimension': dimension_loss
+        }[term](*unit, k) if k else contrast_loss(*unit, margin=.9)
     assert torch.autograd.gradcheck(loss, (q, d), eps=1e-7, atol=1e-4)
 
 
@@ -78,6 +83,7 @@ def test_weight_and_prefix():
     routed = recipe_loss(q, d, 2., Objective(.1, term='route'))
     assert routed.total == routed.infonce # none were mined
     cut = [x[:, :4] / x[:, :4].norm(dim=1, keepdim=True) for x in (q, d)]
-    whole, part, prefix = recipe_loss(q, d, 0., Objective(.1)), recipe_loss(*cut, 0., Objective(.1)), recipe_loss(q, d, .7, Objective(.1, prefix=4))
+    whole, part, prefix = recipe_loss(q, d, 0., Objective(.1)), recipe_loss(*cut, 0., Objective(.1)), recipe_loss(
+        q, d, .7, Objective(.1, prefix=4))
     assert prefix.infonce.item() == pytest.approx((whole.infonce + part.infonce).item() / 2)
     assert prefix.total.item() == pytest.approx((prefix.infonce + .7 * part.distance).item())

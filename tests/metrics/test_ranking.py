@@ -25,7 +25,8 @@ def ranking():
     rng = np.random.default_rng(0)
     ids = [[f'd{i}' for i in rng.permutation(60)[:30]] for _ in range(40)]
     scores = [np.round(rng.random(30), 1) for _ in ids]
-    qrels = {f'q{n}': {f'd{i}': int(g) for i, g in zip(rng.permutation(60)[:4], rng.integers(1, 4, 4))} for n in range(40)}
+    qrels = {
+        f'q{n}': {f'd{i}': int(g) for i, g in zip(rng.permutation(60)[:4], rng.integers(1, 4, 4))} for n in range(40)}
     return make_run(list(qrels), ids, scores), qrels
 
 
@@ -41,7 +42,9 @@ def oracle(run, qrels, ks, depth):
 
 
 @settings(max_examples=150, deadline=None)
-@given(RANKINGS, st.data(), st.integers(0, 6), st.sampled_from([(1, 5, 10), (2,), (3, 1, 50)]), st.sampled_from([1, 3, 10]))
+@given(
+    RANKINGS, st.data(), st.integers(0, 6), st.sampled_from([(1, 5, 10), (2,), (3, 1, 50)]), st.sampled_from([1, 3, 10])
+)
 def test_a_run_is_judged_as_by_ir_measures(rankings, data, decimals, ks, depth):
     "Ties, grades from 0, scores that single precision can't tell apart, queries without a run or without judgements."
     queries = [f'q{n}' for n in range(len(rankings))]
@@ -81,36 +84,44 @@ def test_arrays_agree_with_trec_eval_to_twelve_digits_ties_included(ranking):
     run, qrels = ranking
     rows = np.array([[int(d[1:]) for d in docs] for docs in run.values()])
     relevant = [{int(d[1:]): g for d, g in grades.items()} for grades in qrels.values()]
-    ours = ranking_metrics(grades_of(rows, relevant), ideal_of(relevant), [f'{f}@{k}' for f in RANKING for k in (1, 3, 5, 10, 20, 30)])
-    measures = {f'{m}.{",".join(map(str, (1, 3, 5, 10, 20, 30)))}' for m in ('recall', 'success', 'ndcg_cut')} | {'recip_rank'}
+    ours = ranking_metrics(
+        grades_of(rows, relevant), ideal_of(relevant), [f'{f}@{k}' for f in RANKING for k in (1, 3, 5, 10, 20, 30)])
+    measures = {
+        f'{m}.{",".join(map(str, (1, 3, 5, 10, 20, 30)))}' for m in ('recall', 'success', 'ndcg_cut')} | {'recip_rank'}
     theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     for k in (1, 3, 5, 10, 20, 30):
-        for mine, name in (('recall', 'recall'), ('success', 'success'), ('ndcg', 'ndcg_cut')): np.testing.assert_allclose(ours[f'{mine}@{k}'], [theirs[q][f'{name}_{k}'] for q in qrels], atol=1e-12)
+        for mine, name in (('recall', 'recall'), ('success', 'success'), ('ndcg', 'ndcg_cut')):
+            np.testing.assert_allclose(ours[f'{mine}@{k}'], [theirs[q][f'{name}_{k}'] for q in qrels], atol=1e-12)
         rr = np.array([theirs[q]['recip_rank'] for q in qrels])
         np.testing.assert_allclose(ours[f'mrr@{k}'], np.where(rr >= 1 / k - 1e-12, rr, 0), atol=1e-12)
 
 
 def test_a_query_without_a_relevant_passage_has_no_value():
-    values = ranking_metrics(grades_of(np.array([[1], [-1]]), [{}, {1: 1}]), ideal_of([{}, {1: 1}]), ['recall@1', 'ndcg@1', 'mrr@1', 'success@1'])
+    values = ranking_metrics(
+        grades_of(np.array([[1], [-1]]), [{}, {1: 1}]), ideal_of([{}, {1: 1}]),
+        ['recall@1', 'ndcg@1', 'mrr@1', 'success@1'])
     for v in values.values(): np.testing.assert_array_equal(v, [np.nan, 0])
     assert np.isnan(ranking_metrics(np.zeros((2, 3)), ideal_of([{}, {}]), ['recall@1'])['recall@1']).all()
 
 
 @pytest.mark.parametrize('name', ['recal@10', 'recall', 'recall@0', 'recall@x', 'map@10'])
 def test_an_unknown_metric_is_an_error(name):
-    with pytest.raises(DaclError, match=f"unknown metric '{name}'"): ranking_metrics(np.zeros((1, 3)), np.ones((1, 1)), [name])
+    with pytest.raises(DaclError, match=f"unknown metric '{name}'"):
+        ranking_metrics(np.zeros((1, 3)), np.ones((1, 1)), [name])
 
 
 def test_order_of_ties_and_rounding():
     run = make_run(['q'], [['a', 'b', 'c', 'd']], [[1, 1.00004, .99996, 2]])
     assert list(run['q']) == ['d', 'c', 'b', 'a'] # by id, descending, where four decimals are equal
-    assert qrels_metrics(run, {'q': {'b': 1}}, ks=(2, 3))['recall@3'] == {'q': 1} and qrels_metrics(run, {'q': {'b': 1}}, ks=(2,))['recall@2'] == {'q': 0}
+    assert qrels_metrics(run, {'q': {'b': 1}}, ks=(2, 3))['recall@3'] == {'q': 1}
+    assert qrels_metrics(run, {'q': {'b': 1}}, ks=(2,))['recall@2'] == {'q': 0}
 
 
 def test_scores_that_single_precision_cannot_tell_apart_are_ties():
     "1000.00002 and 1000.00001 are one number in float32, so the id decides, as in trec_eval."
     run, qrels = {'q': {'a': 1000.00002, 'b': 1000.00001}}, {'q': {'b': 1}}
-    ours, theirs = qrels_metrics(run, qrels, ks=(1,)), pytrec_eval.RelevanceEvaluator(qrels, {'recip_rank'}).evaluate(run)
+    ours, theirs = qrels_metrics(run, qrels, ks=(1,)), pytrec_eval.RelevanceEvaluator(
+        qrels, {'recip_rank'}).evaluate(run)
     assert ours['mrr@10']['q'] == ours['recall@1']['q'] == theirs['q']['recip_rank'] == 1
 
 
@@ -139,4 +150,6 @@ def test_run_file(tmp_path, ranking):
 
 def test_answer_accuracy_is_not_recall():
     hits = np.array([[False, True, True], [False, False, False], [True, True, True]])
-    assert {n: v.tolist() for n, v in answer_accuracy(hits, (1, 3)).items()} == {'answer accuracy@1': [0, 0, 1], 'answer accuracy@3': [1, 0, 1]}
+    assert {
+        n: v.tolist() for n, v in answer_accuracy(hits, (1, 3)).items()
+    } == {'answer accuracy@1': [0, 0, 1], 'answer accuracy@3': [1, 0, 1]}

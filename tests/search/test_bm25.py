@@ -10,16 +10,22 @@ from hypothesis import given, settings, strategies as st
 from rank_bm25 import BM25Okapi
 
 from dacl_dr.search.bm25 import Analyzer, Bm25Settings, RankBm25, best, bm25_index, bm25_search, words
-from dacl_dr.search.bm25_disk import Runs, TermIds, bm25_engine, bm25_open, build_bm25, open_bm25, write_index, write_runs
+from dacl_dr.search.bm25_disk import (
+    Runs, TermIds, bm25_engine, bm25_open, build_bm25, open_bm25, write_index, write_runs,
+)
 from dacl_dr.core.errors import DaclError
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ['data.csc.index.npy', 'indices.csc.index.npy', 'indptr.csc.index.npy', 'manifest.json', 'params.index.json', 'settings.json', 'vocab.index.json']
+FILES = [
+    'data.csc.index.npy', 'indices.csc.index.npy', 'indptr.csc.index.npy', 'manifest.json', 'params.index.json',
+    'settings.json', 'vocab.index.json']
 
 
 def random_texts(rng, n, vocabulary=30, longest=40):
     "Passages of random words, some empty, and a last one that is not."
-    return [' '.join(f'w{i}' for i in rng.integers(0, vocabulary, rng.integers(0, longest))) for _ in range(n)] + ['w0 once']
+    return [
+        ' '.join(f'w{i}' for i in rng.integers(0, vocabulary, rng.integers(0, longest))) for _ in range(n)
+    ] + ['w0 once']
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,16 +59,20 @@ def test_engines_agree(seed, k, bm25, tmp_path_factory):
     texts = random_texts(rng, rng.integers(1, 60))
     queries = [*random_texts(rng, 5, 35, 6), '', 'unknown words only']
     n, batch = len(texts), int(rng.integers(1, 20))
-    index = open_bm25(build_bm25((texts[i:i + batch] for i in range(0, n, batch)), tmp_path_factory.mktemp('bm25')/'index', bm25))
+    index = open_bm25(
+        build_bm25((texts[i:i + batch] for i in range(0, n, batch)), tmp_path_factory.mktemp('bm25')/'index', bm25))
     rank = RankBm25(texts, bm25)
     (rows, scores), (rank_rows, rank_scores) = index.search(queries, k, False), rank.search(queries, k, False)
     assert rows.shape == scores.shape == (len(queries), k) and rows.dtype == np.int64 and scores.dtype == np.float32
-    assert np.allclose(scores, rank_scores, atol=1e-4) and ((rows < 0) == (rank_rows < 0)).all() and (rows[-2:] == -1).all()
+    assert np.allclose(scores, rank_scores, atol=1e-4)
+    assert ((rows < 0) == (rank_rows < 0)).all()
+    assert (rows[-2:] == -1).all()
     for q, row, score in zip(queries, rows, scores):
         expected = rank.scores(words(q))
         kept = row[row >= 0]
         assert len(kept) == min(k, (expected > 0).sum()) == len(set(kept)) and (score[len(kept):] == 0).all()
-        assert np.allclose(expected[kept], np.sort(expected)[::-1][:len(kept)], atol=1e-4) # the same ranking, but for sums that differ in rounding
+        # the same ranking, but for sums that differ in rounding
+        assert np.allclose(expected[kept], np.sort(expected)[::-1][:len(kept)], atol=1e-4)
         assert all(s > t or (s == t and i < j) for s, t, i, j in zip(score, score[1:], kept, kept[1:]))
 
 
@@ -89,13 +99,16 @@ def test_the_same_arrays_as_bm25s(analyzer, run_tokens, block, tmp_path):
     texts = [t + ' the readers reading' * (i % 3) for i, t in enumerate(random_texts(rng, 90, 60))]
     bm25 = Bm25Settings(k1=.9, b=.4, analyzer=analyzer)
     runs, ids = Runs(tmp_path), TermIds(analyzer)
-    write_index(tmp_path, runs, write_runs([texts[:33], texts[33:]], runs, ids, run_tokens=run_tokens), len(ids.terms), bm25, block)
+    write_index(
+        tmp_path, runs, write_runs([texts[:33], texts[33:]], runs, ids, run_tokens=run_tokens), len(ids.terms), bm25,
+        block)
     theirs = bm25s.BM25(method='lucene', k1=.9, b=.4)
     theirs.index([analyzer(t) for t in texts], show_progress=False)
     assert len(runs.ends) > 2 or run_tokens > 1000
     assert ids.terms.keys() | {''} == theirs.vocab_dict.keys()
     ours = {name: np.load(tmp_path/f'{name}.csc.index.npy') for name in ('data', 'indices', 'indptr')}
-    for name in ours: assert ours[name].dtype == theirs.scores[name].dtype and len(ours[name]) == len(theirs.scores[name])
+    for name in ours:
+        assert ours[name].dtype == theirs.scores[name].dtype and len(ours[name]) == len(theirs.scores[name])
     for term, i in ids.terms.items():
         j = theirs.vocab_dict[term]
         a, b = (slice(*s['indptr'][n:n + 2]) for s, n in ((ours, i), (theirs.scores, j)))
@@ -115,9 +128,13 @@ def test_bm25s_itself_opens_the_folder(tmp_path):
 
 def test_another_process_finds_the_same(tmp_path):
     texts = random_texts(np.random.default_rng(1), 40)
-    index = open_bm25(build_bm25([texts], tmp_path/'index', Bm25Settings(analyzer=Analyzer(stemmer='english', stopwords='en'))))
-    code = 'import json, sys\nfrom dacl_dr.search.bm25_disk import open_bm25\nprint(json.dumps([x.tolist() for x in open_bm25(sys.argv[1]).search(["w1 w2", "the"], 7, False)]))'
-    out = subprocess.run([sys.executable, '-c', code, tmp_path/'index'], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    index = open_bm25(
+        build_bm25([texts], tmp_path/'index', Bm25Settings(analyzer=Analyzer(stemmer='english', stopwords='en'))))
+    code = (
+        'import json, sys\nfrom dacl_dr.search.bm25_disk import open_bm25\n'
+        'print(json.dumps([x.tolist() for x in open_bm25(sys.argv[1]).search(["w1 w2", "the"], 7, False)]))')
+    out = subprocess.run(
+        [sys.executable, '-c', code, tmp_path/'index'], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert json.loads(out) == [x.tolist() for x in index.search(['w1 w2', 'the'], 7, False)]
     assert isinstance(index.model.scores['data'].base, np.memmap)
 
@@ -133,7 +150,11 @@ def test_damaged_index(name, damage, tmp_path):
     folder = build_bm25([random_texts(np.random.default_rng(2), 40)], tmp_path/'index')
     f = folder/name
     if damage == 'missing': f.unlink()
-    else: f.write_bytes({'empty': b'', 'head': f.read_bytes()[:-1][:128], 'cut': f.read_bytes()[:-20], 'junk': b'\x80\x04junk' * 100, 'list': b'[1]', 'object': b'{"a": 1}'}[damage])
+    else:
+        f.write_bytes(
+            {
+                'empty': b'', 'head': f.read_bytes()[:-1][:128], 'cut': f.read_bytes()[:-20],
+                'junk': b'\x80\x04junk' * 100, 'list': b'[1]', 'object': b'{"a": 1}'}[damage])
     with pytest.raises(DaclError) as e: open_bm25(folder)
     one_line(e, str(folder), 'not a whole BM25 index', 'build it again')
 
@@ -151,11 +172,14 @@ def test_files_of_two_indexes_do_not_fit(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    code = ('import resource, sys\nfrom dacl_dr.search.bm25_disk import build_bm25\nfrom dacl_dr.core.errors import DaclError\n'
-            'resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n'
-            'try: build_bm25([[f"w{i} x" for i in range(1000)]], sys.argv[1])\n'
-            'except DaclError as e: print(e)')
-    out = subprocess.run([sys.executable, '-c', code, tmp_path/'index'], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    code = (
+        'import resource, sys\nfrom dacl_dr.search.bm25_disk import build_bm25\n'
+        'from dacl_dr.core.errors import DaclError\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n'
+        'try: build_bm25([[f"w{i} x" for i in range(1000)]], sys.argv[1])\n'
+        'except DaclError as e: print(e)')
+    out = subprocess.run(
+        [sys.executable, '-c', code, tmp_path/'index'], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert 'cannot write the BM25 index' in out and len(out.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
@@ -202,12 +226,18 @@ def test_built_once_and_only_reused_for_the_same(tmp_path):
 
 
 def test_engine():
-    assert [bm25_engine(name, n) for name, n in (('auto', 10), ('auto', 21_015_324), ('rank_bm25', 10**9), ('bm25s', 1))] == ['rank_bm25', 'bm25s', 'rank_bm25', 'bm25s']
+    assert [
+        bm25_engine(name, n) for name, n in (('auto', 10), ('auto', 21_015_324), ('rank_bm25', 10**9), ('bm25s', 1))
+    ] == ['rank_bm25', 'bm25s', 'rank_bm25', 'bm25s']
     with pytest.raises(DaclError) as e: bm25_engine('rank-bm25', 1)
     one_line(e, "unknown BM25 engine 'rank-bm25'. Did you mean 'rank_bm25'?")
 
 
-@pytest.mark.parametrize('kwargs, parts', [({'stemmer': 'klingon'}, ["unknown stemmer 'klingon'", 'english']), ({'stopwords': 'frensh'}, ["unknown stop words 'frensh'", "'french'"])])
+@pytest.mark.parametrize(
+    'kwargs, parts',
+    [
+        ({'stemmer': 'klingon'}, ["unknown stemmer 'klingon'", 'english']),
+        ({'stopwords': 'frensh'}, ["unknown stop words 'frensh'", "'french'"])])
 def test_unknown_analyzer(kwargs, parts):
     with pytest.raises(DaclError) as e: Analyzer(**kwargs)
     one_line(e, *parts)
@@ -217,7 +247,9 @@ def test_unknown_analyzer(kwargs, parts):
 def test_queries_and_passages_are_analysed_alike(engine, tmp_path):
     texts = ['The readers of maxValue', 'a reading', 'nothing']
     def found(query, **kwargs):
-        rows = bm25_open(engine, [texts], 3, tmp_path/str(kwargs), Bm25Settings(analyzer=Analyzer(**kwargs))).search([query], 3, False)[0][0]
+        rows = bm25_open(
+            engine, [texts], 3, tmp_path/str(kwargs), Bm25Settings(analyzer=Analyzer(**kwargs))
+        ).search([query], 3, False)[0][0]
         return sorted(rows[rows >= 0].tolist())
     assert found('reader reads') == [] and found('reader reads', stemmer='english') == [0, 1]
     assert found('the a') == [0, 1] and found('the a', stopwords='en') == []
@@ -236,4 +268,5 @@ def test_any_text_can_be_indexed(texts):
     if not any(map(words, texts)): return
     with tempfile.TemporaryDirectory() as d:
         index = open_bm25(build_bm25([texts], Path(d)/'index'))
-        assert np.allclose(index.search(texts, len(texts), False)[1], RankBm25(texts).search(texts, len(texts), False)[1], atol=1e-4)
+        assert np.allclose(
+            index.search(texts, len(texts), False)[1], RankBm25(texts).search(texts, len(texts), False)[1], atol=1e-4)

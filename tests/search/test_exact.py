@@ -24,7 +24,8 @@ def test_in_one_piece_it_is_faiss_knn(ties, queries, k):
 @pytest.mark.parametrize('size', [1, 64, 699, 700])
 def test_both_names_give_the_same(size):
     q, x = draw(1, 25, True), draw(2, 700, True)
-    np.testing.assert_array_equal(exact_search(q, InMemory(x), 40, block=size), top_k(q, InMemory(x).blocks(size), 40)[1])
+    np.testing.assert_array_equal(
+        exact_search(q, InMemory(x), 40, block=size), top_k(q, InMemory(x).blocks(size), 40)[1])
 
 
 def test_k_above_the_pool():

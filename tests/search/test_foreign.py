@@ -186,7 +186,9 @@ def whole_files(tmp_path):
     index = Usearch(ndim=D, metric='cos', dtype='f32', connectivity=8)
     index.add(np.arange(N), X, threads=1)
     index.save(str(tmp_path/'usearch'))
-    return {'faiss': (tmp_path/'faiss').read_bytes(), 'usearch': (tmp_path/'usearch').read_bytes(), 'hnswlib': MADE.read_bytes()}
+    return {
+        'faiss': (tmp_path/'faiss').read_bytes(), 'usearch': (tmp_path/'usearch').read_bytes(),
+        'hnswlib': MADE.read_bytes()}
 
 
 def test_a_file_that_is_cut(refused, tmp_path):

@@ -29,7 +29,8 @@ class Toy(InMemory):
     "What `Vectors` offers, over an array."
     def __init__(self, x, encoder='e', corpus='c'):
         super().__init__(x)
-        self.folder, self.about = Path('vectors'), SimpleNamespace(encoder=encoder, corpus=corpus, settings=EmbedSettings())
+        self.folder, self.about = Path('vectors'), SimpleNamespace(
+            encoder=encoder, corpus=corpus, settings=EmbedSettings())
 
 
 IDS = SimpleNamespace(column=lambda name, rows: [f'p{r}' for r in rows])
@@ -47,7 +48,9 @@ def test_in_one_chunk_it_is_faiss_byte_for_byte():
     plain = faiss.IndexHNSWFlat(D, 8, faiss.METRIC_INNER_PRODUCT)
     plain.hnsw.efConstruction = 60 # 40 is what faiss takes without being told
     plain.add(unit())
-    np.testing.assert_array_equal(faiss.serialize_index(fill_index(InMemory(unit()), IndexSettings(m=8, ef_construction=60))), faiss.serialize_index(plain))
+    np.testing.assert_array_equal(
+        faiss.serialize_index(fill_index(InMemory(unit()), IndexSettings(m=8, ef_construction=60))),
+        faiss.serialize_index(plain))
 
 
 def build_slowly(out, settings):
@@ -58,7 +61,9 @@ def build_slowly(out, settings):
     build_index(Toy(unit()), IDS, out, IndexSettings(**settings), save_every_s=0, show_progress=False)
 
 
-@pytest.mark.parametrize('chunks, settings', [(1, {}), (6, {}), (13, {}), (4, {'storage': 'float16'}), (9, {'storage': 'sq8'}), (7, {'order': 3})])
+@pytest.mark.parametrize(
+    'chunks, settings',
+    [(1, {}), (6, {}), (13, {}), (4, {'storage': 'float16'}), (9, {'storage': 'sq8'}), (7, {'order': 3})])
 def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, chunks, settings):
     settings |= {'m': 8, 'ef_construction': 40, 'chunk_rows': 100}
     p, out = start(build_slowly, tmp_path/'killed', settings), tmp_path/'killed'
@@ -78,7 +83,8 @@ def test_killed_and_started_again_gives_the_same_bytes(tmp_path, monkeypatch, ch
     assert whole.about.digest == Index(out).about.digest
 
 
-@pytest.mark.parametrize('damage', [lambda b: b[:3000], lambda b: b[:3000] + bytes([b[3000] ^ 1]) + b[3001:], lambda b: b'\xff' * len(b)])
+@pytest.mark.parametrize(
+    'damage', [lambda b: b[:3000], lambda b: b[:3000] + bytes([b[3000] ^ 1]) + b[3001:], lambda b: b'\xff' * len(b)])
 def test_links_that_were_damaged_are_not_used(tmp_path, damage):
     "faiss believes a damaged file: it gives other neighbours, asks for a terabyte or crashes."
     out = tmp_path/'i'
@@ -87,7 +93,8 @@ def test_links_that_were_damaged_are_not_used(tmp_path, damage):
     p.kill(); p.join()
     for f in out.glob('*.links'): f.write_bytes(damage(f.read_bytes()))
     build_index(Toy(unit()), IDS, out, SMALL, show_progress=False)
-    np.testing.assert_array_equal(faiss.serialize_index(Index(out).faiss), faiss.serialize_index(fill_index(InMemory(unit()), SMALL)))
+    np.testing.assert_array_equal(
+        faiss.serialize_index(Index(out).faiss), faiss.serialize_index(fill_index(InMemory(unit()), SMALL)))
 
 
 def test_nodes_lead_to_the_corpus_whatever_the_order(tmp_path):
@@ -109,7 +116,8 @@ def test_flat_is_exact(tmp_path):
 
 @pytest.mark.parametrize('block, k', [(100, 10), (7, 30), (2000, 10)])
 def test_exact_search_in_blocks_equals_one_piece(block, k):
-    np.testing.assert_array_equal(exact_search(unit(40, 1), InMemory(unit()), k, block=block), exact_search(unit(40, 1), unit(), k))
+    np.testing.assert_array_equal(
+        exact_search(unit(40, 1), InMemory(unit()), k, block=block), exact_search(unit(40, 1), unit(), k))
 
 
 @pytest.fixture
@@ -149,7 +157,8 @@ def test_a_damaged_manifest_is_said_so(made, text):
 
 def test_a_manifest_of_another_size_is_refused(made):
     m = json.loads((made/'manifest.json').read_text())
-    (made/'manifest.json').write_text(json.dumps(m | {'settings': m['settings'] | {'order': 3}})) # nodes would lead to other passages
+    # nodes would lead to other passages
+    (made/'manifest.json').write_text(json.dumps(m | {'settings': m['settings'] | {'order': 3}}))
     with pytest.raises(DaclError, match='manifest.json: damaged .its content is not what was written'): Index(made)
     del m['seal']
     write_manifest(made/'manifest.json', m | {'dim': D + 1})
@@ -174,12 +183,14 @@ def test_bytes_are_checked_as_they_are_read(kind):
     assert checked == [True] * 3
 
 
-@pytest.mark.parametrize('factor, word', [(0, 'has norm 0'), (2, 'has norm 2'), (np.nan, 'is not finite'), (np.inf, 'is not finite')])
+@pytest.mark.parametrize(
+    'factor, word', [(0, 'has norm 0'), (2, 'has norm 2'), (np.nan, 'is not finite'), (np.inf, 'is not finite')])
 @pytest.mark.parametrize('kind', ['flat', 'hnsw'])
 def test_vectors_of_another_norm_name_their_row(tmp_path, factor, word, kind):
     x = unit()
     x[777] *= factor
-    with pytest.raises(DaclError, match=f'row 777 {word}'): build_index(Toy(x), IDS, tmp_path/'i', IndexSettings(index_type=kind, chunk_rows=100), show_progress=False)
+    with pytest.raises(DaclError, match=f'row 777 {word}'):
+        build_index(Toy(x), IDS, tmp_path/'i', IndexSettings(index_type=kind, chunk_rows=100), show_progress=False)
     assert {f.name for f in (tmp_path/'i').iterdir()} <= {'.lock'}
 
 
@@ -196,7 +207,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, limit
     p = start(build_within, limit, tmp_path/'i', 0 if left == 'links' else 300, tmp_path/'said')
     p.join()
     said = (tmp_path/'said').read_text()
-    assert p.exitcode == 0 and left in said and 'cannot be written' in said and 'make room' in said and len(said.splitlines()) == 1
+    assert p.exitcode == 0
+    assert left in said
+    assert 'cannot be written' in said
+    assert 'make room' in said
+    assert len(said.splitlines()) == 1
     assert {f.suffix or f.name for f in (tmp_path/'i').iterdir()} <= {'.lock', '.links'} # links noted before are whole
     build_index(Toy(unit()), IDS, tmp_path/'i', SMALL, show_progress=False) # with room again
 
@@ -223,7 +238,8 @@ def test_a_graph_from_a_gpu_is_in_the_order_that_was_asked_for(tmp_path, monkeyp
 
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path):
     if hasattr(faiss, 'GpuIndexCagra') and faiss.get_num_gpus(): pytest.skip('there is one')
-    with pytest.raises(DaclError, match="'cagra' needs a GPU"): build_index(Toy(unit()), IDS, tmp_path/'i', IndexSettings(builder='cagra'), show_progress=False)
+    with pytest.raises(DaclError, match="'cagra' needs a GPU"):
+        build_index(Toy(unit()), IDS, tmp_path/'i', IndexSettings(builder='cagra'), show_progress=False)
 
 
 def test_links_that_were_not_named_yet_are_swept(tmp_path, monkeypatch):

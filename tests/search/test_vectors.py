@@ -59,7 +59,9 @@ def content(folder): return {f.name: f.read_bytes() for f in Path(folder).iterdi
 
 def test_vectors_are_the_encoders_in_corpus_order(made, encoder, passages):
     v = Vectors(made)
-    np.testing.assert_allclose(v.take(np.arange(160)), encoder.encode(Pool([], passages, 'title+text').take(np.arange(160)), 'passage'), atol=1e-6)
+    np.testing.assert_allclose(
+        v.take(np.arange(160)), encoder.encode(Pool([], passages, 'title+text').take(np.arange(160)), 'passage'),
+        atol=1e-6)
     np.testing.assert_array_equal(v.take([159, 0, 17]), v.take(np.arange(160))[[159, 0, 17]])
     assert [len(x) for _, x in v.blocks(64, check=True)] == [64, 64, 32]
     assert not [f for f in made.iterdir() if f.suffix not in ('.npy', '') and f.name not in ('manifest.json', '.lock')]
@@ -91,7 +93,8 @@ def test_two_processes_share_the_work(home, made, tmp_path):
 def test_a_second_process_in_the_same_folder_is_refused(home, tmp_path, encoder, passages):
     p = start(embed_slowly, home, tmp_path/'v', {})
     while not (tmp_path/'v'/'plan.json').exists(): time.sleep(.01)
-    with pytest.raises(DaclError, match='another dacl process'): embed_corpus(encoder, passages, tmp_path/'v', SMALL, show_progress=False)
+    with pytest.raises(DaclError, match='another dacl process'):
+        embed_corpus(encoder, passages, tmp_path/'v', SMALL, show_progress=False)
     p.join(60)
     assert p.exitcode == 0
 
@@ -101,7 +104,10 @@ def test_damage_is_found(made):
     good = shard.read_bytes()
     shard.write_bytes(good[:-4] + b'\0\0\0\0')
     with pytest.raises(DaclError, match='00003.npy: its bytes have changed'): list(Vectors(made).blocks(64, check=True))
-    for bad, word in ((good[:200], 'cut or damaged'), (good[:50], 'cut or damaged'), (b'', 'cut or damaged'), ((made/'00009.npy').read_bytes()[:128] + good[128:200], 'cut or damaged')):
+    for bad, word in (
+        (good[:200], 'cut or damaged'), (good[:50], 'cut or damaged'), (b'', 'cut or damaged'),
+        ((made/'00009.npy').read_bytes()[:128] + good[128:200], 'cut or damaged')
+    ):
         shard.write_bytes(bad)
         with pytest.raises(DaclError, match=word): Vectors(made)
     np.save(shard, np.zeros((16, 8), 'f4'))
@@ -130,13 +136,15 @@ def test_a_manifest_of_other_numbers_is_refused(made):
 def test_a_vector_that_is_not_finite_names_its_passage(home, tmp_path, passages):
     broken = load_encoder(home/'encoder')
     broken.passage.vectors.data[:] = float('nan')
-    with pytest.raises(DaclError, match="passage 'p0' .*nan"): embed_corpus(broken, passages, tmp_path/'v', SMALL, show_progress=False)
+    with pytest.raises(DaclError, match="passage 'p0' .*nan"):
+        embed_corpus(broken, passages, tmp_path/'v', SMALL, show_progress=False)
 
 
 def test_a_text_without_known_tokens_stands_at_one_place_and_is_told(home, tmp_path, encoder, capsys):
     write_passages(tmp_path/'psgs.tsv', [Passage('good', 'bamon kedil', 'title1'), Passage('bad', '!!', '??')])
     reading = Reading(tmp_path/'cache', show_progress=False)
-    made = embed_corpus(encoder, open_passages(tmp_path/'psgs.tsv', reading=reading), tmp_path/'v', SMALL, show_progress=False)
+    made = embed_corpus(
+        encoder, open_passages(tmp_path/'psgs.tsv', reading=reading), tmp_path/'v', SMALL, show_progress=False)
     bad = made.take(np.arange(2))[1]
     assert bad[0] == 1 and not bad[1:].any()
     assert (made.about.coverage.texts, made.about.coverage.empty) == (2, 1)
@@ -144,13 +152,15 @@ def test_a_text_without_known_tokens_stands_at_one_place_and_is_told(home, tmp_p
 
 
 def test_half_precision_halves_the_files(made, tmp_path, encoder, passages):
-    half = embed_corpus(encoder, passages, tmp_path/'half', EmbedSettings(shard_rows=16, dtype='float16'), show_progress=False)
+    half = embed_corpus(
+        encoder, passages, tmp_path/'half', EmbedSettings(shard_rows=16, dtype='float16'), show_progress=False)
     assert half.map(0).dtype == np.float16
     np.testing.assert_allclose(half.take(np.arange(160)), Vectors(made).take(np.arange(160)), atol=1e-3)
 
 
 def test_vectors_of_another_kind_are_refused(home, made, passages):
     other = load_encoder(home/'encoder')
-    with pytest.raises(DaclError, match='shard_rows is'): embed_corpus(other, passages, made, EmbedSettings(shard_rows=17), show_progress=False)
+    with pytest.raises(DaclError, match='shard_rows is'):
+        embed_corpus(other, passages, made, EmbedSettings(shard_rows=17), show_progress=False)
     other.query.vectors.data[0] += 1
     with pytest.raises(DaclError, match='encoder is'): embed_corpus(other, passages, made, SMALL, show_progress=False)

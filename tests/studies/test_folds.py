@@ -1,4 +1,5 @@
-"Cross-fitting: each question a test question once, its parts put together as one study; named recipes; orders of insertion."
+"""Cross-fitting: each question a test question once, its parts put together as one study; named recipes; orders of
+insertion."""
 import faiss, numpy as np
 import pytest
 
@@ -54,7 +55,9 @@ def test_its_tables_are_those_of_all_questions(crossed):
     assert [len(x.exact['recall@10']) for x in sweeps['A']] == [sum(sizes)] * 2
     assert np.mean([x.exact['recall@10'].mean() for x in sweeps['A']]) == pytest.approx(np.mean(recalls), abs=1e-6)
     own = 'visited at 95% to 99.5% of own exact recall@10'
-    values = [cost_over(s.search.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited')) for x in sweeps['A']]
+    values = [
+        cost_over(s.search.own_shares, x.exact['recall@10'].mean(), x.mean('recall@10'), x.mean('visited'))
+        for x in sweeps['A']]
     assert rows.loc[(own, 'A'), 'value'] == pytest.approx(np.mean(values), rel=1e-6)
     shown = t.sweeps[(t.sweeps.model == 'A') & (t.sweeps.seed == 0)]
     assert shown['recall@10'].tolist() == pytest.approx(sweeps['A'][0].mean('recall@10').tolist())

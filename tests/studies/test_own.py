@@ -37,8 +37,10 @@ def test_its_page_knows_it(mine):
     page = (mine/'report'/'mine.html').read_text()
     body = re.sub(r'<script.*?</script>', '', page[page.rindex('<body>'):], flags=re.S)
     assert '<title>mine</title>' in page and 'A study of one' not in body
-    read = [f'{n} {what} looked at: 0.0% of their tokens are unknown to the encoder' for what, n in looked_at(mine).items()]
-    for words in ('Does a warmer start help?', 'dacl run-study', 'mine.yaml', 'One seed', 'cannot tell', *read): assert words in body
+    read = [
+        f'{n} {what} looked at: 0.0% of their tokens are unknown to the encoder' for what, n in looked_at(mine).items()]
+    for words in ('Does a warmer start help?', 'dacl run-study', 'mine.yaml', 'One seed', 'cannot tell', *read):
+        assert words in body
     assert not re.search(r'Traceback|\bnan\b|\binf\b|unbounded|-100', body)
     drawn, tables = re.findall(r'drawChart\("(chart-[\d-]+)"', page), read_tables(mine).tables
     assert len(drawn) == len(set(drawn)) == sum(not lacking(f, tables) for f in FIGURES) >= 8
@@ -58,7 +60,9 @@ def test_figures_of_what_is_there(mine, tmp_path):
 def test_what_is_missing_is_told_before_anything_starts(tmp_path, capsys, change, says, dry):
     (tmp_path/'mine.yaml').write_text('training: {batch_size: 16}\n')
     toy_data(tmp_path/'data'/'toy', 200)
-    words = ['run-study', str(tmp_path/'mine.yaml'), '--data_dir', str(tmp_path/'data'), '--output_dir', str(tmp_path/'runs')]
+    words = [
+        'run-study', str(tmp_path/'mine.yaml'), '--data_dir', str(tmp_path/'data'), '--output_dir', str(tmp_path/'runs')
+    ]
     dataset = [] if '--dataset' in change else ['--dataset', 'toy']
     assert main([*words, *dataset, *change, *(['--dry_run'] if dry else [])]) == 2
     said = capsys.readouterr().err
@@ -79,18 +83,23 @@ def test_a_study_finds_its_own_words(mine):
 def test_another_python_that_is_called_python3_runs_no_notebook(mine, tmp_path, monkeypatch):
     kernel = tmp_path/'jupyter'/'kernels'/'python3'
     kernel.mkdir(parents=True)
-    (kernel/'kernel.json').write_text(json.dumps({'argv': ['/no/such/python', '-f', '{connection_file}'], 'display_name': 'other', 'language': 'python'}))
+    (kernel/'kernel.json').write_text(
+        json.dumps({
+            'argv': ['/no/such/python', '-f', '{connection_file}'], 'display_name': 'other', 'language': 'python'}))
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path/'jupyter'))
     from dacl_dr.report.notebook import OwnKernel
     assert OwnKernel(kernel_name='python3').kernel_spec.argv[0] == sys.executable
 
 
-@pytest.mark.parametrize('seeds, runs, note', [(['3'], {3}, True), (['0', '1', '2'], {0, 1, 2}, False), (['0'], {0}, False)])
+@pytest.mark.parametrize(
+    'seeds, runs, note', [(['3'], {3}, True), (['0', '1', '2'], {0, 1, 2}, False), (['0'], {0}, False)])
 def test_seeds_of_a_study_are_the_seeds_themselves(tmp_path, capsys, seeds, runs, note):
     "In a quickstart one number says how many; who means that here is told."
     toy_data(tmp_path/'data'/'toy', 200)
     (tmp_path/'mine.yaml').write_text('training: {batch_size: 16}\nrecipes: [A]\n')
-    words = ['run-study', str(tmp_path/'mine.yaml'), '--dataset', 'toy', '--data_dir', str(tmp_path/'data'), '--dry_run', '--seeds']
+    words = [
+        'run-study', str(tmp_path/'mine.yaml'), '--dataset', 'toy', '--data_dir', str(tmp_path/'data'), '--dry_run',
+        '--seeds']
     assert main([*words, *seeds]) == 0
     said = capsys.readouterr()
     assert {int(n) for n in re.findall(r'A-seed(\d)', said.out)} == runs

@@ -24,7 +24,8 @@ from dacl_dr.metrics.ranking import METRICS
 from dacl_dr.core.files import read_sealed, write_manifest
 from dacl_dr.core.steps import read_manifest
 
-STEPS = ['codedocs', 'bm25', *(f'{r}-seed0 {w}' for r in 'ABCD' for w in ('train', 'search')), 'latency', 'map', 'report']
+STEPS = [
+    'codedocs', 'bm25', *(f'{r}-seed0 {w}' for r in 'ABCD' for w in ('train', 'search')), 'latency', 'map', 'report']
 
 
 def altered(**groups):
@@ -53,11 +54,13 @@ def test_what_the_encoder_reads_and_copies_of_passages_are_told(tiny_run):
     for what, n in (('queries', kept['corpus']['test']), ('passages', kept['corpus']['pairs'])):
         read = kept['coverage'][what]
         assert read['texts'] == min(1000, n) and read['unknown'] == read['cut'] == 0
-        assert f"{read['texts']:,} {what} looked at: 0.0% of their tokens are unknown to the encoder, 0.0% of the texts are cut" in said
+        told = '0.0% of their tokens are unknown to the encoder, 0.0% of the texts are cut'
+        assert f"{read['texts']:,} {what} looked at: {told}" in said
     shares = numbers(run).xs('repeated passages', level='metric')
     passages = read_passages(data/'codedocs'/'psgs.tsv')
     vectors = load_encoder(run/'D-seed0'/'train'/'encoder').encode([f'{p.title} {p.text}' for p in passages], 'passage')
-    assert set(shares.index.get_level_values('recipe')) == set('ABCD') and shares['D', 0] == pytest.approx(repeated_share(vectors), abs=.01)
+    assert set(shares.index.get_level_values('recipe')) == set('ABCD')
+    assert shares['D', 0] == pytest.approx(repeated_share(vectors), abs=.01)
 
 
 def test_copies_are_in_the_findings_and_the_conclusion(tiny_run):
@@ -71,12 +74,16 @@ def test_copies_are_in_the_findings_and_the_conclusion(tiny_run):
 def test_pages_and_published_tables_say_what_the_encoder_reads(tiny_run, tmp_path):
     data, run, report, _ = tiny_run
     t = read_tables(run)
-    assert set(t.coverage) == {'queries', 'passages'} and read_tables(publish(run, tmp_path/'published')).coverage == t.coverage
+    assert set(t.coverage) == {'queries', 'passages'}
+    assert read_tables(publish(run, tmp_path/'published')).coverage == t.coverage
     said = coverage_told(t.coverage)
     assert len(said) == 2 and all(line in report.read_text() for line in said)
     kept = read_sealed(run/'run.json')
     shutil.copytree(run, tmp_path/'run')
-    for told, lines in (({}, 0), ({'queries': None}, 0), ({'passages': kept['coverage']['passages'] | {'unknown': 9000, 'cut': 90, 'limit': 8}}, 3)):
+    for told, lines in (
+        ({}, 0), ({'queries': None}, 0),
+        ({'passages': kept['coverage']['passages'] | {'unknown': 9000, 'cut': 90, 'limit': 8}}, 3)
+    ):
         write_manifest(tmp_path/'run'/'run.json', kept | {'coverage': told})
         assert len(coverage_told(read_tables(tmp_path/'run').coverage)) == lines
 
@@ -104,7 +111,9 @@ def test_tables_are_whole(tiny_run):
         assert r[recipe, 0, 'alignment'] == pytest.approx(2 - 2 * r[recipe, 0, 'pos mean'], abs=1e-4)
     w = t.history[t.history.part == 'w'].groupby('recipe').value.max()
     assert (w['A'], w['C']) == (0, 0) and w['B'] == w['D'] == pytest.approx(.6)
-    assert list(t.history[(t.history.recipe == 'D') & (t.history.part == 'w')].stage.unique()) == ['warm-up', 'distance', 'joint']
+    assert list(
+        t.history[(t.history.recipe == 'D') & (t.history.part == 'w')].stage.unique()
+    ) == ['warm-up', 'distance', 'joint']
     assert len(summary(t.study)) == 5
     assert set(t.study.kind) == {'quality', 'cost', 'space'} and set(t.map.model) == {'untrained', *'ABCD'}
 
@@ -118,14 +127,16 @@ def test_training_learns(tiny_run):
     from dacl_dr.metrics.ranking import gold_rank, task_metrics
     task = Task(data/'codedocs', tiny_settings())
     raw = StaticEncoder.create(task.tokenizer, task.prepare('pool'), tiny_settings().encoder, 0)
-    before = task_metrics(gold_rank(exact_search(task.encode(raw, 'test'), task.encode(raw, 'all'), 100), task.test.gold))
+    before = task_metrics(
+        gold_rank(exact_search(task.encode(raw, 'test'), task.encode(raw, 'all'), 100), task.test.gold))
     assert numbers(run)['A', 0, 'recall@10'] > before['recall@10']
 
 
 def test_negatives_are_mined_once_and_filtered(tiny_run):
     data, run, *_ = tiny_run
     facts = read_manifest(run/'D-seed0'/'train')['facts']
-    assert [m['step'] / facts['steps'] for m in facts['minings']] == [.5] # the joint stage is the last two of four epochs, mined every second
+    # the joint stage is the last two of four epochs, mined every second
+    assert [m['step'] / facts['steps'] for m in facts['minings']] == [.5]
     assert 0 < facts['minings'][0]['dropped_known_positive'] < 1
 
 
@@ -133,9 +144,12 @@ def test_same_seed_same_numbers_other_seed_others(tiny_run, tmp_path):
     "Same seed in another process, with another hash seed: equal to the last digit. Another seed: not."
     data, run, *_ = tiny_run
     (tmp_path/'same.json').write_bytes(msgspec.json.encode(altered(recipes=['A', 'D'])))
-    code = ('import sys, msgspec; from dacl_dr.core.settings import Settings; from dacl_dr.studies.run import run_recipes\n'
-            'run_recipes(msgspec.json.decode(open(sys.argv[1]).read(), type=Settings), sys.argv[2], sys.argv[3])')
-    subprocess.run([sys.executable, '-c', code, tmp_path/'same.json', data/'codedocs', tmp_path/'same'], check=True, capture_output=True, env=os.environ | {'PYTHONHASHSEED': '5'})
+    code = (
+        'import sys, msgspec; from dacl_dr.core.settings import Settings; from dacl_dr.studies.run import run_recipes\n'
+        'run_recipes(msgspec.json.decode(open(sys.argv[1]).read(), type=Settings), sys.argv[2], sys.argv[3])')
+    subprocess.run(
+        [sys.executable, '-c', code, tmp_path/'same.json', data/'codedocs', tmp_path/'same'], check=True,
+        capture_output=True, env=os.environ | {'PYTHONHASHSEED': '5'})
     run_recipes(altered(recipes=['A', 'D'], seeds=[1]), data/'codedocs', tmp_path/'other', lambda m: None)
     a, b, c = numbers(run), numbers(tmp_path/'same'), numbers(tmp_path/'other')
     pd.testing.assert_series_equal(b, a.loc[b.index], check_exact=True)
@@ -151,9 +165,11 @@ def test_a_changed_setting_repeats_only_what_it_touches(tiny_run, tmp_path):
     redone = [s.split('  ')[0].strip() for s in steps_in(said) if 'reused' not in s]
     assert redone == [*(f'{r}-seed0 search' for r in 'ABCD'), 'latency']
     said.clear()
-    run_recipes(altered(search={'ef_construction': 50}, training={'w': .3}), data/'codedocs', tmp_path/'run', said.append)
+    run_recipes(
+        altered(search={'ef_construction': 50}, training={'w': .3}), data/'codedocs', tmp_path/'run', said.append)
     redone = [s.split('  ')[0].strip() for s in steps_in(said) if 'reused' not in s]
-    assert redone == [f'{r}-seed0 {step}' for r in 'BD' for step in ('train', 'search')] + ['latency', 'map'] # A and C do not use w
+    # A and C do not use w
+    assert redone == [f'{r}-seed0 {step}' for r in 'BD' for step in ('train', 'search')] + ['latency', 'map']
 
 
 def test_an_interrupted_run_goes_on(tiny_run, tmp_path):
@@ -181,7 +197,8 @@ def test_the_report_is_one_readable_page(tiny_run):
     assert len(drawn) == len(set(drawn)) == len(figures) == 11
     for f in figures: assert f.name == 'frontier' or f.title in page
     body = page[page.rindex('<body>'):]
-    for words in ('What was trained on what', 'Quality and cost', 'What this run supports', 'one seed', 'B against A'): assert words in body
+    for words in ('What was trained on what', 'Quality and cost', 'What this run supports', 'one seed', 'B against A'):
+        assert words in body
     assert not re.search(r'Traceback|Warning:|\bnan\b', re.sub(r'<script.*?</script>', '', body, flags=re.S))
     assert not re.search(r'<(script|link|img)[^>]+(src|href)=', body) and '<script src' not in page
     recall = numbers(run)['A', 0, 'recall@10']
@@ -192,7 +209,8 @@ def test_the_report_is_one_readable_page(tiny_run):
 
 def test_two_processes_do_not_share_a_run_folder(tiny_run, tmp_path):
     from filelock import FileLock
-    with FileLock(tmp_path/'.lock'), pytest.raises(DaclError, match='another dacl process'): quickstart(tiny_settings(), tmp_path, tmp_path)
+    with FileLock(tmp_path/'.lock'), pytest.raises(DaclError, match='another dacl process'):
+        quickstart(tiny_settings(), tmp_path, tmp_path)
 
 
 def test_three_seeds_give_intervals(tiny_run, tmp_path):
@@ -208,7 +226,8 @@ def test_a_damaged_run_is_mended_or_refused(tiny_run, tmp_path):
     (tmp_path/'run'/'A-seed0'/'search'/'sweep.parquet').unlink()
     (tmp_path/'run'/'B-seed0'/'search'/'manifest.json').write_text('{}')
     (tmp_path/'run'/'C-seed0'/'search'/'ranks.parquet').write_bytes(b'PAR1')
-    with pytest.raises(DaclError, match='B-seed0/search: would be replaced'): run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
+    with pytest.raises(DaclError, match='B-seed0/search: would be replaced'):
+        run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
     shutil.rmtree(tmp_path/'run'/'B-seed0'/'search')
     run_recipes(tiny_settings(), data/'codedocs', tmp_path/'run', lambda m: None)
     pd.testing.assert_series_equal(numbers(tmp_path/'run'), numbers(run), check_exact=True)
@@ -223,7 +242,8 @@ def test_a_changed_digit_is_not_believed(tiny_run, tmp_path):
         whole = path.read_bytes()
         at = max(i for i, byte in enumerate(whole) if chr(byte).isdigit())
         path.write_bytes(whole[:at] + str((int(chr(whole[at])) + 1) % 10).encode() + whole[at + 1:])
-        with pytest.raises(DaclError, match=f'{path.name}: .*(have changed|not what was written)'): read_tables(path.parent)
+        with pytest.raises(DaclError, match=f'{path.name}: .*(have changed|not what was written)'):
+            read_tables(path.parent)
         path.write_bytes(whole)
         read_tables(path.parent)
 

@@ -59,7 +59,8 @@ def six(made_once, data):
         code = 'import sys; from dacl_dr.cli.main import main; sys.exit(main(sys.argv[1:]))'
         folder = home/'runs'/'small-codedocs-static'
         command = [sys.executable, '-c', code, *words, '--jobs', '2']
-        p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        p = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
         while len(list(folder.glob('*/run/manifest.json'))) < 2 and p.poll() is None: time.sleep(.1) # however slow
         os.killpg(p.pid, signal.SIGKILL)
         p.wait()
@@ -83,7 +84,10 @@ def test_a_killed_study_does_only_what_is_missing(six):
     t = read_tables(folder)
     assert set(t.study.model) == {'A', 'B', 'B w=1', 'BM25'} and t.study[t.study.model == 'A'].seeds.max() == 2
     about = json.loads((folder/'study.json').read_text())
-    assert about['environment']['torch'] and about['data'] and about['plan']['question'] == 'Does a larger weight do more?' and 'commit' in about
+    assert about['environment']['torch']
+    assert about['data']
+    assert about['plan']['question'] == 'Does a larger weight do more?'
+    assert 'commit' in about
     for name in ('A-seed0', 'B-w1-seed1'): assert (folder/name/'run'/'run.ipynb').is_file()
 
 
@@ -91,7 +95,8 @@ def test_its_page_answers_the_question(six):
     folder, *_ = six
     page = (folder/'report'/'small.html').read_text()
     body = re.sub(r'<script.*?</script>', '', page[page.rindex('<body>'):], flags=re.S)
-    for words in ('Does a larger weight do more?', 'B w=1', 'against A', '2 seeds', 'What it supports'): assert words in body
+    for words in ('Does a larger weight do more?', 'B w=1', 'against A', '2 seeds', 'What it supports'):
+        assert words in body
     assert not re.search(r'Traceback|\bnan\b', body) and page.count('drawChart("chart-') == 4
 
 
@@ -108,7 +113,8 @@ def test_a_failing_run_is_told_and_stops_no_other(tmp_path, data, capsys):
     (tmp_path/'small.yaml').write_text(YAML.replace('seeds: [0, 1]', 'seeds: [0]'))
     blocked = tmp_path/'runs'/'small-codedocs-static'/'B-w1-seed0'/'train'
     blocked.mkdir(parents=True); (blocked/'mine.txt').write_text('a file that no step may replace')
-    assert main(['run-study', str(tmp_path/'small.yaml'), '--data_dir', str(data), '--output_dir', str(tmp_path/'runs')]) == 1
+    assert main([
+        'run-study', str(tmp_path/'small.yaml'), '--data_dir', str(data), '--output_dir', str(tmp_path/'runs')]) == 1
     said = capsys.readouterr()
     told = [line for line in said.err.splitlines() if line.startswith('dacl: ')] # between progress bars
     assert len(told) == 1 and told[0].startswith('dacl: B-w1-seed0 failed: ') and 'would be replaced' in told[0]
@@ -130,8 +136,10 @@ def test_the_same_study_under_ray(six, tmp_path, data):
 
 
 @pytest.mark.parametrize('change, says', [
-    (['--set', 'training.temprature=.1'], "Did you mean 'temperature'"), (['--set', 'training.w=much'], 'expected float'), (['--set', 'w'], 'is not SETTING=VALUE'),
-    (['--recipes', 'E'], "unknown recipe 'E'"), (['--dataset', 'nothing'], "no dataset 'nothing'"), (['--encoder', 'minlm'], "Did you mean 'minilm'"), (['--seeds', '1', '1'], 'each once')])
+    (['--set', 'training.temprature=.1'], "Did you mean 'temperature'"),
+    (['--set', 'training.w=much'], 'expected float'), (['--set', 'w'], 'is not SETTING=VALUE'),
+    (['--recipes', 'E'], "unknown recipe 'E'"), (['--dataset', 'nothing'], "no dataset 'nothing'"),
+    (['--encoder', 'minlm'], "Did you mean 'minilm'"), (['--seeds', '1', '1'], 'each once')])
 def test_a_bad_study_is_refused_before_it_starts(tmp_path, capsys, change, says):
     assert main(['run-study', 'weights', '--output_dir', str(tmp_path/'runs'), *change]) == 2
     said = left_on_screen(capsys.readouterr().err)

@@ -30,10 +30,12 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(self.path)
-        if self.headers.get('Authorization') != 'Bearer hf_good': return self.answer({'error': 'Invalid credentials'}, 401)
+        if self.headers.get('Authorization') != 'Bearer hf_good':
+            return self.answer({'error': 'Invalid credentials'}, 401)
         if self.path.startswith('/api/whoami-v2'): return self.answer({'name': 'owner', 'type': 'user', 'orgs': []})
         sha = '0' * 40
-        if self.path.startswith('/api/models/'): return self.answer({'id': 'owner/name', 'sha': sha, 'siblings': [], 'tags': []})
+        if self.path.startswith('/api/models/'):
+            return self.answer({'id': 'owner/name', 'sha': sha, 'siblings': [], 'tags': []})
         self.answer({'error': 'Not found'}, 404)
 
     def do_POST(self):
@@ -54,14 +56,16 @@ class Hub(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in data.decode().splitlines()]
         files = [line['value'] for line in lines if line['key'] == 'file']
         self.server.files |= {f['path']: base64.b64decode(f['content']) for f in files}
-        self.answer({'success': True, 'commitUrl': f'{self.server.url}/owner/name/commit/{"1" * 40}', 'commitOid': '1' * 40})
+        self.answer({
+            'success': True, 'commitUrl': f'{self.server.url}/owner/name/commit/{"1" * 40}', 'commitOid': '1' * 40})
 
 
 @pytest.fixture
 def hub(monkeypatch):
     "A server of this process, and the client told of it. `HF_ENDPOINT` is read when the client is imported."
     server = ThreadingHTTPServer(('127.0.0.1', 0), Hub)
-    server.url, server.asked, server.created, server.files, server.refuses = f'http://127.0.0.1:{server.server_port}', [], [], {}, False
+    server.url, server.asked, server.created, server.files, server.refuses = (
+        f'http://127.0.0.1:{server.server_port}', [], [], {}, False)
     threading.Thread(target=server.serve_forever, args=(.02,), daemon=True).start()
     from huggingface_hub import constants
     monkeypatch.setattr(constants, 'ENDPOINT', server.url)
@@ -94,11 +98,13 @@ def test_name_and_login_are_checked_first(hub, monkeypatch):
     with pytest.raises(DaclError, match="'a/b/c' is no name on the hub"): check_push('a/b/c')
     assert hub.asked == []
     monkeypatch.setenv('HF_TOKEN', 'hf_other')
-    with pytest.raises(DaclError, match=f'{hub.url} does not accept the login .*set HF_TOKEN') as e: check_push('owner/name')
+    with pytest.raises(DaclError, match=f'{hub.url} does not accept the login .*set HF_TOKEN') as e:
+        check_push('owner/name')
     assert '\n' not in str(e.value) and 'hf_other' not in str(e.value)
     monkeypatch.delenv('HF_TOKEN')
     monkeypatch.setattr('huggingface_hub.hf_api.get_token', lambda: None)
-    with pytest.raises(DaclError, match=f'not logged in to {hub.url}; hf auth login, or set HF_TOKEN$'): check_push('owner/name')
+    with pytest.raises(DaclError, match=f'not logged in to {hub.url}; hf auth login, or set HF_TOKEN$'):
+        check_push('owner/name')
 
 
 def test_what_could_not_be_pushed_is_named_with_its_folder(hub, folder):
@@ -120,8 +126,11 @@ def data(tmp_path):
 
 
 def train(data, *more):
-    return main(['train-baseline', '--config', str(data/'mine.yaml'), '--data_dir', str(data/'data'), '--output', str(data/'run'),
-                 '--cache_dir', str(data/'cache'), '--batch_size', '40', '--num_epochs', '1', *more])
+    return main(
+        [
+            'train-baseline', '--config', str(data/'mine.yaml'), '--data_dir', str(data/'data'), '--output',
+            str(data/'run'),
+            '--cache_dir', str(data/'cache'), '--batch_size', '40', '--num_epochs', '1', *more])
 
 
 def test_training_ends_on_the_hub(hub, data, capsys):
@@ -140,7 +149,8 @@ def test_no_training_without_a_login(hub, data, monkeypatch, capsys):
 
 def test_an_adapted_encoder_goes_with_its_measured_cost(hub, data, capsys):
     code = main(['adapt', '--encoder', str(data/'bert'), '--corpus', str(data/'data'/'toy'/'psgs.tsv'), '--queries',
-                 str(data/'data'/'toy'/'toy-train.json'), '--output', str(data/'out'), '--cache_dir', str(data/'cache'), '--anyway',
+                 str(data/'data'/'toy'/'toy-train.json'), '--output', str(data/'out'), '--cache_dir', str(data/'cache'),
+                 '--anyway',
                  '--num_epochs', '1', '--batch_size', '32', '--held', '.4', '--push_to_hub', 'owner/name'])
     said = capsys.readouterr()
     assert code == 0, said.err
@@ -152,6 +162,7 @@ def test_an_adapted_encoder_goes_with_its_measured_cost(hub, data, capsys):
 
 def test_vectors_alone_cannot_be_pushed(hub, data, capsys):
     np.save(data/'x.npy', np.eye(4))
-    code = main(['adapt', '--vectors', str(data/'x.npy'), '--query_vectors', str(data/'x.npy'), '--qrels', str(data/'x.npy'),
+    code = main(
+        ['adapt', '--vectors', str(data/'x.npy'), '--query_vectors', str(data/'x.npy'), '--qrels', str(data/'x.npy'),
                  '--output', str(data/'out'), '--push_to_hub', 'owner/name'])
     assert code == 2 and 'push_to_hub needs an encoder' in capsys.readouterr().err

@@ -1,10 +1,13 @@
-"What a training tells TensorBoard, trackio, MLflow and W&B, as far as they are installed: the parts of the loss, w, mining, and the cosines of each evaluation."
+"""What a training tells TensorBoard, trackio, MLflow and W&B, as far as they are installed: the parts of the loss, w,
+mining, and the cosines of each evaluation."""
 import json, os, subprocess, sys
 from importlib.util import find_spec
 
 import pytest
 
-from dacl_dr.core.settings import MiningSettings, ModelSettings, Reading, RecipeSettings, RunSettings, Stage, TrainSettings
+from dacl_dr.core.settings import (
+    MiningSettings, ModelSettings, Reading, RecipeSettings, RunSettings, Stage, TrainSettings,
+)
 from dacl_dr.data.toy import toy_data
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.training.recipe import train_recipe
@@ -22,7 +25,8 @@ def trained(home, reports):
     settings = RecipeSettings(
         model=ModelSettings(name=str(home/'bert'), query_length=16, passage_length=32),
         training=TrainSettings(batch_size=20, hard_negatives=2, learning_rate=1e-3, stages=STAGES),
-        mining=MiningSettings(depth=20), run=RunSettings(log_every=1, report_to=reports, eval_questions=20, eval_passages=60))
+        mining=MiningSettings(depth=20),
+        run=RunSettings(log_every=1, report_to=reports, eval_questions=20, eval_passages=60))
     quiet = Reading(home/'cache', show_progress=False)
     train_recipe(settings, home/'data', home/'run', quiet, say=lambda text: None)
     return json.loads((home/'run'/'history.json').read_text())

@@ -13,7 +13,8 @@ from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.data.toy import toy_data
 from processes import start, torchrun
 
-# 120 questions in batches of 20, two an optimiser's step: 3 steps an epoch; warm-up steps 0-5, distance 6-11, joint 12-20
+# 120 questions in batches of 20, two an optimiser's step: 3 steps an epoch; warm-up steps 0-5, distance 6-11, joint
+# 12-20
 SETTINGS = '''
 model: {name: BERT, query_length: 16, passage_length: 32}
 training:
@@ -61,7 +62,9 @@ def world(tmp_path_factory):
 
 
 def flags(home, name, *more):
-    return ['train-distance-aware', '--config', home/'mine.yaml', '--data_dir', home/'data', '--output_dir', home/name, '--cache_dir', home/'cache', *more]
+    return [
+        'train-distance-aware', '--config', home/'mine.yaml', '--data_dir', home/'data', '--output_dir', home/name,
+        '--cache_dir', home/'cache', *more]
 
 
 class Result(NamedTuple):
@@ -75,7 +78,8 @@ def train(home, name, *more, killed=None):
     for f in (out, err): f.unlink(missing_ok=True)
     p = start(program, list(map(str, flags(home, name, *more))), killed, out, err)
     p.join()
-    return Result(p.exitcode, out.read_text(), re.sub(r'[^\r\n]*\r', '', err.read_bytes().decode()).strip()) # without progress bars
+    # without progress bars
+    return Result(p.exitcode, out.read_text(), re.sub(r'[^\r\n]*\r', '', err.read_bytes().decode()).strip())
 
 
 def weights(home, name): return load_file(home/name/'final_model'/'model.safetensors')
@@ -84,7 +88,9 @@ def weights(home, name): return load_file(home/name/'final_model'/'model.safeten
 def history(home, name):
     "Steps, minings and evaluations, without what was timed."
     log = json.loads((home/name/'history.json').read_text())
-    return [[{k: v for k, v in row.items() if k not in ('questions_per_s', 'seconds')} for row in log[part]] for part in ('steps', 'minings', 'evaluations')]
+    return [
+        [{k: v for k, v in row.items() if k not in ('questions_per_s', 'seconds')} for row in log[part]]
+        for part in ('steps', 'minings', 'evaluations')]
 
 
 def card(home, name):
@@ -92,8 +98,13 @@ def card(home, name):
     return re.sub(r'[\d.]+ \|$', '', (home/name/'final_model'/'README.md').read_text(), flags=re.M)
 
 
-# random steps, drawn once from the 6, 6 and 9 steps of the three stages; 13 and 15 are in the middle of an epoch with mined negatives
-@pytest.mark.parametrize('step, moment', [(1, 'step'), (4, 'step'), (7, 'step'), (12, 'step'), (13, 'step'), (20, 'step'), (4, 'checkpoint'), (14, 'checkpoint')])
+# random steps, drawn once from the 6, 6 and 9 steps of the three stages; 13 and 15 are in the middle of an epoch with
+# mined negatives
+@pytest.mark.parametrize(
+    'step, moment',
+    [
+        (1, 'step'), (4, 'step'), (7, 'step'), (12, 'step'), (13, 'step'), (20, 'step'), (4, 'checkpoint'),
+        (14, 'checkpoint')])
 def test_killed_and_resumed(world, step, moment):
     name = f'{moment}{step}'
     r = train(world, name, killed=(step, moment))
@@ -120,7 +131,9 @@ def test_what_a_run_leaves(world):
     w = [s['w'] for s in history['steps']]
     assert w[:6] == [0] * 6 and w[6:12] == pytest.approx([.12 * i for i in range(6)]) and w[12:] == [.6] * 9
     assert [m['step'] for m in history['minings']] == [12, 18] and 0 <= history['minings'][1]['overlap'] <= 1
-    assert len(history['evaluations']) == 8 and history['evaluations'][0]['epoch'] == 0 and {'recall@10', 'pos mean', 'alignment', 'uniformity queries'} <= history['evaluations'][0].keys()
+    assert len(history['evaluations']) == 8
+    assert history['evaluations'][0]['epoch'] == 0
+    assert {'recall@10', 'pos mean', 'alignment', 'uniformity queries'} <= history['evaluations'][0].keys()
     assert all(s['questions_per_s'] > 0 and 19 <= s['negatives'] + 1 <= 60 for s in history['steps'])
     best = max(history['evaluations'][1:], key=lambda e: e['recall@10'])['step']
     assert {f'step-{best:06d}', 'step-000021'} == {p.name for p in (run/'checkpoints').iterdir()}
@@ -128,7 +141,11 @@ def test_what_a_run_leaves(world):
 
 
 def test_another_recipe_is_refused(world):
-    for change, words in ((['--temperature', '.1'], 'training.temperature is 0.05 there and 0.1 here'), (['--distance_weight', '0'], 'recipe is D there and C here'), (['--seed', '1'], 'seed is 0 there and 1 here'), (['--stage3_epochs', '4'], 'training.stages')):
+    for change, words in (
+        (['--temperature', '.1'], 'training.temperature is 0.05 there and 0.1 here'),
+        (['--distance_weight', '0'], 'recipe is D there and C here'), (['--seed', '1'], 'seed is 0 there and 1 here'),
+        (['--stage3_epochs', '4'], 'training.stages')
+    ):
         r = train(world, 'whole', *change)
         assert r.returncode == 2 and words in r.stderr and len(r.stderr.strip().splitlines()) == 1, r.stderr
     r = train(world, 'whole', '--save_every', '7') # changes nothing that is computed
@@ -142,7 +159,8 @@ def test_other_data_are_refused(world, tmp_path):
 
 
 def test_two_processes_train_what_one_does(world):
-    "Without dropout, two processes with half of each batch end at the weights of one, gradient cache on, mining included."
+    """Without dropout, two processes with half of each batch end at the weights of one, gradient cache on, mining
+    included."""
     more = ['--model_name', world/'still', '--grad_cache']
     assert train(world, 'one', *more).returncode == 0
     r = torchrun('--no-python', Path(sys.executable).with_name('dacl'), *flags(world, 'two', *more))
@@ -150,5 +168,6 @@ def test_two_processes_train_what_one_does(world):
     a, b = weights(world, 'one'), weights(world, 'two')
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-4
     (one, *mined), (two, *others) = history(world, 'one'), history(world, 'two')
-    assert [m['pool'] for m in mined[0]] == [m['pool'] for m in others[0]] and len(mined[1]) == len(others[1]) == 8 # untrained, and after each of 7 epochs
+    # untrained, and after each of 7 epochs
+    assert [m['pool'] for m in mined[0]] == [m['pool'] for m in others[0]] and len(mined[1]) == len(others[1]) == 8
     assert np.allclose([s['infonce'] for s in one], [s['infonce'] for s in two], atol=1e-3)

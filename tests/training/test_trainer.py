@@ -29,15 +29,23 @@ def world():
     rng = np.random.default_rng(0)
     n = 1100
     passages = bags(rng, n, 120)
-    queries = TokenBags(np.arange(n + 1) * 8, passages.ids.reshape(n, 120)[:, :8].ravel().copy(), np.ones(n * 8, np.float32))
+    queries = TokenBags(
+        np.arange(n + 1) * 8, passages.ids.reshape(n, 120)[:, :8].ravel().copy(), np.ones(n * 8, np.float32))
     tokenizer = Tokenizer(models.WordPiece({f't{i}': i for i in range(VOCAB)}, unk_token='t0'))
-    return tokenizer, TrainingData(queries, passages, np.arange(n), np.arange(n)[:, None], np.arange(n), np.roll(np.arange(n), 1)[:, None], [f'q{i}' for i in range(n)])
+    return tokenizer, TrainingData(
+        queries, passages, np.arange(n), np.arange(n)[:, None], np.arange(n), np.roll(np.arange(n), 1)[:, None],
+        [f'q{i}' for i in range(n)])
 
 
 def recipe(name, **kw):
     w = kw.pop('w', .6)
     machine = MachineSettings(**{k: kw.pop(k) for k in list(kw) if k in MachineSettings.__struct_fields__})
-    t = TrainSettings(**{'batch_size': 512, 'num_epochs': 2, 'stages': STAGES, 'hard_negatives': 1, 'learning_rate': 1e-2, 'warmup': 0, 'max_grad_norm': 0} | kw, w=w)
+    t = TrainSettings(
+        **{
+            'batch_size': 512, 'num_epochs': 2, 'stages': STAGES, 'hard_negatives': 1, 'learning_rate': 1e-2,
+            'warmup': 0, 'max_grad_norm': 0}
+        | kw,
+        w=w)
     return RecipeSettings(recipe=name, training=t, machine=machine, run=RunSettings(report_to=(), eval_questions=0))
 
 
@@ -88,7 +96,9 @@ def test_accumulation_adds_no_negatives_the_cache_does(world):
     seen = lambda **kw: trained(world, 'A', **kw)[1].steps[0]['negatives']
     assert seen(batch_size=128) == seen(batch_size=128, gradient_accumulation_steps=4) == 127
     assert seen(batch_size=512) == seen(batch_size=512, grad_cache=True) == 511
-    one, four = (trained(world, 'A', batch_size=128, gradient_accumulation_steps=n, max_grad_norm=1e6)[1].steps[0]['grad_norm'] for n in (1, 4))
+    one, four = (
+        trained(world, 'A', batch_size=128, gradient_accumulation_steps=n, max_grad_norm=1e6)[1].steps[0]['grad_norm']
+        for n in (1, 4))
     assert .3 * one < four < 1.2 * one # their mean, not their sum
 
 
@@ -100,7 +110,8 @@ def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
     before = sorted(p.name for p in (tmp_path/'checkpoints').iterdir())
     poisoned = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
     with torch.no_grad(): poisoned.passage.vectors.fill_(float('nan'))
-    with pytest.raises(DaclError, match=r'loss is nan at step 0 .* questions q\d+, '): train(poisoned, data, recipe('A'), desc=None)
+    with pytest.raises(DaclError, match=r'loss is nan at step 0 .* questions q\d+, '):
+        train(poisoned, data, recipe('A'), desc=None)
     epochs = []
     def turns_bad(encoder): # untrained, after the first epoch, and after the second
         epochs.append(0)
@@ -108,7 +119,8 @@ def test_a_loss_that_is_not_a_number_stops_training(world, tmp_path):
             with torch.no_grad(): encoder.query.vectors[0, 0] = float('inf')
         return {'recall@10': 0.}
     enc = StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
-    with pytest.raises(DaclError, match='is not finite, so it was not saved'): train(enc, data, recipe('A', num_epochs=3), tmp_path/'b', turns_bad, desc=None, say=lambda text: None)
+    with pytest.raises(DaclError, match='is not finite, so it was not saved'):
+        train(enc, data, recipe('A', num_epochs=3), tmp_path/'b', turns_bad, desc=None, say=lambda text: None)
     assert before == [p.name for p in (tmp_path/'b'/'checkpoints').iterdir()] == ['step-000002']
 
 
@@ -116,7 +128,8 @@ def test_a_checkpoint_of_another_recipe_is_refused(world, tmp_path):
     tokenizer, data = world
     fresh = lambda: StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
     train(fresh(), data, recipe('A', num_epochs=1), tmp_path, desc=None, say=lambda text: None)
-    with pytest.raises(DaclError, match='of another recipe .training differs'): train(fresh(), data, recipe('A', num_epochs=2), tmp_path, desc=None, say=lambda text: None)
+    with pytest.raises(DaclError, match='of another recipe .training differs'):
+        train(fresh(), data, recipe('A', num_epochs=2), tmp_path, desc=None, say=lambda text: None)
 
 
 @pytest.mark.parametrize('source', ['model', 'bm25+model'])
@@ -125,7 +138,8 @@ def test_bm25_and_mined_negatives_together(world, source):
     enc, history = trained(world, 'D', stages=(stage,), hard_negatives=2)
     assert len(history.minings) == 1 and history.steps[0]['negatives'] > 511
     data = msgspec.structs.replace(data, bm25=np.stack([np.roll(np.arange(1100), s) for s in (1, 2)], 1))
-    found, mined = Negatives(enc, data, recipe('D', hard_negatives=2)).of(stage, 0, True), mine(enc, data, recipe('D', hard_negatives=2))[0]
+    found, mined = Negatives(
+        enc, data, recipe('D', hard_negatives=2)).of(stage, 0, True), mine(enc, data, recipe('D', hard_negatives=2))[0]
     assert (found[:, 0] == (mined if source == 'model' else data.bm25)[:, 0]).all() # half from each
     assert (found[:, 1] == mined[:, 1]).all() if source == 'model' else np.mean(found[:, 1] == mined[:, 0]) > .9
 
@@ -134,7 +148,8 @@ def test_a_resumed_training_keeps_its_routes(world, tmp_path, monkeypatch):
     "Stopped in the epoch after the one that found them: the same nodes are trained, and the same weights come out."
     tokenizer, data = world
     stages = Stage('routes', 2, (1, 1)), Stage('none', 1, (0, 0))
-    settings = recipe('D', term='route', stages=stages, batch_size=256).but(run=RunSettings(report_to=(), eval_questions=0, save_every=2))
+    settings = recipe('D', term='route', stages=stages, batch_size=256).but(
+        run=RunSettings(report_to=(), eval_questions=0, save_every=2))
     fresh = lambda: StaticEncoder.create(tokenizer, data.passages, EncoderSettings(dim=64), 0)
     compute, stop, ends = RecipeTrainer.training_step, [6], []
     def stopped(self, *args, **kwargs):
@@ -146,9 +161,11 @@ def test_a_resumed_training_keeps_its_routes(world, tmp_path, monkeypatch):
     whole, resumed = fresh(), fresh()
     history = train(whole, data, settings, tmp_path/'whole', desc=None, say=lambda text: None)
     monkeypatch.setattr(RecipeTrainer, 'training_step', stopped)
-    with pytest.raises(KeyboardInterrupt): train(resumed, data, settings, tmp_path/'parts', desc=None, say=lambda text: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, data, settings, tmp_path/'parts', desc=None, say=lambda text: None)
     again = train(resumed, data, settings, tmp_path/'parts', desc=None, say=lambda text: None)
-    assert [m['step'] for m in again.minings] == [m['step'] for m in history.minings] == [0] and history.minings[0]['routed'] > 0
+    assert [m['step'] for m in again.minings] == [m['step'] for m in history.minings] == [0]
+    assert history.minings[0]['routed'] > 0
     for k, x in whole.state_dict().items(): assert torch.equal(x, resumed.state_dict()[k]), k
     assert ends == [False] * 8 + [True] * 4 # a stage without a weight needs none
 

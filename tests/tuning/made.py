@@ -24,7 +24,8 @@ def material(**more):
     "The same as a `Material`, with a lexical search that knows two of the ten nearest."
     passages, q, near = clumps()
     judged = Judgements([{int(a): 1, int(b): 1} for a, b in near[:, [1, 6]]])
-    return Material(**{'passages': passages, 'q': q, 'judged': judged, 'lexical': {'run': Lexical(near[:, 3:5])}} | more)
+    return Material(
+        **{'passages': passages, 'q': q, 'judged': judged, 'lexical': {'run': Lexical(near[:, 3:5])}} | more)
 
 def write(folder, labels=None):
     "Files of the data: vectors, an index by plain faiss (with labels, if given), judgements, training queries, a run."

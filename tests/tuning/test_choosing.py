@@ -72,7 +72,8 @@ def test_what_is_chosen_does_not_depend_on_the_reporting_half(tuned):
     for i in report: relevant[i] = {int(near[i, rng.integers(10)]): 1, -2: 1} # one of two is nowhere
     other = Bench(material(judged=Judgements(relevant)), Aim())
     again = choose_ways(other, SMALL, levers_named(['stop', 'run']))
-    assert [(f.name, f.trial.way, f.trial.knob) for f in again.found] == [(f.name, f.trial.way, f.trial.knob) for f in choice.found]
+    assert [(f.name, f.trial.way, f.trial.knob) for f in again.found] == [
+        (f.name, f.trial.way, f.trial.knob) for f in choice.found]
     assert other.report.best['recall@10'].mean() == .5 < bench.report.best['recall@10'].mean()
 
 def test_bm25_and_a_run_of_the_same_results_give_equal_rows():

@@ -58,9 +58,10 @@ def recall_of(text, tmp_path):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-AT_LEAST = {'plain': .98, 'float16': .98, 'sq8': .98, 'rabitq': .85, 'short': .95, 'shorter alone': .8, 'short sq8': .95,
-            'pca': .95, 'seeds': .95, 'seeds sq8': .95, 'seeds short': .95, 'seeds pca': .95, 'seeds rabitq': .85,
-            'everything': .95}
+AT_LEAST = {
+    'plain': .98, 'float16': .98, 'sq8': .98, 'rabitq': .85, 'short': .95, 'shorter alone': .8, 'short sq8': .95,
+    'pca': .95, 'seeds': .95, 'seeds sq8': .95, 'seeds short': .95, 'seeds pca': .95, 'seeds rabitq': .85,
+    'everything': .95}
 
 def running(engine):
     needs = [pytest.mark.skipif(importlib.util.find_spec(engine) is None, reason=f"pip install '.[{engine}]'")]
@@ -143,7 +144,8 @@ def test_lucene():
     assert 'Lucene99HnswVectorsFormat(12, 90)' in text and 'KnnFloatVectorQuery("vector", vector, 30)' in text
     assert 'SeededKnnVectorQuery.fromFloatQuery(knn, lexical)' in text
     assert 'PatienceKnnVectorQuery.fromSeededQuery(seeded, 1.0, 7)' in text
-    assert 'PatienceKnnVectorQuery.fromFloatQuery(knn, 1.0, 7)' in paste(replace(PLAIN, patience=7), ENGINES['Lucene']).text
+    assert 'PatienceKnnVectorQuery.fromFloatQuery(knn, 1.0, 7)' in paste(
+        replace(PLAIN, patience=7), ENGINES['Lucene']).text
 
 
 def test_pgvector():

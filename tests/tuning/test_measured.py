@@ -14,9 +14,11 @@ from dacl_dr.tuning.outcome import row_of
 from dacl_dr.tuning.tuner import pastes_of
 
 WAYS = {
-    'plain': {}, 'prefix': {'axes': 'prefix', 'dims': 12, 'rerank': 40}, 'pca': {'axes': 'pca', 'dims': 12, 'rerank': 40},
+    'plain': {}, 'prefix': {'axes': 'prefix', 'dims': 12, 'rerank': 40},
+    'pca': {'axes': 'pca', 'dims': 12, 'rerank': 40},
     'pca alone': {'axes': 'pca', 'dims': 16}, 'rabitq': {'storage': 'rabitq', 'rerank': 60},
-    'pca rabitq': {'axes': 'pca', 'dims': 16, 'storage': 'rabitq', 'rerank': 100}, 'seeds': {'seeds': 'run', 'n_seeds': 2},
+    'pca rabitq': {'axes': 'pca', 'dims': 16, 'storage': 'rabitq', 'rerank': 100},
+    'seeds': {'seeds': 'run', 'n_seeds': 2},
     'seeds pca': {'seeds': 'run', 'n_seeds': 2, 'axes': 'pca', 'dims': 12, 'rerank': 40},
 }
 
@@ -42,7 +44,8 @@ def test_the_text_for_faiss_finds_what_was_measured(name, bench, tmp_path):
     text = next(p.text for p in pastes_of(bench, row) if p.engine == 'faiss')
     (tmp_path/'run.py').write_text(text + DRIVER)
     m = bench.m
-    np.savez(tmp_path/'data.npz', passages=m.passages, q=m.q[rows], seeds=m.lexical['run'].rows[rows, :2].astype(np.int32))
+    np.savez(
+        tmp_path/'data.npz', passages=m.passages, q=m.q[rows], seeds=m.lexical['run'].rows[rows, :2].astype(np.int32))
     argv = [sys.executable, '-I', str(tmp_path/'run.py'), str(tmp_path/'data.npz')]
     done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | {'OMP_NUM_THREADS': '1'}, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

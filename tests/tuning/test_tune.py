@@ -56,16 +56,20 @@ def bad_files(folder):
     (folder/'no.run').write_text('0 Q0 7 1 2.5 x\n0 7 2.5\n')
 
 REFUSED = {
-    'judgements of other queries': (INDEX[:2], '--qrels others.txt', "others.txt: names query 'q1', and there are rows 0 to 199"),
-    'a passage that is not there': (INDEX[:2], '--qrels beyond.txt', "names passage '2000', and there are rows 0 to 1,999"),
+    'judgements of other queries': (
+        INDEX[:2], '--qrels others.txt', "others.txt: names query 'q1', and there are rows 0 to 199"),
+    'a passage that is not there': (
+        INDEX[:2], '--qrels beyond.txt', "names passage '2000', and there are rows 0 to 1,999"),
     'judgements that match nothing': (
         INDEX[:2], '--qrels nowhere.txt --passage_ids ids.txt', 'exact search finds nothing that is judged relevant'),
-    'judgements without a passage': (INDEX[:2], '--qrels none.npy', 'exact search finds nothing that is judged relevant'),
+    'judgements without a passage': (
+        INDEX[:2], '--qrels none.npy', 'exact search finds nothing that is judged relevant'),
     'a run of other queries': (INDEX, '--run others.run', 'has no result for any of the 200 queries'),
     'a run of other passages': (INDEX, '--run elsewhere.run', 'none of its passages is among the 2,000'),
     'no run': (INDEX, '--run no.run', 'no.run: line 2 is not of a TREC run'),
     'queries of another dimension': (('index',), '--query_vectors q23.npy', '23'),
-    'training queries of another dimension': (INDEX, '--train_queries q23.npy', 'its rows have 23 dimensions, the passages 24'),
+    'training queries of another dimension': (
+        INDEX, '--train_queries q23.npy', 'its rows have 23 dimensions, the passages 24'),
     'an index of 8 bits': (('query_vectors',), '--index codes.faiss', 'codes.faiss'),
     'an index of long vectors': (('query_vectors',), '--index long.faiss', 'its vectors are not of norm 1'),
     'an index of long vectors by inner product': (('query_vectors',), '--index long_ip.faiss', 'normalise the vectors'),
@@ -74,7 +78,8 @@ REFUSED = {
     'more results than passages': (INDEX, '--k 2000', '2,000 passages are too few to tune a search for 2000'),
     'few passages': (('query_vectors',), '--vectors short.npy', '40 passages are too few to tune a search for 10'),
     'few queries': (('index',), '--query_vectors few.npy', '19 queries are too few'),
-    'a goal out of reach': (INDEX, '--metric ndcg --target .99', 'the target, ndcg@10 0.99, is above what exact search'),
+    'a goal out of reach': (
+        INDEX, '--metric ndcg --target .99', 'the target, ndcg@10 0.99, is above what exact search'),
     'two goals': (INDEX, '--target .9 --max_ms 1', 'target and max_ms are given; give one goal'),
     'two goals of vectors': (('vectors', 'query_vectors'), '--target .9 --max_ms 1', 'give one goal'),
     'a metric without judgements': (INDEX[:2], '--metric recall', 'metric recall needs judgements'),
@@ -124,7 +129,9 @@ def test_a_killed_run_goes_on_to_the_same_table(data, tmp_path):
     argv = [sys.executable, '-c', code, 'tune', *words, '--output', str(tmp_path/'killed'), '--rounds', '0']
     child = subprocess.Popen(argv, env=os.environ | {'PYTHONPATH': str(ROOT)}, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while len(list((tmp_path/'killed').glob('tried/*.trial'))) < 4 and child.poll() is None and time.monotonic() < until:
+    while len(
+        list((tmp_path/'killed').glob('tried/*.trial'))
+    ) < 4 and child.poll() is None and time.monotonic() < until:
         time.sleep(.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -147,7 +154,8 @@ def test_vectors_and_an_index_of_them_are_tuned_alike(data, tmp_path):
     assert tune(tmp_path, *flags(data, 'vectors', 'query_vectors', 'qrels'), *same, *FEW, out='vectors') == 0
     a, b = (of(tuned(tmp_path, out)) for out in ('index', 'vectors'))
     for name in ('have', 'plain', 'stop', 'together'):
-        assert a[name]['way'] == b[name]['way'] and a[name]['kept']['value'] == pytest.approx(b[name]['kept']['value'], abs=.02)
+        assert a[name]['way'] == b[name]['way']
+        assert a[name]['kept']['value'] == pytest.approx(b[name]['kept']['value'], abs=.02)
     assert a['have']['build_s'] is None and b['have']['build_s'] > 0
     assert a['stop']['change']['value'] < 0
 
@@ -155,7 +163,9 @@ def test_an_index_with_labels(data, tmp_path):
     write(tmp_path, np.random.default_rng(3).permutation(9000)[:2000])
     words = '--qrels', tmp_path/'qrels.txt', *flags(tmp_path, 'index', 'query_vectors', 'run'), '--levers', 'run'
     assert tune(tmp_path, *words) == 0
-    assert tune(tmp_path, *flags(data, 'index', 'query_vectors', 'run'), '--qrels', data/'qrels.txt', '--levers', 'run', out='plain') == 0
+    assert tune(
+        tmp_path, *flags(data, 'index', 'query_vectors', 'run'), '--qrels', data/'qrels.txt', '--levers', 'run',
+        out='plain') == 0
     assert untimed(tuned(tmp_path)['rows']) == untimed(tuned(tmp_path, 'plain')['rows'])
 
 def test_training_queries_bytes_and_memory(data, tmp_path):
@@ -164,7 +174,8 @@ def test_training_queries_bytes_and_memory(data, tmp_path):
     assert of(tuned(tmp_path, 'links'))['links']['way']['links'] > 0
     assert tune(tmp_path, *words, '--levers', 'storage', '--save', 'bytes', '--max_mb', '.25') == 0
     rows = of(tuned(tmp_path))
-    assert rows['together']['way']['storage'] != 'float32' and rows['together']['megabytes'] <= .25 < rows['have']['megabytes']
+    assert rows['together']['way']['storage'] != 'float32'
+    assert rows['together']['megabytes'] <= .25 < rows['have']['megabytes']
 
 def test_a_budget_of_milliseconds(data, tmp_path, capsys, monkeypatch):
     "A distance computation is told to take 10 microseconds, whatever the machine does: 4 ms are 400 of them."
@@ -212,11 +223,14 @@ SUBJECTS = 'parser graph index window socket thread colour number query vector'.
 ACTIONS = 'open close read write find sort merge split draw count'.split()
 
 def texts(folder):
-    "100 passages of a few words each, three times over with other endings, queries with half of their words; two encoders."
+    """100 passages of a few words each, three times over with other endings, queries with half of their words; two
+    encoders."""
     rng = np.random.default_rng(0)
     passages = [f'{a} the {s} of {t} {i}' for i, (a, s, t) in enumerate(
         (a, s, t) for a in ACTIONS for s in SUBJECTS for t in rng.choice(SUBJECTS, 3, replace=False))]
-    queries = [' '.join(passages[i].split()[:3]) + ' ' + passages[i].split()[-1] for i in rng.choice(len(passages), 60, replace=False)]
+    queries = [
+        ' '.join(passages[i].split()[:3]) + ' ' + passages[i].split()[-1]
+        for i in rng.choice(len(passages), 60, replace=False)]
     (folder/'passages.txt').write_text('\n'.join(passages))
     (folder/'queries.txt').write_text('\n'.join(queries))
     tokenizer = train_tokenizer(passages, 300)
@@ -225,7 +239,9 @@ def texts(folder):
 
 def test_encoders_with_texts(tmp_path, capsys):
     texts(tmp_path)
-    words = '--corpus', tmp_path/'passages.txt', '--queries', tmp_path/'queries.txt', '--train_queries', tmp_path/'queries.txt'
+    words = (
+        '--corpus', tmp_path/'passages.txt', '--queries', tmp_path/'queries.txt', '--train_queries',
+        tmp_path/'queries.txt')
     words = *words, '--cache_dir', tmp_path/'cache', '--levers', 'bm25', 'links'
     assert tune(tmp_path, '--encoder', tmp_path/'one', *words, out='alone') == 0
     rows = of(tuned(tmp_path, 'alone'))
