@@ -1,5 +1,5 @@
 "The commands that are harmed, the small world they work in, and what of their results must be equal."
-import hashlib, importlib, json, multiprocessing, os, re, shutil, signal, sys, time
+import hashlib, importlib, json, multiprocessing, os, re, shutil, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from tqdm import tqdm
 
 from dacl_dr.data.formats import Passage, read_passages, write_passages
 from dacl_dr.core.files import write_manifest
@@ -213,6 +214,8 @@ def watched(command:Command, log:Path):
 def program(argv, command, logs:Path, limit, clock):
     "The program in a process group of its own."
     os.setsid()
+    # the bars' lock came with the fork and is every child's; one that was killed while it held it keeps it for good
+    tqdm.set_lock(threading.RLock())
     signal.signal(signal.SIGINT, signal.default_int_handler) # else ignored where the tests run in the background
     for name, stream in (('out', 1), ('err', 2)):
         os.dup2(os.open(logs/name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
