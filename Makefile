@@ -42,8 +42,8 @@ drift: $(VENV)/.dev ## check that dacl_dr/ and README.md match the notebooks
 	@echo 'exports and README match the notebooks'
 
 test: drift ## check exports, run every notebook, run pytest
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=40 $(ARGS)
 
 faults: $(VENV)/.dev ## kill, fill the disk, run twice, turn the clock back, and see what survives; writes nbs/experiments/results/faults.csv
 	FAULTS_CSV=$(if $(ARGS),,nbs/experiments/results/faults.csv) $(BIN)/python -m pytest -m slow tests/faults $(ARGS)
