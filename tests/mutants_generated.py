@@ -9,6 +9,7 @@ import it are run on a copy until one fails. The rows of a module are replaced i
 nbs/experiments/results/mutants-generated.csv as soon as it is done; a survivor stands there without a check.
 """
 import argparse, csv, json, random, re, shutil, sys, tempfile, time
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +123,9 @@ def try_module(module, each, world, tmp):
         files[1].write_text(changed_notebook(module, change.source))
         cache = tmp/f'numba-{module}-{i}' if 'njit' in change.source else tmp/'numba'
         caught = next((c for check in checks if (c := run(check, world, cache, limits[check]))), '')
-        rows.append({'module': module, 'line': change.line, 'was': change.was, 'now': change.now, 'caught by': caught})
+        rows.append({
+            'module': module, 'line': change.line, 'was': change.was, 'now': change.now, 'caught by': caught,
+            'date': date.today().isoformat()})
         print(f'{module}:{change.line}: {change.now}: {caught or "SURVIVED"}', flush=True)
     for f, text in zip(files, whole): f.write_text(text)
     return rows

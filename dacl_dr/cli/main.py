@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PROGRAM', 'FILES', 'ENCODERS', 'INDEXES', 'NAMED', 'flag_words', 'Parser', 'underscored', 'repeated_argv',
            'repeat_command', 'purpose', 'Formatter', 'commands_in', 'grouped_help', 'build_parser', 'Terminated',
-           'orderly_end', 'given_at', 'is_path', 'is_known_name', 'check_given', 'run_command', 'disk_fault', 'main']
+           'orderly_end', 'let_go', 'given_at', 'is_path', 'is_known_name', 'check_given', 'run_command', 'disk_fault',
+           'main']
 
 # %% ../../nbs/cli/main.ipynb #49b682e9
-import argparse, re, shutil, signal, sys, textwrap, threading
+import argparse, re, shutil, signal, sys, textwrap, threading, traceback
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def orderly_end():
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
+# %% ../../nbs/cli/main.ipynb #b6ab0e33
+def let_go(
+    error:BaseException, # that was caught
+):
+    "Free what the frames of an error hold, without a word of what fails in that."
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try: traceback.clear_frames(error.__traceback__)
+    finally: sys.unraisablehook = before
+
 # %% ../../nbs/cli/main.ipynb #a0927805
 FILES = ('input_file', 'corpus_file', 'corpus_path', 'corpus', 'test_file', 'train_file', 'dev_file', 'queries',
          'vectors', 'query_vectors', 'qrels', 'passage_ids', 'query_ids',
@@ -264,6 +274,7 @@ def main(
         with orderly_end(): return run_command(sys.argv[1:] if argv is None else argv)
     except DaclError as e: return say(e, 2)
     except KeyboardInterrupt as e:
+        let_go(e)
         code = 143 if isinstance(e, Terminated) else 130
         return say('interrupted; the same command goes on from the last finished step', code)
     except Exception as e:
