@@ -42,8 +42,11 @@ class Hub(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         data = self.rfile.read(int(self.headers['Content-Length']))
         if self.path == '/api/repos/create':
+            there = bool(self.server.created)
             self.server.created.append(json.loads(data))
-            return self.answer({'url': f'{self.server.url}/owner/name', 'name': 'owner/name'})
+            made = {'url': f'{self.server.url}/owner/name', 'name': 'owner/name'}
+            if there: return self.answer(made | {'error': 'You already created this model repo'}, 409)
+            return self.answer(made)
         if self.path == '/api/validate-yaml': return self.answer({'errors': [], 'warnings': []})
         if '/preupload/' in self.path:
             how = lambda f: {'path': f['path'], 'uploadMode': 'regular', 'shouldIgnore': False, 'oid': None}
@@ -92,6 +95,9 @@ def test_a_folder_is_pushed_whole(hub, folder):
     assert push_folder(folder, 'owner/name') == f'{hub.url}/owner/name'
     assert hub.files == {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob('*') if f.is_file()}
     assert hub.created[0]['name'] == 'name' and hub.created[0]['organization'] == 'owner'
+    (folder/'README.md').write_text('# again\n')
+    push_folder(folder, 'owner/name') # where it is already
+    assert hub.files['README.md'] == b'# again\n' and len(hub.created) == 2
 
 
 def test_name_and_login_are_checked_first(hub, monkeypatch):
