@@ -20,7 +20,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 from mutants import COPIED, PATIENCE, ROOT, notebook_file, run, source_file
 
 RESULT = ROOT/'nbs/experiments/results/mutants-generated.csv'
-PACKAGES = ('losses', 'curriculum', 'hnsw', 'representation', 'metrics', 'training', 'evaluation')
+PACKAGES = ('losses', 'curriculum', 'hnsw', 'representation', 'metrics', 'training', 'evaluation', 'encoders')
 LEFT_OUT = ('Variable', 'RemoveDecorator', 'NoOp', 'ExceptionReplacer') # need arguments, or change no result
 # of the twelve binary operators each for each only those that a slip of the pen could make
 BINARY = {
