@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from dacl_dr.cli.main import main
 from dacl_dr.encoders.encoder import TextCoverage, coverage_line, coverage_of
+from dacl_dr.encoders.reading import PaddedReader, PlainReader, reader_of
 from dacl_dr.encoders.static import StaticEncoder, bag_texts, load_encoder, train_tokenizer
 from dacl_dr.encoders.transformer import TransformerEncoder, tiny_bert
 from dacl_dr.core.settings import EncoderSettings, ModelSettings
@@ -40,6 +43,17 @@ def test_counts_of_bags():
     made = StaticEncoder.create(tokenizer, bag_texts(tokenizer, ['rain']), EncoderSettings(dim=4), 0)
     assert made.prepare(['rain rain', '大', '!?'], 'query').coverage == TextCoverage(
         texts=3, tokens=3, unknown=1, empty=1)
+
+
+def test_counts_of_a_pipeline_with_one_row_of_tokens(tmp_path):
+    tokenizer = train_tokenizer(['rain falls on the plain'], 60)
+    bag = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=4)], device='cpu')
+    reader = reader_of(bag, 'passage')
+    chunks = list(reader.read(['rain', '', 'the rain', ''], 1000))
+    assert type(reader) is PlainReader and sum(len(at) for at, _ in chunks) == 4
+    assert (reader.coverage.texts, reader.coverage.empty) == (4, 2)
+    bert = SentenceTransformer(str(tiny_bert(tmp_path/'bert', WORDS)), device='cpu')
+    assert type(reader_of(bert, 'query')) is PaddedReader # longer texts after shorter ones, little to pad
 
 
 def test_gpt_knows_everything(tmp_path):
