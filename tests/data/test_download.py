@@ -238,8 +238,8 @@ def test_a_full_disk_while_unpacking_keeps_what_was_fetched(toy, server, tmp_pat
         def __exit__(self, *a): self.f.close()
         def write(self, b): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(
-        dl, 'open', lambda p, mode='r',
-        *a: Full(real_open(p, mode)) if '.partial' in str(p) else real_open(p, mode, *a), raising=False)
+        dl, 'open', raising=False,
+        value=lambda p, mode='r', *a: Full(real_open(p, mode)) if '.partial' in str(p) else real_open(p, mode, *a))
     with pytest.raises(
         DaclError, match=r'cannot write toy-train.json \(No space left on device\).* what was fetched is kept'
     ):

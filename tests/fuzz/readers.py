@@ -242,8 +242,8 @@ def make_marco(home):
     (home/'queries.dev.tsv').write_text(''.join(f'{i}\tquestion {i} ü\n' for i in range(6)))
     (home/'qrels.dev.tsv').write_text(''.join(f'{i}\t0\td{i}\t1\n' for i in range(5)))
 @reader('MS MARCO queries and qrels', 'queries.dev.tsv', 'qrels.dev.tsv', make=make_marco, tried=400,
-    judge=lambda home, found,
-    sound: asked_judge(found, plain_rows(home/'queries.dev.tsv'), judged_in(home/'qrels.dev.tsv')))
+    judge=lambda home, found, sound: asked_judge(
+        found, plain_rows(home/'queries.dev.tsv'), judged_in(home/'qrels.dev.tsv')))
 def _(home): return [(q.id, q.question, len(q.positive_ctxs)) for q in opened(home, 'qrels.dev.tsv', True)]
 
 def make_trec(home):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dacl_dr.training.checkpoints import checkpoints
 from dacl_dr.encoders.transformer import tiny_bert
 from dacl_dr.data.toy import toy_data
-from processes import start, torchrun
+from processes import left_on_screen, start, torchrun
 
 # 120 questions in batches of 20, two an optimiser's step: 3 steps an epoch; warm-up steps 0-5, distance 6-11, joint
 # 12-20
@@ -79,7 +79,7 @@ def train(home, name, *more, killed=None):
     p = start(program, list(map(str, flags(home, name, *more))), killed, out, err)
     p.join()
     # without progress bars
-    return Result(p.exitcode, out.read_text(), re.sub(r'[^\r\n]*\r', '', err.read_bytes().decode()).strip())
+    return Result(p.exitcode, out.read_text(), left_on_screen(err.read_bytes().decode()).strip())
 
 
 def weights(home, name): return load_file(home/name/'final_model'/'model.safetensors')
