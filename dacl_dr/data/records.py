@@ -121,8 +121,9 @@ def open_data(
     except OSError as e:
         raise unreadable(path, e) from None
     bar = tqdm(
-        total=size, desc=f'reading {path.name}', unit='B', unit_scale=True, mininterval=.5, delay=1,
-        leave=False, disable=not show_progress, # a short file needs none
+        total=size, desc=f'reading {path.name}', unit='B', unit_scale=True, mininterval=.5, leave=False,
+        delay=1, # a short file needs none
+        disable=not show_progress,
     )
     with bar, io.BufferedReader(Source(path, digest, bar), 1 << 20) as f:
         if not f.peek(1): raise DaclError(f'{path}: is empty; was it written completely?')
